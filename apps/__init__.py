@@ -1,0 +1,1 @@
+"""The page (Gradio). Not here yet."""

@@ -1,0 +1,269 @@
+"""The command line: reads options, calls one function of the library, prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from clipkit.errors import ClipkitError
+from clipkit.terminal import (
+    print_failure,
+    print_hits,
+    print_models,
+    print_plan,
+    print_report,
+    printable,
+    progress_bar,
+    say,
+    say_error,
+)
+
+if TYPE_CHECKING:
+    from clipkit.encoder import Encoder
+    from clipkit.index import ImageIndex, Loader
+
+INTERRUPTED = 130
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="clipkit", message="clipkit %(version)s")
+def app() -> None:
+    """Ask a folder of pictures.
+
+    \b
+      clipkit index ./photos                      once, and again whenever pictures change
+      clipkit search "a dog on a beach" ./photos
+
+    Everything runs on this machine. Exit codes: 0 done, 1 error, 2 wrong usage, 3 damaged index,
+    11 index in use, 130 interrupted.
+    """
+
+
+_at = click.option(
+    "--index", "at", metavar="FOLDER", help="Keep or find the index there instead of in PHOTOS/.clipkit."
+)
+_device = click.option("--device", type=click.Choice(DEVICES), default="auto", help="Where the model runs.")
+_precision = click.option("--precision", type=click.Choice(PRECISIONS), default="auto", help="How it computes.")
+_pickle = click.option(
+    "--allow-pickle", is_flag=True, help="Load weights that are a pickle: only from someone you trust."
+)
+_excluded = click.option(
+    "--exclude-dir", "exclude_dirs", metavar="NAME", multiple=True, help="Leave out folders of this name; repeatable."
+)
+
+
+@app.command()
+@click.argument("photos", default=".")
+@click.option("--model", metavar="NAME", help="Default: the index's own; for a new one auto. See `clipkit models`.")
+@_device
+@_precision
+@click.option("--batch-size", type=click.IntRange(min=1), help="Pictures encoded at a time.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Threads that read pictures. Default: one a core, at most 8."
+)
+@_excluded
+@click.option("--include-hidden", is_flag=True, help="Also files and folders whose name begins with a dot.")
+@click.option("--checksum", is_flag=True, help="Read every file again, not only those whose size or date changed.")
+@click.option("--retry-failed", is_flag=True, help="Read those again that could not be read.")
+@click.option("--rebuild", is_flag=True, help="Make the index anew; the old one answers until the new one is complete.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--exact-pixels", is_flag=True, help="Decode exactly as open_clip does: slower, differs by 0.3 of 255.")
+@_pickle
+@_at
+def index(
+    photos: str,
+    model: str | None,
+    device: str,
+    precision: str,
+    batch_size: int | None,
+    workers: int | None,
+    exclude_dirs: tuple[str, ...],
+    include_hidden: bool,
+    checksum: bool,
+    retry_failed: bool,
+    rebuild: bool,
+    dry_run: bool,
+    exact_pixels: bool,
+    allow_pickle: bool,
+    at: str | None,
+) -> None:
+    """Bring the index of PHOTOS up to date.
+
+    PHOTOS is a folder, by default the current one. New and changed pictures are encoded; moved ones keep what
+    is known of them; a picture that is gone leaves the results but is remembered. Nothing in PHOTOS is changed,
+    except that the index is kept in PHOTOS/.clipkit. An interrupted run goes on where it stopped.
+    """
+    from clipkit.folders import open_or_create, plan
+
+    looks: dict[str, Any] = {
+        "exclude_dirs": exclude_dirs,
+        "include_hidden": include_hidden,
+        "checksum": checksum,
+        "retry_failed": retry_failed,
+    }
+    if dry_run:
+        print_plan(plan(photos, at=at, rebuild=rebuild, **looks))
+        return
+    load = _loader(device, precision, allow_pickle, batch_size)
+    pictures = open_or_create(photos, load, model=model, exact_pixels=exact_pixels, rebuild=rebuild, at=at)
+    with _saying_what_is_kept(pictures, rebuild=rebuild), progress_bar() as progress:
+        report = pictures.update(progress=progress, workers=workers, **looks)
+    print_report(report, pictures, photos)
+
+
+@app.command()
+@click.argument("query", required=False, default="")
+@click.argument("photos", default=".")
+@click.option("-t", "--top", "k", type=int, default=10, show_default=True, help="How many pictures to show.")
+@click.option("-a", "--add", multiple=True, metavar="TERM", help="Add a term as it stands; repeatable.")
+@click.option("-s", "--sub", "subtract", multiple=True, metavar="TERM", help="Subtract a term; repeatable.")
+@click.option("-f", "--filepath-only", is_flag=True, help="Only paths, as the disk has them.")
+@click.option("-0", "--null", is_flag=True, help="Paths that end in NUL, for xargs -0.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--csv", "as_csv", is_flag=True, help="A table: score, path.")
+@click.option("--in", "below", metavar="SUBFOLDER", default="", help="Only pictures in this folder below PHOTOS.")
+@_excluded
+@_device
+@_precision
+@_pickle
+@click.option("-n", "--no-indexing", is_flag=True, hidden=True, help="Accepted from rclip; search never indexes.")
+@_at
+def search(
+    query: str,
+    photos: str,
+    k: int,
+    add: tuple[str, ...],
+    subtract: tuple[str, ...],
+    filepath_only: bool,
+    null: bool,
+    as_json: bool,
+    as_csv: bool,
+    below: str,
+    exclude_dirs: tuple[str, ...],
+    device: str,
+    precision: str,
+    allow_pickle: bool,
+    no_indexing: bool,
+    at: str | None,
+) -> None:
+    """Show the pictures that fit QUERY best.
+
+    One a line, score first, from PHOTOS: a folder that has an index or lies under one (default: the current one).
+
+    QUERY is words, a picture (./dog.jpg), or a sum of them:
+
+    \b
+      clipkit search "a red bicycle"
+      clipkit search "./dog.jpg + snow - 0.5:people" ./photos -t 5
+      clipkit search -f "a receipt" | xargs -d '\\n' cp -t ~/receipts
+
+    The score is the cosine of query and picture. Compare scores of one query only.
+    """
+    from clipkit.folders import find
+
+    pictures, inside = find(photos, below=below, at=at, load=_loader(device, precision, allow_pickle))
+    hits = pictures.search(query, k, add=add, subtract=subtract, below=inside, exclude_dirs=exclude_dirs)
+    print_hits(hits, filepath_only=filepath_only, null=null, as_json=as_json, as_csv=as_csv)
+    if not hits:
+        say(f"no pictures are indexed in {printable(below or photos)}")
+
+
+@app.command()
+@click.argument("photos", default=".")
+@click.option("--failed", is_flag=True, help="List the files that could not be read: path, tab, reason.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@_at
+def info(photos: str, failed: bool, as_json: bool, at: str | None) -> None:
+    """Say what the index of PHOTOS holds."""
+    from clipkit.folders import find
+
+    pictures, _ = find(photos, at=at)
+    if failed:
+        for failure in pictures.failures():
+            print_failure(failure, as_json)
+        return
+    facts = pictures.facts()
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    for name, fact in facts.items():
+        click.echo(f"{name:<14}{printable(f'{fact:,}' if isinstance(fact, int) else str(fact))}")
+
+
+@app.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def models(as_json: bool) -> None:
+    """List models: quality, size, what they are for.
+
+    These have a short name; numbers are as published. Any other name of open_clip works too
+    (ViT-B-32/laion2b_s34b_b79k), as do hf-hub:ORGANISATION/NAME and a local folder that holds
+    open_clip_config.json and open_clip_model.safetensors.
+    """
+    from clipkit.models import ALIASES, is_cached
+
+    rows = [{**vars(alias), "is_on_this_disk": is_cached(alias.name)} for alias in ALIASES.values()]
+    if as_json:
+        for row in rows:
+            click.echo(json.dumps(row))
+        return
+    print_models(rows)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns its exit code. Only here does an error become text."""
+    try:
+        code = app.main(args=arguments, prog_name="clipkit", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except ClipkitError as error:
+        say_error(error)
+        return error.exit_code
+    except BrokenPipeError:  # `clipkit search ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError:
+        say("error: out of memory\n  try: --batch-size 1 --workers 1")
+        return 1
+    except OSError as error:
+        say(f"error: {error.strerror or error}: {printable(str(error.filename or ''))}")
+        return 1
+
+
+def _loader(device: str, precision: str, allow_pickle: bool, batch_size: int | None = None) -> Loader:
+    def load(name: str, exact_pixels: bool) -> Encoder:
+        from clipkit.encoder import load_encoder
+
+        return load_encoder(
+            name,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            exact_pixels=exact_pixels,
+            allow_pickle=allow_pickle,
+            notify=say,
+        )
+
+    return load
+
+
+@contextmanager
+def _saying_what_is_kept(pictures: ImageIndex, *, rebuild: bool) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = "the old index is as it was" if rebuild else f"{len(pictures):,} pictures are in the index"
+        say(f"interrupted: {kept}; run the same command to go on")
+        raise

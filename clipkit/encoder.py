@@ -1,0 +1,342 @@
+"""Pictures and words into embeddings: open_clip's models, at the precision and batch size this machine likes."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from clipkit.errors import ModelError, ShapeError
+from clipkit.hub import Notify
+from clipkit.models import TOKENIZER_FILES, Catalogue, Pretrained, Weights, fetch_files, find_weights
+from clipkit.records import Embeddings, Picture, PixelRecipe
+from clipkit.towers import Towers, causal_tower, cut, is_out_of_memory, lengths, pick_towers, place_network
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    Source: TypeAlias = str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
+
+LENGTH_TOLERANCE = 1e-3  # the disk keeps float16
+CUT_TOLERANCE = 0.03  # length of the difference: rounding in bfloat16 reaches .01, a text that lost a word .1
+BATCH_SIZES = {"cpu": 32, "cuda": 256, "mps": 64}  # CPU: throughput is flat from 8 to 32, and memory is not
+
+
+class Encoder(Protocol):
+    """What turns pictures and words into embeddings.
+
+    model: canonical name. source: what load_encoder takes to find it again. fingerprint: SHA-256 of the weights.
+    logit_scale, logit_bias: a cosine c means the logit `logit_scale * c + logit_bias`.
+    """
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def recipe(self) -> PixelRecipe: ...
+    @property
+    def logit_scale(self) -> float: ...
+    @property
+    def logit_bias(self) -> float: ...
+    @property
+    def batch_size(self) -> int: ...
+
+    def encode_images(self, pictures: Sequence[Source]) -> Embeddings: ...
+    def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> Embeddings: ...
+    def encode_texts(self, texts: Sequence[str]) -> Embeddings: ...
+
+
+def load_encoder(
+    model: str = "auto",
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int | None = None,
+    exact_pixels: bool = False,
+    allow_pickle: bool = False,
+    notify: Notify | None = None,
+) -> OpenClipEncoder:
+    """An encoder for any name that `clipkit models` explains; ModelError if it cannot be had or does not fit.
+
+    precision: "auto" is the fastest that keeps cosines to 1e-3 on this machine; "float32", "bfloat16" and "float16"
+    hold for both towers. `notify` gets a sentence when something is fetched, replaced or made smaller.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise ModelError(f"a batch of {batch_size} has no pictures in it")
+    weights = find_weights(model, open_clip_catalogue(), allow_pickle=allow_pickle, notify=notify)
+    network, tokenizer = _load(weights, notify)
+    towers = pick_towers(network, device, precision)
+    return OpenClipEncoder(
+        network,
+        tokenizer,
+        weights=weights,
+        recipe=_recipe(weights.model, network, exact_pixels),
+        towers=towers,
+        batch_size=batch_size or BATCH_SIZES.get(towers.device.type, BATCH_SIZES["cpu"]),
+        notify=notify,
+    )
+
+
+def check_embeddings(embeddings: npt.ArrayLike, dim: int) -> Embeddings:
+    """The same as contiguous float32, if (n, dim) with finite rows of length 1; ShapeError names the first bad row."""
+    rows = np.ascontiguousarray(embeddings, dtype=np.float32)
+    if rows.ndim != 2 or rows.shape[1] != dim:
+        raise ShapeError(f"embeddings of shape {rows.shape} are not (n, {dim})")
+    norms = np.linalg.norm(rows, axis=1)
+    wrong = np.flatnonzero(~(np.abs(norms - 1) <= LENGTH_TOLERANCE))  # written so that a NaN is wrong
+    if wrong.size:
+        raise ShapeError(f"embedding {wrong[0]} of {len(rows)} has length {norms[wrong[0]]:.4g}, not 1")
+    return rows
+
+
+def open_clip_catalogue() -> Catalogue:
+    """Every set of weights that open_clip knows by name, with what it says of them."""
+    import open_clip
+
+    catalogue: dict[str, dict[str, Pretrained]] = {}
+    for architecture, tag in open_clip.list_pretrained():
+        entry = open_clip.get_pretrained_cfg(architecture, tag)
+        repo, _, file = entry.get("hf_hub", "").rpartition("/")
+        fields = {key: entry.get(key) for key in ("mean", "std", "interpolation", "resize_mode")}
+        pretrained = Pretrained(repo, file, bool(entry.get("quick_gelu")), **fields)
+        catalogue.setdefault(architecture, {})[tag] = pretrained
+    return catalogue
+
+
+class OpenClipEncoder:
+    """An open_clip model on one device; safe to share between threads.
+
+    Attributes as `Encoder` has them. batch_size halves when memory runs out, and stays there.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        tokenizer: Callable[[list[str]], torch.Tensor],
+        *,
+        weights: Weights,
+        recipe: PixelRecipe,
+        towers: Towers,
+        batch_size: int,
+        notify: Notify | None = None,
+    ) -> None:
+        self.model, self.source, self.fingerprint = weights.model, weights.source, weights.fingerprint
+        self.recipe, self.towers, self.batch_size = recipe, towers, batch_size
+        self.logit_scale = float(network.logit_scale.exp())
+        self.logit_bias = 0.0 if network.logit_bias is None else float(network.logit_bias)
+        self.dim = 0  # until the first embedding tells
+        self._network = place_network(network, towers)
+        self._tokenizer, self._tokenizer_lock = tokenizer, Lock()
+        self._notify = notify
+        self._causal_tower = None  # nothing is cut before this model has shown that cutting changes nothing
+        full = self.encode_texts(_TWO_PROMPTS)
+        self._causal_tower = causal_tower(network)
+        if np.linalg.norm(self.encode_texts(_TWO_PROMPTS) - full, axis=1).max() > CUT_TOLERANCE:
+            self._causal_tower = None
+
+    def encode_images(self, pictures: Sequence[Source]) -> Embeddings:
+        """(n, dim), in order. Files, Pillow images or uint8 arrays (h, w, 3); ImageError names the first bad one."""
+        if isinstance(pictures, str | os.PathLike):
+            raise ShapeError("encode_images takes a list of pictures", hint=f"encode_images([{str(pictures)!r}])")
+        parts = [np.empty((0, self.dim), np.float32)]
+        step = self.batch_size  # not all at once: pixels are 100 times the vectors; may halve while the loop runs
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            for start in range(0, len(pictures), step):
+                batch = pool.map(self._read, pictures[start : start + step])
+                parts.append(self.encode_pixels(np.stack([picture.pixels for picture in batch])))
+        return np.concatenate(parts)
+
+    def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> Embeddings:
+        """(n, dim) of pixels (n, 3, height, width) that `images.decode` made with this encoder's recipe."""
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, *self.recipe.size):
+            wanted = f"uint8 (n, 3, {self.recipe.size[0]}, {self.recipe.size[1]})"
+            raise ShapeError(f"pixels are {pixels.dtype} {pixels.shape}, and {self.model} reads {wanted}")
+        return self._in_batches(len(pixels), lambda batch: self._image_features(pixels[batch]))
+
+    def encode_texts(self, texts: Sequence[str]) -> Embeddings:
+        """(n, dim), in order; equal texts are encoded once, and what exceeds the model's context is cut off."""
+        if isinstance(texts, str):
+            raise ShapeError("encode_texts takes a list of texts", hint=f"encode_texts([{texts!r}])")
+        if not len(texts):
+            return np.empty((0, self.dim), np.float32)
+        place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        with self._tokenizer_lock:  # a tokenizer of transformers raises "Already borrowed" in a second thread
+            tokens = self._tokenizer(list(place))  # (unique, context)
+        sizes = lengths(tokens, self._causal_tower)
+        order = np.argsort(sizes, kind="stable")  # short texts together, since each batch is as long as its longest
+        in_order = self._in_batches(len(order), lambda batch: self._text_features(tokens[order[batch]]))
+        embeddings = np.empty_like(in_order)
+        embeddings[order] = in_order
+        return embeddings[[place[text] for text in texts]]
+
+    def _read(self, picture: Source) -> Picture:
+        from clipkit import images
+
+        if isinstance(picture, str | os.PathLike):
+            return images.decode(images.read_file(picture), self.recipe, name=os.fspath(picture))
+        return images.from_image(picture, self.recipe)
+
+    def _image_features(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
+        import torch
+
+        batch = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).to(self.towers.device)
+        mean, std = (torch.tensor(v, device=batch.device).view(3, 1, 1) for v in (self.recipe.mean, self.recipe.std))
+        # Normalised in float32 and rounded once: in bfloat16 each of the three steps would round.
+        batch = batch.float().div_(255).sub_(mean).div_(std).to(self.towers.image)
+        layout = torch.channels_last if self.towers.channels_last else torch.contiguous_format
+        return _first(self._network.encode_image(batch.contiguous(memory_format=layout)))
+
+    def _text_features(self, tokens: torch.Tensor) -> torch.Tensor:
+        tower = self._causal_tower
+        if tower is None:
+            return _first(self._network.encode_text(tokens.to(self.towers.device)))
+        length = int(lengths(tokens, tower).max())
+        short = cut(tower, length)
+        encode = short.encode_text if tower is self._network else short
+        return _first(encode(tokens[:, :length].to(self.towers.device)))
+
+    def _in_batches(self, count: int, features: Callable[[slice], torch.Tensor]) -> Embeddings:
+        import torch
+
+        parts = [np.empty((0, self.dim), np.float32)] if self.dim else []
+        start = 0
+        while start < count:
+            size = min(self.batch_size, count - start)
+            try:
+                with torch.inference_mode():
+                    rows = features(slice(start, start + size)).float()
+                    parts.append((rows / rows.norm(dim=-1, keepdim=True)).cpu().numpy())
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                size = 0
+            if size:
+                start += size
+            else:  # outside of `except`, whose traceback keeps the batch's memory
+                self._halve(min(self.batch_size, count - start))
+        embeddings = np.concatenate(parts)
+        self.dim = self.dim or embeddings.shape[1]
+        return check_embeddings(embeddings, self.dim)
+
+    def _halve(self, size: int) -> None:
+        import torch
+
+        if size <= 1:
+            raise ModelError(f"{self.model} does not fit into memory", hint="--model fast, --device cpu")
+        self.batch_size = min(self.batch_size, size // 2)
+        if self.towers.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self._notify:
+            self._notify(f"out of memory with {size} at a time: going on with {size // 2}")
+
+
+_TWO_PROMPTS = ("a photo of a dog", "a photograph of two small red boats on a lake at dawn")
+
+
+def _load(weights: Weights, notify: Notify | None) -> tuple[Any, Callable[[list[str]], torch.Tensor]]:
+    import open_clip
+    from safetensors import SafetensorError
+
+    known = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError)
+    try:
+        config = open_clip.get_model_config(weights.architecture)
+        network = _build(weights, config["text_cfg"], notify)
+        _check_weights(weights, network)
+        return network, _tokenizer(weights, config["text_cfg"], notify)
+    except (*known, SafetensorError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(f"{weights.model} cannot be loaded from {weights.file.parent}: {reason}") from error
+
+
+def _build(weights: Weights, text: dict[str, Any], notify: Notify | None) -> Any:
+    """The network with its weights, in float32, with everything said that open_clip only knows for its own tags.
+
+    Given a file instead of a tag, open_clip silently takes GELU for QuickGELU and the default mean and std (#771).
+    """
+    import open_clip
+
+    options: dict[str, Any] = {}
+    if name := text.get("hf_model_name"):  # a tower of transformers: its config from our cache, no weights of its own
+        folder = fetch_files(name, ("config.json",), notify)
+        options["text_cfg"] = {**text, "hf_model_name": str(folder), "hf_model_pretrained": False}
+    if tag := weights.pretrained:
+        options["pretrained"] = str(weights.file)
+        options["force_quick_gelu"] = tag.quick_gelu
+        fields = ("mean", "std", "interpolation", "resize_mode")
+        options["force_preprocess_cfg"] = {field: getattr(tag, field) for field in fields}
+    return open_clip.create_model(weights.architecture, require_pretrained=True, **options).eval().requires_grad_(False)
+
+
+def _check_weights(weights: Weights, network: Any) -> None:
+    """Refuses what would be wrong without a word: NaN, and positions that open_clip stretched to another resolution."""
+    import torch
+    from safetensors import safe_open
+
+    state = network.state_dict()
+    if not all(torch.isfinite(value.sum()) for value in state.values() if value.is_floating_point()):
+        raise ModelError(f"{weights.model} has weights that are NaN or infinite", hint=f"fetch {weights.file} again")
+    if weights.file.suffix != ".safetensors":
+        return
+    with safe_open(weights.file, "pt") as stored:
+        shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118  no dict
+    for name in ("visual.positional_embedding", "positional_embedding", "text.positional_embedding"):
+        if name in shapes and name in state and shapes[name] != tuple(state[name].shape):
+            has, wants = shapes[name][0], state[name].shape[0]
+            raise ModelError(f"{weights.model}: the weights have {has} positions in {name}, the config {wants}")
+
+
+def _tokenizer(weights: Weights, text: dict[str, Any], notify: Notify | None) -> Callable[[list[str]], torch.Tensor]:
+    import open_clip
+    from open_clip.tokenizer import HFTokenizer
+
+    name = text.get("hf_tokenizer_name")
+    if not name:
+        return open_clip.get_tokenizer(weights.architecture)  # type: ignore[no-any-return]  # open_clip is untyped
+    own = Path(weights.architecture.removeprefix("local-dir:"))
+    has_own = not weights.model.startswith("hf-hub:") and any((own / file).is_file() for file in TOKENIZER_FILES[:2])
+    return HFTokenizer(  # type: ignore[no-any-return]
+        str(own if has_own else fetch_files(name, TOKENIZER_FILES, notify)),
+        context_length=text.get("context_length", 77),
+        tokenizer_mode=text.get("tokenizer_mode"),
+        **text.get("tokenizer_kwargs", {}),
+    )
+
+
+def _recipe(model: str, network: Any, exact: bool) -> PixelRecipe:
+    import open_clip
+
+    config = open_clip.get_model_preprocess_cfg(network)
+    size, interpolation = config["size"], config["interpolation"]
+    if interpolation not in ("bicubic", "bilinear"):
+        raise ModelError(f"{model} wants its pictures resized by {interpolation!r}, which clipkit does not know")
+    height, width = (size, size) if isinstance(size, int) else size
+    inner = getattr(getattr(getattr(network.visual, "trunk", None), "patch_embed", None), "img_size", None)
+    if inner is not None and tuple(inner) != (height, width):
+        raise ModelError(f"{model} says {height}x{width} pixels, but its image tower reads {inner[0]}x{inner[1]}")
+    return PixelRecipe(
+        size=(height, width),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=interpolation,
+        resize_mode=config["resize_mode"],
+        fill_color=config["fill_color"],
+        exact=exact,
+    )
+
+
+def _first(output: Any) -> torch.Tensor:
+    """The pooled features of towers that also return their tokens."""
+    return output[0] if isinstance(output, tuple) else output  # type: ignore[no-any-return]  # open_clip is untyped

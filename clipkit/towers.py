@@ -1,0 +1,126 @@
+"""The two towers of a model: where they run, at which precision, and how a text tower is cut to its texts."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clipkit.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+STEM_CONVOLUTIONS = 4  # a transformer has one, or a few in its stem; a convolutional tower has dozens
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Towers:
+    """Where and how the two halves of a model run."""
+
+    device: torch.device
+    image: torch.dtype
+    text: torch.dtype
+    channels_last: bool
+
+
+def pick_towers(network: Any, device: str, precision: str) -> Towers:
+    """Each tower at the fastest precision that is right.
+
+    CPU: bfloat16 where the hardware has it, never float16, which is slower than float32 there. CUDA: bfloat16, whose
+    range no model exceeds, from Ampere on; else float16. MPS: float32, since nobody has measured the others for us.
+    """
+    import torch
+
+    place = _pick_device(device)
+    is_convolutional = sum(isinstance(m, torch.nn.Conv2d) for m in network.visual.modules()) > STEM_CONVOLUTIONS
+    channels_last = is_convolutional and place.type != "mps"
+    if precision != "auto":
+        if precision not in PRECISIONS or (place.type == "cpu" and precision == "float16"):
+            raise ModelError(f"precision {precision} does not go with {place.type}", hint="float32 or bfloat16")
+        dtype: torch.dtype = getattr(torch, precision)
+        return Towers(place, dtype, dtype, channels_last)
+    if place.type == "cuda":
+        dtype = torch.bfloat16 if torch.cuda.get_device_capability(place)[0] >= 8 else torch.float16
+        return Towers(place, dtype, dtype, channels_last)
+    dtype = torch.bfloat16 if place.type == "cpu" and _has_fast_bfloat16() else torch.float32
+    # Depthwise convolutions gain nothing from bfloat16 on a CPU, and lose precision.
+    return Towers(place, torch.float32 if is_convolutional else dtype, dtype, channels_last)
+
+
+def place_network(network: Any, towers: Towers) -> Any:
+    import torch
+
+    visual, network.visual = network.visual, None  # CLIP keeps its text tower loose in the network
+    network.to(towers.device, towers.text)
+    layout = torch.channels_last if towers.channels_last else torch.preserve_format
+    network.visual = visual.to(towers.device, towers.image, memory_format=layout)
+    return network
+
+
+def causal_tower(network: Any) -> Any:
+    """The module that holds the text tower's positions and mask, if what follows the end of a text cannot matter."""
+    tower = getattr(network, "text", network)
+    pool = getattr(tower, "pool_type", None) or getattr(tower, "text_pool_type", None)
+    is_causal = getattr(tower, "attn_mask", None) is not None and getattr(tower, "cls_emb", None) is None
+    return tower if is_causal and pool in ("argmax", "eos") else None
+
+
+def lengths(tokens: torch.Tensor, tower: Any) -> npt.NDArray[np.int64]:
+    """(n,): up to and with the token that the tower pools; the whole row where it cannot be cut."""
+    if tower is None:
+        return np.full(len(tokens), tokens.shape[1])
+    pool = getattr(tower, "pool_type", None) or tower.text_pool_type
+    end_id = tower.eos_id if hasattr(tower, "eos_id") else tower.text_eos_id
+    ends = tokens if pool == "argmax" else (tokens == end_id).int()
+    return np.asarray(ends.argmax(dim=-1) + 1, np.int64)
+
+
+def cut(tower: Any, length: int) -> Any:
+    """The same text tower for `length` tokens: it shares all weights, and the original is not touched.
+
+    open_clip has no call for it: positions and mask have the full context, whatever the text.
+    """
+    import torch
+
+    short = copy.copy(tower)
+    positions = torch.nn.Parameter(tower.positional_embedding[:length], requires_grad=False)
+    short._parameters = {**tower._parameters, "positional_embedding": positions}
+    short._buffers = {**tower._buffers, "attn_mask": tower.attn_mask[:length, :length]}
+    return short
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """CUDA has a class for it; the CPU's allocator and MPS only say so."""
+    import torch
+
+    words = ("not enough memory", "DefaultCPUAllocator", "out of memory", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
+
+
+def _pick_device(device: str) -> torch.device:
+    import torch
+
+    if device == "auto":
+        has_mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu")
+    try:
+        torch.empty(1, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"this machine has no device {device!r} for torch", hint="--device auto") from error
+
+
+def _has_fast_bfloat16() -> bool:
+    import torch
+
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    if any(check is not None and check() for check in checks):
+        return True
+    info = Path("/proc/cpuinfo")  # another torch may have renamed its private functions
+    return info.is_file() and bool({"avx512_bf16", "amx_bf16"} & set(info.read_text().split()))

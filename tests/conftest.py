@@ -1,0 +1,109 @@
+"""What every test may use: a private cache, small folders of coloured pictures, and an encoder with known answers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clipkit.images import decode, from_image, read_file
+from clipkit.records import Embeddings, PixelRecipe
+
+COLOURS = {
+    "red": (255, 0, 0),
+    "green": (0, 255, 0),
+    "blue": (0, 0, 255),
+    "yellow": (255, 255, 0),
+    "cyan": (0, 255, 255),
+    "magenta": (255, 0, 255),
+    "white": (255, 255, 255),
+    "grey": (128, 128, 128),
+}
+
+
+class ColourEncoder:
+    """A picture is its mean colour, a word the colour it names: the right answer is known."""
+
+    model = "colour"
+    source = "colour"
+    dim = 4
+    logit_scale = 100.0
+    logit_bias = 0.0
+
+    def __init__(self, *, fingerprint: str = "c0" * 32, batch_size: int = 4, exact: bool = False) -> None:
+        self.fingerprint = fingerprint
+        self.batch_size = batch_size
+        self.recipe = PixelRecipe((8, 8), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), exact=exact)
+        self.encoded = 0
+
+    def encode_images(self, pictures: Sequence[object]) -> Embeddings:
+        decoded = [
+            decode(read_file(p), self.recipe, name=str(p))
+            if isinstance(p, str | os.PathLike)
+            else from_image(p, self.recipe)  # type: ignore[arg-type]
+            for p in pictures
+        ]
+        return self.encode_pixels(np.stack([picture.pixels for picture in decoded]))
+
+    def encode_pixels(self, pixels: np.ndarray) -> Embeddings:
+        self.encoded += len(pixels)
+        return _unit(pixels.reshape(len(pixels), 3, -1).mean(axis=2))
+
+    def encode_texts(self, texts: Sequence[str]) -> Embeddings:
+        return _unit(np.array([COLOURS[text] for text in texts], dtype=np.float32))
+
+
+def _unit(colours: np.ndarray) -> Embeddings:
+    rows = np.concatenate([colours.astype(np.float32) / 255, np.full((len(colours), 1), 0.1, np.float32)], axis=1)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def paint(file: Path, colour: tuple[int, int, int], size: tuple[int, int] = (16, 16)) -> Path:
+    """A picture of one colour; the suffix says the format. PNG and BMP keep the colour exactly."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(file)
+    return file
+
+
+def shade(number: int) -> tuple[int, int, int]:
+    """A colour of its own for every number below 2 million or so."""
+    return (number * 67 % 256, (number // 256 * 31 + number * 13) % 256, (number * 101 + number // 7) % 256)
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("CLIPKIT_CACHE", str(folder))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return folder
+
+
+@pytest.fixture
+def encoder() -> ColourEncoder:
+    return ColourEncoder()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Eight pictures of one colour each, named after it."""
+    for name, colour in COLOURS.items():
+        paint(tmp_path / "photos" / f"{name}.png", colour)
+    return tmp_path / "photos"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real photographs, where there is one."""
+    folder = os.environ.get("CLIPKIT_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("CLIPKIT_TEST_DATA does not point at the photographs")
+    return Path(folder)
+
+
+@pytest.fixture
+def paints() -> Callable[..., Path]:
+    return paint

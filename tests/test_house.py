@@ -1,0 +1,155 @@
+"""The house: imports go to lower floors, each outside library has one door, and importing clipkit costs nothing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import clipkit
+
+LIBRARY = Path(clipkit.__file__).parent
+FLOORS = {
+    7: ["cli"],
+    6: ["folders", "terminal"],
+    5: ["index"],
+    4: ["updating", "cache"],
+    3: ["encoder", "reading", "query"],
+    2: ["images", "scan", "store", "writer", "neighbors", "models", "hub", "towers"],
+    1: ["records", "errors", "places"],
+}
+FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}
+# An import that does not go down, and why it may stand.
+EXCEPTIONS = {
+    ("scan", "images"): "which suffixes are pictures is for images to say",
+    ("store", "writer"): "one database in two files: what may be read, and what a transaction may do",
+    ("models", "hub"): "names in one file, fetching in the other",
+    ("query", "encoder"): "a query is embedded by an Encoder: the protocol only",
+}
+DOORS = {
+    "open_clip": {"encoder"},
+    "faiss": {"neighbors"},
+    "sqlite3": {"store", "writer"},
+    "PIL": {"images"},
+    "simplejpeg": {"images"},
+    "pillow_heif": {"images"},
+    "click": {"cli"},
+    "huggingface_hub": {"hub"},
+    "filelock": {"store"},
+    "platformdirs": {"places"},
+    "tqdm": {"terminal"},
+    "gradio": set(),
+    "matplotlib": set(),
+    "transformers": set(),
+}
+HEAVY = ("numpy", "torch", "open_clip", "faiss", "gradio", "pandas", "sklearn", "safetensors", "transformers", "PIL")
+
+
+def modules() -> list[str]:
+    return sorted(file.stem for file in LIBRARY.glob("*.py") if file.stem != "__init__")
+
+
+def imports(module: str) -> set[str]:
+    """Whole dotted names that a module imports to run; those for types alone do not count."""
+    names: set[str] = set()
+    pending: list[ast.AST] = [ast.parse((LIBRARY / f"{module}.py").read_text())]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import"
+            names |= {
+                f"{node.module}.{alias.name}" if node.module == "clipkit" else str(node.module) for alias in node.names
+            }
+        pending.extend(ast.iter_child_nodes(node))
+    return names
+
+
+def test_every_module_has_a_floor() -> None:
+    assert modules() == sorted(FLOOR)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_go_to_a_lower_floor(module: str) -> None:
+    for name in imports(module):
+        package, _, other = name.partition(".")
+        if package == "clipkit" and other in FLOOR:
+            allowed = FLOOR[other] < FLOOR[module] or (module, other) in EXCEPTIONS
+            assert allowed, f"{module} (floor {FLOOR[module]}) imports {other} (floor {FLOOR[other]}): arrows run down"
+
+
+@pytest.mark.parametrize("module", modules())
+def test_each_library_has_one_door(module: str) -> None:
+    for name in imports(module):
+        library = name.partition(".")[0]
+        assert module in DOORS.get(library, {module}), f"{module} imports {library}; its door is {DOORS[library]}"
+
+
+def test_the_exceptions_and_doors_are_still_needed() -> None:
+    for module, other in EXCEPTIONS:
+        assert f"clipkit.{other}" in imports(module), f"{module} no longer imports {other}"
+    for library, doors in DOORS.items():
+        for module in doors - {"writer"}:  # types only
+            used = {name.partition(".")[0] for name in imports(module)}
+            assert library in used, f"{module} no longer imports {library}"
+
+
+def test_only_the_command_line_prints() -> None:
+    for module in set(modules()) - {"cli", "terminal"}:
+        calls = [
+            node for node in ast.walk(ast.parse((LIBRARY / f"{module}.py").read_text())) if isinstance(node, ast.Call)
+        ]
+        assert not [call for call in calls if ast.unparse(call.func) == "print"], f"{module} prints"
+
+
+def test_no_file_is_longer_than_a_person_reads() -> None:
+    lengths = {module: len((LIBRARY / f"{module}.py").read_text().splitlines()) for module in modules()}
+    assert {module: length for module, length in lengths.items() if length > 350} == {}
+
+
+@pytest.mark.parametrize(
+    "statement", ["import clipkit", "import clipkit.cli", "from clipkit.cli import main; main(['--help'])"]
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(statement: str) -> None:
+    script = f"import sys\n{statement}\nprint([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_public_names_are_these() -> None:
+    assert clipkit.__all__ == [
+        "BadIndex",
+        "ClipkitError",
+        "Encoder",
+        "Hit",
+        "Hits",
+        "ImageError",
+        "ImageIndex",
+        "IndexDamaged",
+        "IndexLocked",
+        "IndexNotFound",
+        "IndexReport",
+        "IndexTooNew",
+        "ModelError",
+        "ModelMismatch",
+        "PixelRecipe",
+        "QueryError",
+        "ShapeError",
+        "load_encoder",
+        "__version__",
+    ]
+    for name in clipkit.__all__:
+        assert getattr(clipkit, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = clipkit.Nothing  # type: ignore[attr-defined]
+
+
+def test_nothing_is_installed_under_a_general_name() -> None:
+    text = (LIBRARY.parent / "pyproject.toml").read_text()
+    assert 'packages = ["clipkit", "clipkit_apps", "clipkit_data"]' in text

@@ -1,0 +1,125 @@
+"""Exact search against a full sort."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipkit.neighbors import MANY, Neighbors
+
+D = 32
+
+
+def rows(n: int, seed: int = 0) -> np.ndarray:
+    matrix = np.random.default_rng(seed).standard_normal((n, D)).astype(np.float32)
+    return (matrix / np.linalg.norm(matrix, axis=1, keepdims=True)).astype(np.float16)
+
+
+def full_sort(queries: np.ndarray, ids: np.ndarray, matrix: np.ndarray, k: int) -> np.ndarray:
+    scores = np.einsum("qd,nd->qn", queries.astype(np.float64), matrix.astype(np.float64))  # equal rows stay equal
+    return np.stack([ids[np.lexsort((ids, -row))[:k]] for row in scores])
+
+
+@pytest.fixture(scope="module")
+def matrix() -> np.ndarray:
+    matrix = rows(3000)
+    matrix[500:700] = matrix[7]  # pictures with equal bytes have equal rows
+    return matrix
+
+
+@pytest.fixture(scope="module")
+def ids() -> np.ndarray:
+    return np.arange(3000, dtype=np.int64) * 3 + 5
+
+
+@pytest.fixture(scope="module")
+def neighbors(ids: np.ndarray, matrix: np.ndarray) -> Neighbors:
+    return Neighbors.build([(ids[:1000], matrix[:1000]), (ids[1000:], matrix[1000:])], D)
+
+
+@pytest.mark.parametrize("count", [1, 3, MANY, 50])
+@pytest.mark.parametrize("k", [1, 10, 150])
+def test_the_nearest_are_those_of_a_full_sort(
+    neighbors: Neighbors, ids: np.ndarray, matrix: np.ndarray, count: int, k: int
+) -> None:
+    queries = rows(count, seed=1).astype(np.float32)
+    queries[0] = matrix[7]  # two hundred pictures tie for the first place
+    scores, found = neighbors.search(queries, k)
+    np.testing.assert_array_equal(found, full_sort(queries, ids, matrix, k))
+    assert (np.diff(scores, axis=1) <= 0).all()
+
+
+def test_ties_for_the_last_place_are_broken_by_id(neighbors: Neighbors, ids: np.ndarray, matrix: np.ndarray) -> None:
+    _, found = neighbors.search(matrix[7:8].astype(np.float32), 20)
+    assert found[0].tolist() == [int(ids[7]), *ids[500:519].tolist()]
+
+
+@pytest.mark.parametrize("count", [2, MANY])
+def test_filters_are_applied_before_the_search(
+    neighbors: Neighbors, ids: np.ndarray, matrix: np.ndarray, count: int
+) -> None:
+    queries = rows(count, seed=2).astype(np.float32)
+    only = ids[::7]
+    without = ids[::14]
+    left = np.isin(ids, only) & ~np.isin(ids, without)
+    _, found = neighbors.search(queries, 12, only=only, without=without)
+    np.testing.assert_array_equal(found, full_sort(queries, ids[left], matrix[left], 12))
+
+
+def test_k_is_cut_to_what_is_there(neighbors: Neighbors, ids: np.ndarray, matrix: np.ndarray) -> None:
+    query = matrix[:1].astype(np.float32)
+    assert neighbors.search(query, 9999)[1].shape == (1, 3000)
+    assert neighbors.search(query, 5, only=ids[:2])[1].shape == (1, 2)
+    assert neighbors.search(query, 5, only=ids[:0])[1].shape == (1, 0)
+    assert Neighbors.build([], D).search(query, 5)[1].shape == (1, 0)
+
+
+def test_scores_are_cosines(neighbors: Neighbors, matrix: np.ndarray) -> None:
+    query = rows(1, seed=3).astype(np.float32)
+    scores, _ = neighbors.search(query, 3000)
+    np.testing.assert_allclose(scores[0], np.sort((query @ matrix.astype(np.float32).T)[0])[::-1], atol=1e-6)
+
+
+def test_what_is_saved_is_opened_again(
+    tmp_path: Path, neighbors: Neighbors, matrix: np.ndarray, ids: np.ndarray
+) -> None:
+    prefix = tmp_path / "folder" / "index-1-ab"
+    neighbors.save(prefix)
+    again = Neighbors.load(prefix, D)
+    assert again is not None
+    np.testing.assert_array_equal(again.rows(), matrix)
+    np.testing.assert_array_equal(again.ids, ids)
+    assert sorted(file.suffix for file in prefix.parent.iterdir()) == [".faiss", ".ids", ".json"]
+
+
+@pytest.mark.parametrize("suffix", ["faiss", "ids", "json"])
+@pytest.mark.parametrize("damage", ["missing", "flipped", "cut"])
+def test_a_damaged_cache_is_no_cache(tmp_path: Path, neighbors: Neighbors, suffix: str, damage: str) -> None:
+    prefix = tmp_path / "index-1-ab"
+    neighbors.save(prefix)
+    file = tmp_path / f"index-1-ab.{suffix}"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.unlink()
+    if damage != "missing":
+        file.write_bytes(data[: len(data) // 2] if damage == "cut" else data)
+    assert Neighbors.load(prefix, D) is None
+
+
+def test_a_cache_of_another_width_is_no_cache(tmp_path: Path, neighbors: Neighbors) -> None:
+    neighbors.save(tmp_path / "x")
+    assert Neighbors.load(tmp_path / "x", D + 1) is None
+
+
+@pytest.mark.gpu
+def test_the_gpu_gives_the_answers_of_the_cpu(neighbors: Neighbors, ids: np.ndarray, matrix: np.ndarray) -> None:
+    import faiss
+
+    if not faiss.get_num_gpus():
+        pytest.skip("no CUDA device")
+    queries = rows(5, seed=4).astype(np.float32)
+    scores, found = neighbors.search(queries, 10)
+    np.testing.assert_array_equal(found, full_sort(queries, ids, matrix, 10))
+    np.testing.assert_allclose(scores[0, 0], (queries @ matrix.astype(np.float32).T)[0].max(), atol=1e-3)

@@ -1,0 +1,103 @@
+"""Walking and comparing, against folders made by hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from clipkit.errors import ClipkitError
+from clipkit.records import Found, Known
+from clipkit.scan import compare, find_images
+
+PHOTO = Found("a.jpg", 10, 1, 2, 3)
+
+
+def touch(root: Path, *paths: str) -> None:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"x")
+
+
+def names(root: Path, **options: object) -> list[str]:
+    return [found.path for found in find_images(str(root), **options).found]  # type: ignore[arg-type]
+
+
+def known(found: Found, *, id_: int = 1, state: str = "ok", is_embedded: bool = True) -> dict[str, Known]:
+    return {found.path: Known(id_, *found, b"h" * 32, state, is_embedded)}
+
+
+def test_pictures_are_found_in_order_whatever_their_suffix_looks_like(tmp_path: Path) -> None:
+    touch(tmp_path, "b/two.JPG", "a.Tif", "b/one.jpeg", "notes.txt", "jpg", "c.webp.part", "z.heic")
+    assert names(tmp_path) == ["a.Tif", "b/one.jpeg", "b/two.JPG", "z.heic"]
+
+
+def test_hidden_and_system_folders_are_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", ".b.jpg", ".thumbs/c.jpg", "@eaDir/d.jpg", "node_modules/e.jpg", ".clipkit/f.jpg")
+    assert names(tmp_path) == ["a.jpg"]
+    assert names(tmp_path, include_hidden=True) == [".b.jpg", ".thumbs/c.jpg", "a.jpg"]
+
+
+def test_folders_are_excluded_by_name_or_by_path(tmp_path: Path) -> None:
+    touch(tmp_path, "2020/raw/a.jpg", "2021/raw/b.jpg", "2021/c.jpg")
+    assert names(tmp_path, exclude_dirs=["raw/"]) == ["2021/c.jpg"]
+    assert names(tmp_path, exclude_dirs=["2021/raw"]) == ["2020/raw/a.jpg", "2021/c.jpg"]
+
+
+def test_links_are_followed_once_and_real_names_win(tmp_path: Path) -> None:
+    touch(tmp_path, "photos/zoo/a.jpg", "elsewhere/b.jpg")
+    root = tmp_path / "photos"
+    (root / "again").symlink_to(root / "zoo")
+    (root / "up").symlink_to(tmp_path)
+    (root / "zoo" / "loop").symlink_to(root)
+    (root / "nowhere").symlink_to(tmp_path / "not there")
+    (root / "file.jpg").symlink_to(tmp_path / "elsewhere" / "b.jpg")
+    assert names(root) == ["file.jpg", "up/elsewhere/b.jpg", "zoo/a.jpg"]
+
+
+def test_a_pipe_with_the_name_of_a_picture_is_no_picture(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    touch(tmp_path, "folder.jpg/a.jpg")
+    assert names(tmp_path) == ["folder.jpg/a.jpg"]
+
+
+def test_a_missing_root_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ClipkitError, match="cannot read"):
+        find_images(str(tmp_path / "not there"))
+
+
+def test_a_file_with_the_same_stamp_is_unchanged() -> None:
+    changes = compare([PHOTO], known(PHOTO))
+    assert (changes.read, changes.restored, changes.gone, changes.unchanged) == ([], [], [], 1)
+
+
+@pytest.mark.parametrize("field", ["size_bytes", "mtime_ns", "ctime_ns", "inode"])
+def test_any_other_stamp_is_read(field: str) -> None:
+    other = PHOTO._replace(**{field: 99})
+    assert compare([other], known(PHOTO)).read == [other]
+
+
+def test_checksum_reads_everything() -> None:
+    assert compare([PHOTO], known(PHOTO), checksum=True).read == [PHOTO]
+
+
+def test_a_failed_file_is_left_alone_until_it_changes() -> None:
+    failed = known(PHOTO, state="failed", is_embedded=False)
+    assert compare([PHOTO], failed).unchanged == 1
+    assert compare([PHOTO], failed, retry_failed=True).read == [PHOTO]
+    assert compare([PHOTO], known(PHOTO), retry_failed=True).read == []
+
+
+def test_what_is_not_found_is_gone_and_what_is_found_again_is_restored() -> None:
+    assert [row.path for row in compare([], known(PHOTO)).gone] == ["a.jpg"]
+    missing = known(PHOTO, state="missing")
+    assert compare([], missing).gone == []
+    assert [row.path for row in compare([PHOTO], missing).restored] == ["a.jpg"]
+
+
+def test_nothing_below_an_unreadable_folder_is_gone() -> None:
+    rows = {}
+    for number, path in enumerate(["disk/a.jpg", "disk", "disk2/b.jpg"]):
+        rows.update(known(PHOTO._replace(path=path), id_=number))
+    assert [row.path for row in compare([], rows, unreadable=["disk"]).gone] == ["disk2/b.jpg"]
