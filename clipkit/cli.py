@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -219,6 +220,7 @@ def models(as_json: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns its exit code. Only here does an error become text."""
+    warnings.filterwarnings("ignore", module="PIL")  # about metadata; a picture that fails is reported by us
     try:
         code = app.main(args=arguments, prog_name="clipkit", standalone_mode=False)
         sys.stdout.flush()
@@ -266,4 +268,4 @@ def _saying_what_is_kept(pictures: ImageIndex, *, rebuild: bool) -> Iterator[Non
     except KeyboardInterrupt:
         kept = "the old index is as it was" if rebuild else f"{len(pictures):,} pictures are in the index"
         say(f"interrupted: {kept}; run the same command to go on")
-        raise
+        raise click.exceptions.Exit(INTERRUPTED) from None

@@ -64,7 +64,8 @@ def find(
         )
     root = _root_above(here) if at is None else _recorded_root(here, Path(at), is_default=str(start) == ".")
     index = ImageIndex.open(root, at=at, load=load)
-    inside = os.path.normpath(os.path.join(os.path.relpath(here, root), below))
+    above = here if here.is_relative_to(root) else root
+    inside = os.path.normpath(os.path.join(os.path.relpath(above, root), below))
     return index, "" if inside == "." else inside.replace(os.sep, "/")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Thread
 
 from clipkit.errors import ModelError
+from clipkit.places import cache_folder
 
 Notify = Callable[[str], None]
 
@@ -45,7 +46,7 @@ class Hub:
         from huggingface_hub import errors, hf_hub_download
 
         self._require_network(repo, name)
-        if self._notify and Path(name).suffix not in (".json", ".txt"):
+        if self._notify and Path(name).suffix in (".safetensors", ".bin"):  # what takes long
             self._notify(f"fetching {name} of {repo}")
         try:
             return Path(hf_hub_download(repo, name, revision=revision))
@@ -66,6 +67,18 @@ class Hub:
             fact = f"{name} of {repo} is not on this disk, and {constants.ENDPOINT} did not answer"
             raise ModelError(f"{fact} within {HUB_SECONDS:.0f} s", hint=_WITHOUT_NETWORK)
         self._has_answered = True
+
+
+def why_not_fetched(repo: str, name: str) -> str | None:
+    """Why the hub would not give this file now, as half a sentence; None if it would."""
+    from huggingface_hub import constants, hf_hub_url
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    status = ask_hub(hf_hub_url(repo, name))
+    if status is None:
+        return f"{constants.ENDPOINT} did not answer within {HUB_SECONDS:.0f} s"
+    return f"{constants.ENDPOINT} answered {status}" if status >= 400 else None
 
 
 def ask_hub(url: str) -> int | None:
@@ -90,7 +103,7 @@ def fingerprint(file: Path) -> str:
     """SHA-256 of a file, in hex; remembered by size, time and inode, since it costs half a second a gigabyte."""
     stat = file.stat()
     stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-    cache = _cache_folder() / "models" / "fingerprints.json"
+    cache = cache_folder() / "models" / "fingerprints.json"
     known = _read_json(cache)
     entry = known.get(str(file))
     if isinstance(entry, list) and entry[:3] == stamp and isinstance(entry[-1], str):
@@ -115,12 +128,6 @@ def _network_error() -> type[Exception]:
 
     base: type[Exception] = HfHubHTTPError.__mro__[1]  # httpx.HTTPError or httpx2's: huggingface_hub chooses
     return base
-
-
-def _cache_folder() -> Path:
-    from platformdirs import user_cache_dir
-
-    return Path(os.environ.get("CLIPKIT_CACHE") or user_cache_dir("clipkit"))
 
 
 def _read_json(file: Path) -> dict[str, object]:

@@ -27,9 +27,7 @@ from clipkit.errors import ImageError
 from clipkit.records import Picture, PixelRecipe, Pixels
 
 Size = tuple[int, int]  # (width, height), as Pillow says it
-Drafted = tuple[
-    Size, tuple[float, float]
-]  # the original's size, and its size in the scaled picture, not yet rounded up
+Extent = tuple[float, float]  # a size that scaling has made and nobody has rounded
 
 SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .hif".split())  # noqa: SIM905
 MAX_FILE_BYTES = 256 * 2**20
@@ -183,8 +181,8 @@ def _has_more_scans(image: JpegImageFile, data: bytes) -> bool:
     return "progressive" in image.info or data[start : start + 2] != SCAN
 
 
-def _draft(image: JpegImageFile, recipe: PixelRecipe) -> Drafted:
-    """Lets Pillow choose the DCT scaling; `image.size` then tells what will be decoded."""
+def _draft(image: JpegImageFile, recipe: PixelRecipe) -> tuple[Size, Extent]:
+    """Lets Pillow choose the DCT scaling -> size as it was, its extent in the scaled picture, which is rounded up."""
     size = image.size
     if recipe.exact:
         return size, size
@@ -225,19 +223,19 @@ def _resize_rows(rows: npt.NDArray[np.uint8], factors: list[float], recipe: Pixe
     return pixels
 
 
-def _from_pillow(image: Image.Image, recipe: PixelRecipe, drafted: Drafted | None = None) -> Picture:
+def _from_pillow(image: Image.Image, recipe: PixelRecipe, drafted: tuple[Size, Extent] | None = None) -> Picture:
     image.load()  # a TIFF turns itself upright here, and forgets its orientation
     size, extent = drafted or (image.size, image.size)
     orientation = _orientation(image)
     kept = _cut(image, recipe)
     if recipe.exact:  # turned first, as the reference is: rows before columns rounds otherwise
         kept = _turn(_rgb(kept, 1), orientation)
-        small = _resize(kept, _target(kept.size, recipe), recipe)
+        small = _resize(kept, _target(kept.size, recipe), recipe, kept.size)
         return _picture(_pixels(small), image, size, recipe)
     width, height = extent if kept is image else kept.size
     target = _target(size, recipe, orientation)
     factor = max(1, min(kept.width // (BOX_MARGIN * target[0]), kept.height // (BOX_MARGIN * target[1])))
-    small = _resize(_rgb(kept, factor), target, recipe, (0, 0, width / factor, height / factor))
+    small = _resize(_rgb(kept, factor), target, recipe, (width / factor, height / factor))
     return _picture(_pixels(_turn(small, orientation)), image, size, recipe)
 
 
@@ -298,10 +296,8 @@ def _interpolation(recipe: PixelRecipe) -> str:
     return "bicubic" if recipe.resize_mode == "shortest" and is_oblong else recipe.interpolation
 
 
-def _resize(
-    image: Image.Image, size: Size, recipe: PixelRecipe, box: tuple[float, float, float, float] | None = None
-) -> Image.Image:
-    return image.resize(size, Image.Resampling[_interpolation(recipe).upper()], box)
+def _resize(image: Image.Image, size: Size, recipe: PixelRecipe, extent: Extent) -> Image.Image:
+    return image.resize(size, Image.Resampling[_interpolation(recipe).upper()], (0, 0, *extent))
 
 
 def _crop_or_pad(pixels: Pixels, recipe: PixelRecipe) -> Pixels:
@@ -329,14 +325,12 @@ def _rgb(image: Image.Image, factor: int) -> Image.Image:
 
 def _gain(image: Image.Image) -> float | None:
     """What brings the values of a deep picture to 0-255, fractions cut off; None for a picture of 8 bits."""
-    if image.mode.startswith("I;16"):
-        return 1 / 256
     if image.mode not in ("I", "F"):
-        return None
+        return 1 / 256 if image.mode.startswith("I;16") else None
     peak = cast(float, image.getextrema()[1])
-    if image.mode == "I":
-        return 1 / 256 if peak < 65536 else 255 / peak
-    return 255.999 if peak <= 1 else 1.0 if peak <= 255 else 255 / peak
+    if peak > (65535 if image.mode == "I" else 255):
+        return 255.999 / peak
+    return 1 / 256 if image.mode == "I" else 1.0 if peak > 1 else 255.999
 
 
 def _over_white(strip: Image.Image, gain: float | None) -> Image.Image:

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from clipkit.errors import ModelError
-from clipkit.hub import HUB_SECONDS, Hub, Notify, ask_hub, signed
+from clipkit.hub import Hub, Notify, signed, why_not_fetched
 
 CONFIG = "open_clip_config.json"
 SAFE_WEIGHTS = "open_clip_model.safetensors"
@@ -122,15 +122,9 @@ def choose_auto(notify: Notify | None = None) -> str:
     """`balanced` if its weights are on this disk or the hub answers within 3 s, else `starter`, with one line."""
     if is_cached("balanced"):
         return "balanced"
-    from huggingface_hub import constants, hf_hub_url
-
-    if constants.HF_HUB_OFFLINE:
-        reason = "HF_HUB_OFFLINE is set"
-    else:
-        status = ask_hub(hf_hub_url(ALIASES["balanced"].repo or "", SAFE_WEIGHTS))
-        if status is not None and status < 400:
-            return "balanced"
-        reason = f"{constants.ENDPOINT} " + (f"answered {status}" if status else f"is silent for {HUB_SECONDS:.0f} s")
+    reason = why_not_fetched(ALIASES["balanced"].repo or "", SAFE_WEIGHTS)
+    if reason is None:
+        return "balanced"
     if notify:
         notify(f"using the bundled starter model: {reason}; for better answers give --model balanced on a network once")
     return "starter"

@@ -45,11 +45,11 @@ def main(photos: str | None) -> int:
     for source, names in BUNDLED.items():
         for name in names:
             FOLDER.mkdir(exist_ok=True)
-            shutil.copyfile(_site_packages() / source / name, FOLDER / name)
+            shutil.copyfile(site_packages() / source / name, FOLDER / name)
     if _show("index", str(FOLDER)):
         return 1
     picture, expected_twin = BY_PICTURE
-    questions = [*QUESTIONS, (str(_site_packages() / picture), expected_twin)]
+    questions = [*QUESTIONS, (str(site_packages() / picture), expected_twin)]
     first = 0
     for query, expected in questions:
         best = _best(query)
@@ -84,7 +84,7 @@ def _best(query: str) -> str:
     return Path(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()).name
 
 
-def _site_packages() -> Path:
+def site_packages() -> Path:
     import skimage
 
     return Path(skimage.__file__).parent.parent

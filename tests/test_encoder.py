@@ -34,7 +34,6 @@ Floats = npt.NDArray[np.float32]
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     root = tmp_path_factory.mktemp("models")
-    os.environ["CLIPKIT_CACHE"] = str(root / "cache")
     made: dict[str, Path] = {}
     return lambda kind: made.get(kind) or made.setdefault(kind, make_model(kind, root / kind))
 
@@ -128,8 +127,7 @@ def test_the_agreement_fails_for_wrong_pixels(
 ) -> None:
     encoder = load_encoder(str(models("clip")), device="cpu", precision="float32", exact_pixels=True)
     encoder.recipe = dataclasses.replace(encoder.recipe, **MUTANTS[mutant])
-    found = agreement(encoder.encode_images(photographs), reference("clip")[0])
-    assert found < (0.9999 if mutant == "interpolation" else 0.99)  # wrong interpolation is about as far as fast pixels
+    assert agreement(encoder.encode_images(photographs), reference("clip")[0]) < 0.9999
 
 
 def test_the_agreement_fails_for_gelu_in_place_of_quickgelu(
@@ -143,6 +141,7 @@ def test_the_agreement_fails_for_gelu_in_place_of_quickgelu(
     assert agreement(encoder.encode_images(photographs), reference("quickgelu")[0]) < 0.9999
 
 
+@pytest.mark.slow
 def test_the_starter_agrees_with_open_clip(photographs: list[Path]) -> None:
     if not (starter_folder() / SAFE_WEIGHTS).is_file():
         pytest.skip("data/starter has no weights yet")
@@ -248,7 +247,7 @@ def test_a_cut_text_tower_gives_what_the_full_one_gives(kind: str, models: Calla
 
 
 def test_a_tower_whose_cut_differs_is_used_in_full(models: Callable[[str], Path], monkeypatch: Any) -> None:
-    full = load_encoder(str(models("clip")), device="cpu", precision="float32")
+    full = load_encoder(str(models("clip")), device="cpu", precision="float32").encode_texts(TEXTS)
 
     def cut_too_much(tower: Any, length: int) -> Any:
         short = cut(tower, length)
@@ -258,7 +257,7 @@ def test_a_tower_whose_cut_differs_is_used_in_full(models: Callable[[str], Path]
     monkeypatch.setattr("clipkit.encoder.cut", cut_too_much)
     careful = load_encoder(str(models("clip")), device="cpu", precision="float32")
     assert careful._causal_tower is None
-    np.testing.assert_allclose(careful.encode_texts(TEXTS), full.encode_texts(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(careful.encode_texts(TEXTS), full, atol=1e-5)
 
 
 def test_the_length_of_a_text_ends_with_its_end_token(encoder: OpenClipEncoder) -> None:
@@ -375,6 +374,15 @@ def test_weights_of_another_resolution_are_refused_and_not_stretched(
         load_encoder(str(folder))
 
 
+def test_an_image_tower_of_another_size_than_the_config_says_is_refused(tmp_path: Path) -> None:
+    config = json.loads(json.dumps(CONFIGS["cnn"]))
+    config["model_cfg"]["vision_cfg"] = {"timm_model_name": "test_vit", "image_size": 64, "timm_pool": "token"}
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    write_weights(tmp_path / SAFE_WEIGHTS, random_network(config["model_cfg"]))
+    with pytest.raises(ModelError, match="says 64x64 pixels, but its image tower reads 160x160"):
+        load_encoder(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -420,7 +428,7 @@ def test_an_allowed_pickle_is_loaded_without_running_its_code(models: Callable[[
         def __reduce__(self) -> Any:
             return os.mkdir, (str(tmp_path / "exploded"),)
 
-    (evil / PICKLE_WEIGHTS).write_bytes(pickle.dumps({"a": Bomb()}))
+    (evil / PICKLE_WEIGHTS).write_bytes(pickle.dumps({"a": Bomb()}, protocol=2))
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_encoder(str(evil), allow_pickle=True)
     assert not (tmp_path / "exploded").exists()
@@ -539,6 +547,33 @@ def test_a_model_of_the_hub_loads_with_its_tokenizer_and_then_without_the_hub(
         np.testing.assert_allclose(found["texts"], texts, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_a_text_tower_of_transformers_gets_its_config_and_tokenizer_from_the_hub(
+    photographs: list[Path], tmp_path: Path
+) -> None:
+    import open_clip
+    from transformers import RobertaConfig
+
+    model, tower = tmp_path / "served/org/model", tmp_path / "served/org/tower"
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    RobertaConfig(vocab_size=64, max_position_embeddings=90, pad_token_id=1, **sizes).save_pretrained(tower)
+    make_tokenizer(tower)
+    config = json.loads(json.dumps(CONFIGS["clip"]))
+    text = {"hf_model_name": "org/tower", "hf_tokenizer_name": "org/tower", "hf_pooler_type": "mean_pooler"}
+    config["model_cfg"]["text_cfg"] = text
+    model.mkdir()
+    (model / CONFIG).write_text(json.dumps(config))
+    local = {**text, "hf_model_name": str(tower), "hf_model_pretrained": False}
+    network = open_clip.CustomTextCLIP(32, config["model_cfg"]["vision_cfg"], local).eval()
+    write_weights(model / SAFE_WEIGHTS, network)
+    with serve(tmp_path / "served") as hub:
+        environment = hub.environment(tmp_path / "home")
+        found = load_in_a_process("hf-hub:org/model", tmp_path / "found.npz", photographs[:1], environment)
+    tokens = open_clip.tokenizer.HFTokenizer(str(tower), context_length=77)(["a photo of a dog"])
+    expected = network.encode_text(tokens, normalize=True).detach().numpy()
+    np.testing.assert_allclose(found["texts"], expected, atol=1e-4)
+
+
 FULL_SIZE = {
     "ViT-B-32/laion2b_s34b_b79k": "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
     "ViT-B-32/openai": "timm/vit_base_patch32_clip_224.openai",
@@ -567,8 +602,11 @@ def test_a_full_size_model_loads_by_its_open_clip_name_and_agrees(
     pixels = {f"image_{key}": pretrained[key] for key in ("mean", "std", "interpolation", "resize_mode")}
     images, texts = _readme_of_a_file(architecture, folder, photographs[:3], {**pixels, **quick})
     assert found["model"] == name
-    np.testing.assert_allclose((found["images"] * images).sum(axis=1), 1, atol=1e-4)
-    np.testing.assert_allclose((found["texts"] * texts).sum(axis=1), 1, atol=1e-4)
+    np.testing.assert_allclose(found["images"], images, atol=1e-4)
+    np.testing.assert_allclose(found["texts"], texts, atol=1e-4)
+    if quick:  # would GELU have been noticed?
+        wrong, _ = _readme_of_a_file(architecture, folder, photographs[:3], pixels)
+        assert np.abs(found["images"] - wrong).max() > 1e-3
 
 
 def _readme_of_a_file(architecture: str, folder: Path, files: list[Path], options: dict[str, Any]) -> Any:

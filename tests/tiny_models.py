@@ -73,7 +73,8 @@ def random_network(model_config: dict[str, Any] | str, *, seed: int = 0) -> Any:
     network = (open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP)(**config)
     for name, parameter in network.named_parameters():
         if parameter.ndim >= 2 and "embedding" not in name:
-            torch.nn.init.normal_(parameter, std=0.8 * parameter[0].numel() ** -0.5)
+            gain = 2.0 if "c_fc" in name else 0.8  # strong enough that GELU and QuickGELU part
+            torch.nn.init.normal_(parameter, std=gain * parameter[0].numel() ** -0.5)
     return network.eval()
 
 
