@@ -46,11 +46,31 @@ class IndexCache:
             scores, ids = np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
         return view.info.revision, scores, ids
 
-    def write(self) -> None:
+    def write(self, *, afresh: bool = False) -> None:
         """Write the FAISS file of the newest revision, and drop older ones of this index. OSError if it cannot."""
         info = self._store.info()
-        if not _prefix(info.index_id, info.revision, info.token).with_suffix(".json").exists():
+        if afresh or not _prefix(info.index_id, info.revision, info.token).with_suffix(".json").exists():
             self._build()
+
+    def verify(self) -> bool:
+        """Whether every FAISS file of this index has the checksum it was written with, and the rows of the store."""
+        info = self._store.info()
+        for revision, token in _written(info.index_id):
+            cached = Neighbors.load(_prefix(info.index_id, revision, token), info.dim, verify=True)
+            if cached is None:
+                return False
+            if (revision, token) == (info.revision, info.token) and not self._has_rows_of_store(cached):
+                return False
+        return True
+
+    def _has_rows_of_store(self, cached: Neighbors) -> bool:
+        start = 0
+        for _, ids, rows in self._store.blocks():
+            end = start + len(ids)
+            if not np.array_equal(cached.ids[start:end], ids) or not np.array_equal(cached.rows()[start:end], rows):
+                return False
+            start = end
+        return start == len(cached)
 
     def clear(self) -> None:
         """Forget what is in memory."""

@@ -16,6 +16,7 @@ from clipkit.errors import ClipkitError
 from clipkit.terminal import (
     print_failure,
     print_hits,
+    print_info,
     print_models,
     print_plan,
     print_report,
@@ -79,7 +80,9 @@ _excluded = click.option(
 @click.option("--exact-pixels", is_flag=True, help="Decode exactly as open_clip does: slower, differs by 0.3 of 255.")
 @_pickle
 @_at
+@click.pass_obj
 def index(
+    is_program: bool,
     photos: str,
     model: str | None,
     device: str,
@@ -102,7 +105,8 @@ def index(
     is known of them; a picture that is gone leaves the results but is remembered. Nothing in PHOTOS is changed,
     except that the index is kept in PHOTOS/.clipkit. An interrupted run goes on where it stopped.
     """
-    from clipkit.folders import open_or_create, plan
+    from clipkit.folders import open_or_create, place_of, plan
+    from clipkit.watching import is_watched, watch
 
     looks: dict[str, Any] = {
         "exclude_dirs": exclude_dirs,
@@ -113,6 +117,8 @@ def index(
     if dry_run:
         print_plan(plan(photos, at=at, rebuild=rebuild, **looks))
         return
+    if is_program and not is_watched():
+        raise click.exceptions.Exit(watch(sys.argv[1:], place_of(photos, at)))
     load = _loader(device, precision, allow_pickle, batch_size)
     pictures = open_or_create(photos, load, model=model, exact_pixels=exact_pixels, rebuild=rebuild, at=at)
     with _saying_what_is_kept(pictures, rebuild=rebuild), progress_bar() as progress:
@@ -191,12 +197,7 @@ def info(photos: str, failed: bool, as_json: bool, at: str | None) -> None:
         for failure in pictures.failures():
             print_failure(failure, as_json)
         return
-    facts = pictures.facts()
-    if as_json:
-        click.echo(json.dumps(facts))
-        return
-    for name, fact in facts.items():
-        click.echo(f"{name:<14}{printable(f'{fact:,}' if isinstance(fact, int) else str(fact))}")
+    print_info(pictures, as_json=as_json)
 
 
 @app.command()
@@ -222,7 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns its exit code. Only here does an error become text."""
     warnings.filterwarnings("ignore", module="PIL")  # about metadata; a picture that fails is reported by us
     try:
-        code = app.main(args=arguments, prog_name="clipkit", standalone_mode=False)
+        code = app.main(args=arguments, prog_name="clipkit", standalone_mode=False, obj=arguments is None)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except (click.exceptions.Abort, KeyboardInterrupt):
@@ -269,3 +270,7 @@ def _saying_what_is_kept(pictures: ImageIndex, *, rebuild: bool) -> Iterator[Non
         kept = "the old index is as it was" if rebuild else f"{len(pictures):,} pictures are in the index"
         say(f"interrupted: {kept}; run the same command to go on")
         raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -53,6 +53,11 @@ def plan(
     return compare(scan.found, known, unreadable=unreadable, checksum=checksum, retry_failed=retry_failed)
 
 
+def place_of(root: str | Path, at: str | Path | None) -> Path:
+    """Where the files of the index of `root` are, or would be; ClipkitError if `root` is no folder."""
+    return index_folder(real_folder(root), at)
+
+
 def find(
     start: str | Path, *, below: str = "", at: str | Path | None = None, load: Loader | None = None
 ) -> tuple[ImageIndex, str]:

@@ -61,7 +61,8 @@ MAGIC: tuple[tuple[bytes | tuple[bytes, ...], Callable[[BytesIO], ImageFile]], .
 
 def is_picture(name: str) -> bool:
     """Whether the suffix is one of a format that clipkit reads; what is inside decides later."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES
+    stem, _, suffix = name.rpartition(".")
+    return bool(stem) and f".{suffix.lower()}" in SUFFIXES
 
 
 def read_file(file: str | os.PathLike[str]) -> bytes:

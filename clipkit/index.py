@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ import numpy as np
 from clipkit.cache import IndexCache
 from clipkit.encoder import Encoder, check_embeddings, load_encoder
 from clipkit.errors import ClipkitError, IndexNotFound, ModelMismatch, QueryError
+from clipkit.journal import Journal, in_flight
 from clipkit.query import embed, parse
 from clipkit.records import Embeddings, Failure, Hit, Hits, IndexInfo, IndexReport, IntArray, Progress
 from clipkit.scan import compare, find_images
@@ -38,15 +40,16 @@ class ImageIndex:
     Attributes:
         root: the folder of pictures, absolute.
         folder: where `index.db` lies: `root/.clipkit`, or what was given as `at`.
+        store: the rows themselves.
     """
 
     def __init__(self, root: Path, folder: Path, *, encoder: Encoder | None = None, load: Loader | None = None) -> None:
         self.root = root
         self.folder = folder
-        self._store = Store(folder / FILE)
+        self.store = Store(folder / FILE)
         self._encoder = encoder
         self._load = load or _load
-        self._cache = IndexCache(self._store)
+        self._cache = IndexCache(self.store)
 
     @classmethod
     def create(
@@ -60,9 +63,7 @@ class ImageIndex:
         place = real_folder(root)
         index = cls(place, index_folder(place, at), encoder=encoder)
         if rebuild:
-            index._store = Store(index.folder / f"{FILE}.new")
-            index._store.file.unlink(missing_ok=True)
-            Path(f"{index._store.file}-journal").unlink(missing_ok=True)
+            index.store = Store(index.folder / f"{FILE}.new")
         if rebuild or not (index.folder / FILE).exists():
             index._make(encoder, is_outside=at is not None)
         else:
@@ -85,9 +86,11 @@ class ImageIndex:
         """
         place = Path(os.path.abspath(root))
         index = cls(place, index_folder(place, at), encoder=encoder, load=load)
-        if not index._store.file.exists():
+        if not index.store.file.exists():
             raise IndexNotFound(f"{root} has no index", hint=f"clipkit index {root}")
-        index._store.info()
+        index.store.info()
+        if encoder is not None:
+            index._check_model(encoder)
         return index
 
     def __enter__(self) -> ImageIndex:
@@ -99,12 +102,12 @@ class ImageIndex:
         self._cache.clear()
 
     def __len__(self) -> int:
-        return self._store.counts()["ok"]
+        return self.store.counts()["ok"]
 
     @property
     def info(self) -> IndexInfo:
         """Model, width, recipe and revision as the index has them now."""
-        return self._store.info()
+        return self.store.info()
 
     @property
     def model(self) -> str:
@@ -119,7 +122,7 @@ class ImageIndex:
     @property
     def paths(self) -> list[str]:
         """Paths of the pictures that answer, relative to the root; row i belongs to embeddings[i]."""
-        return list(self._store.paths()[1].values())
+        return list(self.store.paths()[1].values())
 
     @property
     def embeddings(self) -> Embeddings:
@@ -130,42 +133,23 @@ class ImageIndex:
     @property
     def encoder(self) -> Encoder:
         """The model of this index, loaded on first use; ModelMismatch where the weights are not the same any more."""
-        if self._encoder is None:
-            info = self.info
-            encoder = self._load(info.model_source, info.pixel_recipe.startswith("exact"))
-            self._check_model(encoder)
-            self._encoder = encoder
-        return self._encoder
+        info = self.info
+        encoder = self._encoder or self._load(info.model_source, info.pixel_recipe.startswith("exact"))
+        self._check_model(encoder)  # each time: another program may have rebuilt the index
+        self._encoder = encoder
+        return encoder
 
     def counts(self) -> dict[str, int]:
         """Pictures by state: ok, missing, failed."""
-        return self._store.counts()
+        return self.store.counts()
 
     def failures(self) -> list[Failure]:
         """Pictures that could not be read, with the reason."""
-        return self._store.failures()
-
-    def facts(self) -> dict[str, str | int]:
-        """What `clipkit info` prints, by name."""
-        info, counts = self.info, self.counts()
-        return {
-            "photos": str(self.root),
-            "index": str(self._store.file),
-            "found": counts["ok"],
-            "missing": counts["missing"],
-            "failed": counts["failed"],
-            "model": info.model,
-            "weights": info.weights_sha256[:16],
-            "width": info.dim,
-            "pixels": info.pixel_recipe,
-            "revision": info.revision,
-            "bytes": self._store.file.stat().st_size,
-            "made by": info.created_by,
-        }
+        return self.store.failures()
 
     def blocks(self) -> Iterator[Embeddings]:
         """The embeddings in pieces of at most 8,192 rows, float32 (m, d), in the order of `paths`."""
-        return (rows.astype(np.float32) for _, _, rows in self._store.blocks() if len(rows))
+        return (rows.astype(np.float32) for _, _, rows in self.store.blocks() if len(rows))
 
     def update(
         self,
@@ -186,19 +170,23 @@ class ImageIndex:
         started = time.monotonic()
         with writing(self.folder):
             scan = find_images(str(self.root), exclude_dirs=exclude_dirs, include_hidden=include_hidden)
-            known = self._store.known()
+            known = self.store.known()
             unreadable = [failure.path for failure in scan.unreadable]
             changes = compare(scan.found, known, unreadable=unreadable, checksum=checksum, retry_failed=retry_failed)
-            tally = apply_changes(
-                self._store,
-                self.encoder if changes.read else None,
-                changes,
-                root=str(self.root),
-                known=known,
-                workers=workers or min(8, os.cpu_count() or 1),
-                progress=progress,
-                now_and_then=self._refresh_cache,
-            )
+            suspects = in_flight(self.folder)
+            with closing(Journal(self.folder)) as journal:
+                tally = apply_changes(
+                    self.store,
+                    self.encoder if changes.read else None,
+                    changes,
+                    root=str(self.root),
+                    known=known,
+                    workers=workers or min(8, os.cpu_count() or 1),
+                    progress=progress,
+                    now_and_then=self._refresh_cache,
+                    journal=journal,
+                    suspects=suspects,
+                )
             self._install()
             self._refresh_cache()
         return IndexReport(
@@ -245,7 +233,7 @@ class ImageIndex:
         for _ in range(3):  # an index run may commit between the search and the look-up of the names
             only = self._only(below, exclude_dirs)
             revision, scores, ids = self._cache.search(queries, k, only=only)
-            now, paths = self._store.paths(dict.fromkeys(ids.ravel().tolist()))
+            now, paths = self.store.paths(dict.fromkeys(ids.ravel().tolist()))
             if now == revision:
                 break
         return [
@@ -262,7 +250,7 @@ class ImageIndex:
         if not prefix and not exclude_dirs:
             return None
         excluded = {name.rstrip("/") for name in exclude_dirs}
-        _, paths = self._store.paths()
+        _, paths = self.store.paths()
         chosen = (id_ for id_, path in paths.items() if path.startswith(prefix) and not excluded & set(_folders(path)))
         return np.fromiter(chosen, dtype=np.int64)
 
@@ -283,25 +271,27 @@ class ImageIndex:
         )
         make_folder(self.folder)
         with writing(self.folder):
-            target = self._store
-            self._store = Store(self.folder / f"{FILE}.new")
-            Store.create(self._store.file, info)
-            if target.file != self._store.file:
+            target = self.store
+            self.store = Store(self.folder / f"{FILE}.new")
+            for leftover in (self.store.file, Path(f"{self.store.file}-journal")):
+                leftover.unlink(missing_ok=True)
+            Store.create(self.store.file, info)
+            if target.file != self.store.file:
                 self._install()
-        self._cache = IndexCache(self._store)
+        self._cache = IndexCache(self.store)
 
     def _note_source(self, encoder: Encoder) -> None:
         """The same weights may have moved on this disk: remember where they are now."""
         if encoder.source != self.info.model_source:
-            with writing(self.folder), self._store.transaction() as writer:
+            with writing(self.folder), self.store.transaction() as writer:
                 writer.note("model_source", encoder.source)
 
     def _install(self) -> None:
         """A database that was built beside the old one takes its place."""
         target = Store(self.folder / FILE)
-        if self._store.file != target.file:
-            target.replace_by(self._store)
-            self._store = target
+        if self.store.file != target.file:
+            target.replace_by(self.store)
+            self.store = target
             self._cache = IndexCache(target)
 
     def _refresh_cache(self) -> None:
@@ -310,7 +300,8 @@ class ImageIndex:
 
     def _check_model(self, encoder: Encoder) -> None:
         info = self.info
-        command = f"clipkit index {self.root} --rebuild"
+        place = [] if self.folder == self.root / FOLDER else ["--index", str(self.folder)]
+        command = shlex.join(["clipkit", "index", str(self.root), *place, "--rebuild"])
         if encoder.fingerprint != info.weights_sha256 or encoder.dim != info.dim:
             name = "other weights of the same name" if encoder.model == info.model else encoder.model
             hint = command if encoder.model == info.model else f"{command} --model {encoder.model}"

@@ -20,6 +20,7 @@ from clipkit.records import Embeddings, FloatArray, IntArray
 MANY = 16  # queries from which a blocked matrix product beats FAISS's scan of the scalar quantizer
 _BLOCK = 65_536  # rows of one product: 128 MB as float32 at 512 dimensions
 ROUNDING = 1e-5  # two float32 sums of the same 1,000 products differ by less
+GPU_MARGIN = 32  # answers asked for beyond k
 _GPU_K = 2048  # FAISS's own limit on a GPU
 
 Half = npt.NDArray[np.float16]
@@ -103,7 +104,11 @@ class Neighbors:
         if k <= 0 or not len(queries):
             empty = (len(queries), 0)
             return np.empty(empty, dtype=np.float32), np.empty(empty, dtype=np.int64)
-        if len(queries) >= MANY:
+        if allowed is None and k + GPU_MARGIN <= _GPU_K and _faiss().get_num_gpus() > 0:
+            # Half precision may swap near neighbours there: ask for some more, and put them in order here.
+            _, found = self._gpu().search(queries, min(k + GPU_MARGIN, count))
+            scores, positions = self._ordered(queries, found, k)
+        elif len(queries) >= MANY:
             scores, positions = self._blocked(queries, k, allowed)
         else:
             scores, positions = self._scan(queries, k, allowed, count)
@@ -131,8 +136,7 @@ class Neighbors:
     def _ask(self, queries: Embeddings, k: int, allowed: npt.NDArray[np.bool_] | None) -> tuple[FloatArray, IntArray]:
         faiss = _faiss()
         if allowed is None:
-            engine = self._gpu() if k <= _GPU_K and faiss.get_num_gpus() > 0 else self._engine
-            found = engine.search(queries, k)
+            found = self._engine.search(queries, k)
         else:
             bits = np.packbits(allowed, bitorder="little")
             found = self._engine.search(queries, k, params=faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits)))
@@ -149,10 +153,11 @@ class Neighbors:
         where = np.empty((len(queries), 0), dtype=np.int64)
         rows = self.rows()
         for start in range(0, len(self), _BLOCK):
-            positions = np.arange(start, min(start + _BLOCK, len(self)))
+            block = rows[start : start + _BLOCK]
+            positions = np.arange(start, start + len(block))
             if allowed is not None:
-                positions = positions[allowed[positions]]
-            scores = queries @ rows[positions].astype(np.float32).T  # (q, rows): cosine, because rows have length 1
+                block, positions = block[allowed[positions]], positions[allowed[positions]]
+            scores = queries @ block.astype(np.float32).T  # (q, rows): cosine, because rows have length 1
             best = np.concatenate([best, scores], axis=1)
             where = np.concatenate([where, np.broadcast_to(positions, scores.shape)], axis=1)
             best, where = _candidates(best, where, k)

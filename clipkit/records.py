@@ -96,6 +96,17 @@ class Row:
 
 
 @dataclass(frozen=True)
+class RawRow:
+    """A row as the file has it; nothing about it was checked."""
+
+    id: int
+    path: str
+    state: str
+    sha256: bytes | None
+    embedding: bytes | None
+
+
+@dataclass(frozen=True)
 class Failure:
     """A file that could not be read, and why."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Collection, Iterable, Mapping
@@ -64,11 +65,15 @@ def find_images(root: str, *, exclude_dirs: Collection[str] = (), include_hidden
             path = f"{folder}/{entry.name}" if folder else entry.name
             if entry.name == ".clipkit" or (entry.name.startswith(".") and not include_hidden):
                 continue
-            if is_picture(entry.name):
-                _add_file(scan, entry, path)
-            if entry.name in excluded or path in excluded:
+            try:
+                is_folder = entry.is_dir()
+                if not is_folder and is_picture(entry.name):
+                    _add_file(scan, entry.stat(), path)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ELOOP):  # deleted by now, a link to nothing or to itself
+                    scan.unreadable.append(Failure(path, error.strerror or type(error).__name__))
                 continue
-            if _is_folder(entry):
+            if is_folder and entry.name not in excluded and path not in excluded:
                 (links if entry.is_symlink() else pending).append(path)
     scan.found.sort(key=lambda found: found.path)
     return scan
@@ -113,20 +118,6 @@ def compare(
     return Changes(read, restored, gone, unchanged)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads in a circle
-        return False
-
-
-def _add_file(scan: Scan, entry: os.DirEntry[str], path: str) -> None:
-    try:
-        info = entry.stat()
-    except FileNotFoundError:  # deleted since the listing, or a link to nothing
-        return
-    except OSError as error:
-        scan.unreadable.append(Failure(path, error.strerror or type(error).__name__))
-        return
+def _add_file(scan: Scan, info: os.stat_result, path: str) -> None:
     if stat.S_ISREG(info.st_mode):
         scan.found.append(Found(path, info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino & _INODE_BITS))

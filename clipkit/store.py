@@ -13,39 +13,25 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from clipkit.errors import ClipkitError, IndexDamaged, IndexLocked, IndexNotFound, IndexTooNew
-from clipkit.records import Failure, IndexInfo, IntArray, Known
+from clipkit.errors import ClipkitError, IndexDamaged, IndexLocked, IndexNotFound
+from clipkit.records import Failure, IndexInfo, IntArray, Known, RawRow
+from clipkit.trust import (
+    APPLICATION_ID,
+    FORMAT,
+    SCHEMA,
+    answering_path,
+    check_database,
+    command_for,
+    read_info,
+    read_matrix,
+    read_path,
+    read_revision,
+)
 from clipkit.writer import Writer
 
-APPLICATION_ID = 0x434C504B  # "CLPK"
-FORMAT = 1
 FILE = "index.db"
 BUSY_SECONDS = 10.0
 BLOCK = 8192  # rows a read: 8 MB at 512 dimensions
-MAX_DIM = 65_536
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE revisions (revision INTEGER PRIMARY KEY, token TEXT NOT NULL);
-CREATE TABLE images (
-    id INTEGER PRIMARY KEY,
-    path BLOB NOT NULL UNIQUE,
-    size INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL,
-    ctime_ns INTEGER NOT NULL,
-    inode INTEGER NOT NULL,
-    sha256 BLOB,
-    width INTEGER,
-    height INTEGER,
-    taken_at TEXT,
-    state TEXT NOT NULL CHECK (state IN ('ok', 'missing', 'failed')),
-    error TEXT,
-    revision INTEGER NOT NULL,
-    embedding BLOB
-);
-CREATE INDEX images_revision ON images (revision)
-"""
-_OBJECTS = {"meta", "revisions", "images", "images_revision", "sqlite_autoindex_images_1"}
 
 
 @dataclass(frozen=True)
@@ -74,7 +60,7 @@ class Store:
         with store._connect("rwc") as db:
             db.execute("PRAGMA page_size = 16384")  # a row of 512 float16 fits a page 15 times; benchmarked in FACTS
             db.execute("BEGIN IMMEDIATE")
-            for statement in _SCHEMA.split(";"):
+            for statement in SCHEMA.split(";"):
                 db.execute(statement)
             fields = {key: str(value) for key, value in vars(info).items() if value is not None}
             del fields["revision"], fields["token"]  # these live in `revisions`
@@ -88,7 +74,7 @@ class Store:
     def info(self) -> IndexInfo:
         """What the index says of itself; raises IndexNotFound, IndexTooNew or IndexDamaged."""
         with self._read() as db:
-            return _info(db, self.file)
+            return read_info(db, self.file)
 
     def counts(self) -> dict[str, int]:
         """Pictures by state: ok, missing, failed."""
@@ -100,33 +86,31 @@ class Store:
     def known(self) -> dict[str, Known]:
         """Every row's stamp, by path. Paths with a NUL are contents set aside by a run that did not finish."""
         query = "SELECT id, path, size, mtime_ns, ctime_ns, inode, sha256, state, embedding IS NOT NULL FROM images"
-        known = {}
         with self._read() as db:
-            for id_, raw, *rest in db.execute(query):
-                path = os.fsdecode(raw)
-                known[path] = Known(id_, path, *rest)
-        return known
+            rows = db.execute(query).fetchall()
+        paths = [read_path(row[1], self.file) for row in rows]
+        return {path: Known(row[0], path, *row[2:]) for path, row in zip(paths, rows, strict=True)}
 
     def failures(self) -> list[Failure]:
         """Pictures that could not be read, with the reason, by path."""
         with self._read() as db:
             rows = db.execute("SELECT path, error FROM images WHERE state = 'failed' ORDER BY path").fetchall()
-        return [Failure(os.fsdecode(path), error or "") for path, error in rows]
+        return [Failure(read_path(path, self.file), error or "") for path, error in rows]
 
     def revisions(self) -> tuple[IndexInfo, dict[int, str]]:
         """The info, and the token of every revision this index went through."""
         with self._read() as db:
-            return _info(db, self.file), dict(db.execute("SELECT revision, token FROM revisions"))
+            return read_info(db, self.file), dict(db.execute("SELECT revision, token FROM revisions"))
 
     def changes(self, revision: int, token: str) -> Snapshot | None:
         """The rows that changed after a revision; None where this index never was at that revision."""
         with self._read() as db:
-            info = _info(db, self.file)
+            info = read_info(db, self.file)
             if not db.execute("SELECT 1 FROM revisions WHERE revision = ? AND token = ?", (revision, token)).fetchone():
                 return None
             changed = db.execute("SELECT id FROM images WHERE revision > ? ORDER BY id", (revision,)).fetchall()
             answering = "SELECT id, embedding FROM images WHERE revision > ? AND state = 'ok' ORDER BY id"
-            ids, embeddings = _matrix(db.execute(answering, (revision,)).fetchall(), info.dim, self.file)
+            ids, embeddings = read_matrix(db.execute(answering, (revision,)).fetchall(), info.dim, self.file)
         return Snapshot(info, ids, embeddings, np.array(changed, dtype=np.int64).reshape(-1))
 
     def blocks(self) -> Iterator[tuple[IndexInfo, IntArray, npt.NDArray[np.float16]]]:
@@ -139,8 +123,8 @@ class Store:
         query = "SELECT id, embedding FROM images WHERE id > ? AND state = 'ok' ORDER BY id LIMIT ?"
         while True:
             with self._read() as db:
-                info = _info(db, self.file)
-                ids, embeddings = _matrix(db.execute(query, (last, BLOCK)).fetchall(), info.dim, self.file)
+                info = read_info(db, self.file)
+                ids, embeddings = read_matrix(db.execute(query, (last, BLOCK)).fetchall(), info.dim, self.file)
             yield info, ids, embeddings
             if len(ids) < BLOCK:
                 return
@@ -149,21 +133,45 @@ class Store:
     def paths(self, ids: Iterable[int] | None = None) -> tuple[int, dict[int, str]]:
         """The revision, and the paths of the rows that answer, by id; all of them without `ids`."""
         with self._read() as db:
-            revision = _revision(db, self.file)[0]
+            revision = read_revision(db, self.file)[0]
             if ids is None:
                 rows = db.execute("SELECT id, path FROM images WHERE state = 'ok' ORDER BY id").fetchall()
             else:
                 one = "SELECT id, path FROM images WHERE id = ? AND state = 'ok'"
                 rows = [row for id_ in ids for row in db.execute(one, (int(id_),))]
-        return revision, {id_: _checked_path(raw, self.file) for id_, raw in rows}
+        return revision, {id_: answering_path(raw, self.file) for id_, raw in rows}
+
+    def raw_rows(self) -> Iterator[RawRow]:
+        """Every row as it is, unchecked, by id; in blocks, each a transaction of its own."""
+        last = -1
+        query = "SELECT id, path, state, sha256, embedding FROM images WHERE id > ? ORDER BY id LIMIT ?"
+        while True:
+            with self._read() as db:
+                rows = db.execute(query, (last, BLOCK)).fetchall()
+            yield from (RawRow(id_, read_path(path, self.file), *rest) for id_, path, *rest in rows)
+            if len(rows) < BLOCK:
+                return
+            last = rows[-1][0]
+
+    def check_structure(self) -> None:
+        """SQLite's own check of every page and index; IndexDamaged with what it says first."""
+        with self._read() as db:
+            answer = str(db.execute("PRAGMA integrity_check(1)").fetchone()[0])
+        if answer != "ok":
+            raise IndexDamaged(f"{self.file} is damaged: {answer}", hint=command_for(self.file, "index", "--rebuild"))
+
+    def compact(self) -> None:
+        """Give the space of deleted rows back to the disk."""
+        with self._connect("rw") as db:
+            db.execute("VACUUM")
 
     @contextmanager
     def transaction(self) -> Iterator[Writer]:
         """All of it or nothing; the revision grows by one."""
         with self._connect("rw") as db:
-            _check(db, self.file)
+            check_database(db, self.file)
             db.execute("BEGIN IMMEDIATE")
-            revision = _revision(db, self.file)[0] + 1
+            revision = read_revision(db, self.file)[0] + 1
             try:
                 yield Writer(db, revision)
                 db.execute("INSERT INTO revisions VALUES (?, ?)", (revision, secrets.token_hex(8)))
@@ -183,14 +191,14 @@ class Store:
         if self.file.exists():
             try:
                 with self._connect("rw") as db:
-                    db.execute("BEGIN EXCLUSIVE")
+                    db.execute("BEGIN EXCLUSIVE")  # rolls back a hot journal, and deletes it
                     db.execute("COMMIT")
+                if journal.exists() and journal.read_bytes()[:1] in (b"", b"\0"):
+                    journal.unlink()  # its header was never synced, so SQLite would not read it either
             except IndexDamaged:
                 journal.unlink(missing_ok=True)  # nothing to save: the file it belongs to cannot be read
         if journal.exists() or Path(f"{other.file}-journal").exists():
-            raise ClipkitError(
-                f"{journal} is still there, so the index was left as it was", hint="run the command again"
-            )
+            raise ClipkitError(f"{journal} is still there, so nothing was changed", hint="run the command again")
         _sync(other.file)
         os.replace(other.file, self.file)
         _sync(self.file.parent)
@@ -199,7 +207,7 @@ class Store:
     def _read(self) -> Iterator[sqlite3.Connection]:
         with self._connect("rw") as db:  # not "ro": only a writer may roll back what a crash left behind
             db.execute("PRAGMA query_only = ON")
-            _check(db, self.file)
+            check_database(db, self.file)
             db.execute("BEGIN")
             yield db
 
@@ -250,55 +258,6 @@ def _read_only(folder: Path, error: OSError) -> ClipkitError:
     return ClipkitError(f"cannot write in {folder}: {error.strerror}", hint=hint)
 
 
-def _check(db: sqlite3.Connection, file: Path) -> None:
-    application_id = db.execute("PRAGMA application_id").fetchone()[0]
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if application_id != APPLICATION_ID:
-        raise IndexDamaged(f"{file} is not a clipkit index", hint="clipkit index --rebuild")
-    if version > FORMAT:
-        hint = "pip install --upgrade clipkit"
-        raise IndexTooNew(f"{file} has format {version}; this clipkit reads up to {FORMAT}", hint=hint)
-    objects = {name for (name,) in db.execute("SELECT name FROM sqlite_schema")}
-    if objects != _OBJECTS:
-        odd = ", ".join(sorted(str(name) for name in objects ^ _OBJECTS))
-        raise IndexDamaged(f"{file} is not as clipkit made it ({odd})", hint="clipkit index --rebuild")
-
-
-def _info(db: sqlite3.Connection, file: Path) -> IndexInfo:
-    meta = dict(db.execute("SELECT key, value FROM meta"))
-    revision, token = _revision(db, file)
-    try:
-        dim = int(meta.pop("dim"))
-        info = IndexInfo(revision=revision, token=token, dim=dim, root=meta.pop("root", None), **meta)
-    except (KeyError, ValueError, TypeError) as error:
-        raise IndexDamaged(f"{file} does not say what it holds: {error}", hint="clipkit index --rebuild") from error
-    if not 0 < dim <= MAX_DIM:
-        raise IndexDamaged(f"{file} claims vectors of {dim} values", hint="clipkit index --rebuild")
-    return info
-
-
-def _revision(db: sqlite3.Connection, file: Path) -> tuple[int, str]:
-    row = db.execute("SELECT revision, token FROM revisions ORDER BY revision DESC LIMIT 1").fetchone()
-    if row is None:
-        raise IndexDamaged(f"{file} has no revision", hint="clipkit index --rebuild")
-    return int(row[0]), str(row[1])
-
-
-def _matrix(rows: list[tuple[int, bytes]], dim: int, file: Path) -> tuple[IntArray, npt.NDArray[np.float16]]:
-    for id_, blob in rows:
-        if not isinstance(blob, bytes) or len(blob) != 2 * dim:
-            raise IndexDamaged(f"{file}: picture {id_} has no vector of {dim} values", hint="clipkit index --rebuild")
-    ids = np.array([id_ for id_, _ in rows], dtype=np.int64)
-    return ids, np.frombuffer(b"".join(blob for _, blob in rows), dtype="<f2").reshape(-1, dim)
-
-
-def _checked_path(raw: bytes, file: Path) -> str:
-    path = os.fsdecode(raw)
-    if os.path.isabs(path) or ".." in path.split("/"):
-        raise IndexDamaged(f"{file} names a file outside its folder: {path!r}", hint="clipkit index --rebuild")
-    return path
-
-
 def _explained(error: sqlite3.Error, file: Path) -> ClipkitError:
     text = str(error)
     if "locked" in text:
@@ -307,11 +266,10 @@ def _explained(error: sqlite3.Error, file: Path) -> ClipkitError:
         hint = "free some space, then run the same command again"
         return ClipkitError(f"no space left to write {file}; the index is as of its last batch", hint=hint)
     if "readonly" in text or "unable to open" in text:
-        hint = "keep the index elsewhere: --index FOLDER"
-        return ClipkitError(f"cannot write {file}: {text}", hint=hint)
+        return ClipkitError(f"cannot write {file}: {text}", hint="keep the index elsewhere: --index FOLDER")
     if isinstance(error, sqlite3.OperationalError) and "disk I/O" in text:
         return ClipkitError(f"the disk failed while clipkit used {file}: {text}", hint="clipkit info")
-    return IndexDamaged(f"{file} is damaged: {text}", hint="clipkit index --rebuild")
+    return IndexDamaged(f"{file} is damaged: {text}", hint=command_for(file, "index", "--rebuild"))
 
 
 def _sync(path: Path) -> None:

@@ -112,6 +112,30 @@ def _print_csv(hits: Hits) -> None:
         table.writerow([f"{hit.score:.6f}", f"'{path}" if path.startswith(FORMULA_STARTS) else path])
 
 
+def print_info(index: ImageIndex, *, as_json: bool) -> None:
+    """What an index holds: one fact a line, or one JSON object."""
+    info, counts = index.info, index.counts()
+    facts: dict[str, str | int] = {
+        "photos": str(index.root),
+        "index": str(index.store.file),
+        "found": counts["ok"],
+        "missing": counts["missing"],
+        "failed": counts["failed"],
+        "model": info.model,
+        "weights": info.weights_sha256[:16],
+        "width": info.dim,
+        "pixels": info.pixel_recipe,
+        "revision": info.revision,
+        "bytes": index.store.file.stat().st_size,
+        "made by": info.created_by,
+    }
+    if as_json:
+        print(json.dumps(facts))
+        return
+    for name, fact in facts.items():
+        print(f"{name:<10}{printable(f'{fact:,}' if isinstance(fact, int) else fact)}")
+
+
 def print_failure(failure: Failure, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"path": failure.path, "reason": failure.reason}))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 
 import numpy as np
 
 from clipkit.encoder import Encoder, check_embeddings
 from clipkit.errors import ShapeError
+from clipkit.journal import InFlight, Journal
 from clipkit.reading import Reading, read_ahead
 from clipkit.records import Failure, Found, Known, Progress, Row
 from clipkit.scan import Changes
@@ -41,19 +44,29 @@ def apply_changes(
     workers: int,
     progress: Callable[[Progress], None] | None = None,
     now_and_then: Callable[[], None] = lambda: None,
+    journal: Journal | None = None,
+    suspects: Sequence[InFlight] = (),
 ) -> Tally:
     """Read, encode and commit; then, and only then, hide what is gone.
 
     encoder: None where nothing is to be read. now_and_then: called every few minutes of a long run, between batches.
+    suspects: what was in flight when an earlier run died; each is decoded alone, before the others.
     """
+    if not (changes.read or changes.gone or changes.restored or any("\0" in path for path in known)):
+        return Tally()
     run = _Run(store, encoder, known, changes)
-    last = time.monotonic()
     if changes.read and encoder is not None:
-        files = sorted(changes.read, key=lambda found: found.path)
-        readings = read_ahead(root, files, encoder.recipe, known=run.source, workers=workers)
+        in_question = {suspect.path: suspect for suspect in suspects}
+        # False sorts first: those in question
+        files = sorted(changes.read, key=lambda found: (found.path not in in_question, found.path))
+        first = sum(found.path in in_question for found in files)
+        read = partial(read_ahead, root, recipe=encoder.recipe, known=run.source, journal=journal)
+        alone = (_alone(found, in_question[found.path], read) for found in files[:first])
+        readings = chain(chain.from_iterable(alone), read(files[first:], workers=workers))
+        last = time.monotonic()
         for done, reading in enumerate(readings, start=1):
             run.take(reading)
-            if run.is_due():
+            if run.is_due() or done <= first:  # what was learnt at the cost of a crash is committed at once
                 run.flush()
                 if time.monotonic() - last > PAUSE_SECONDS:
                     now_and_then()
@@ -63,6 +76,12 @@ def apply_changes(
         run.flush()
     run.finish()
     return run.tally
+
+
+def _alone(found: Found, suspect: InFlight, read: Callable[..., Iterator[Reading]]) -> Iterator[Reading]:
+    if suspect.is_culprit:
+        return iter([Reading(found, error=f"its decoder {suspect.reason or 'took clipkit down'}")])
+    return read([found], workers=1, tries=suspect.tries + 1)
 
 
 class _Run:
@@ -116,6 +135,7 @@ class _Run:
                 writer.restore(restore)
                 writer.tidy()
         self.tally.hidden = len(hide)
+        self.tally.failed.sort(key=lambda failure: failure.path)
 
     def _encode(self, readings: list[Reading]) -> dict[str, Row]:
         assert self._encoder is not None
@@ -124,7 +144,8 @@ class _Run:
             return {r.found.path: _row(r, vector) for r, vector in zip(readings, vectors, strict=True)}
         except ShapeError as error:
             rows = {reading.found.path: self._encode_alone(reading) for reading in readings}
-            if len(rows) > 1 and all(row.embedding is None for row in rows.values()):
+            is_hopeless = not self.source and all(row.embedding is None for row in rows.values())
+            if len(rows) > 1 and is_hopeless:  # nothing has ever come out of this model
                 raise ShapeError(f"the model fails on every picture: {error.message}", hint="clipkit models") from error
             return rows
 

@@ -68,6 +68,19 @@ class Writer:
         query = f"UPDATE images SET state = {_PRESENT}, revision = ? WHERE id = ? AND state = 'missing'"
         self._db.executemany(query, ((self._revision, id_) for id_ in ids))
 
+    def distrust(self, ids: Collection[int]) -> None:
+        """Forget what was made of these pictures; the next pass reads them again."""
+        query = (
+            "UPDATE images SET size = -1, sha256 = NULL, embedding = NULL, state = 'failed', "
+            "error = 'its row was damaged', revision = ? WHERE id = ?"
+        )
+        self._db.executemany(query, ((self._revision, id_) for id_ in ids))
+
+    def delete(self, ids: Collection[int]) -> None:
+        """Forget these pictures. Deleted rows cannot say that they changed: older caches may not be used any more."""
+        self._db.executemany("DELETE FROM images WHERE id = ?", ((id_,) for id_ in ids))
+        self._db.execute("DELETE FROM revisions WHERE revision < ?", (self._revision,))
+
     def note(self, key: str, value: str) -> None:
         """Change one fact of the index."""
         self._db.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))

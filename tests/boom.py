@@ -1,0 +1,42 @@
+"""clipkit with a decoder that dies of files named boom: `python -m tests.boom abort|memory|hang index FOLDER`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+
+import clipkit.encoder
+import clipkit.index
+import clipkit.reading
+from clipkit.cli import main
+from clipkit.records import Picture, PixelRecipe
+from tests.conftest import ColourEncoder
+
+HONEST_DECODE = clipkit.reading.decode
+
+
+def decode(data: bytes, recipe: PixelRecipe, *, name: str) -> Picture:
+    if "boom" in name:
+        _die(sys.argv[0])
+    return HONEST_DECODE(data, recipe, name=name)
+
+
+def _die(how: str) -> None:
+    if how == "abort":
+        os.abort()
+    if how == "memory":
+        np.ones(3 * 2**30, np.uint8)  # and then what the kernel does when there is no more
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+if __name__ == "__main__":
+    sys.argv = sys.argv[1:]
+    clipkit.reading.decode = decode
+    clipkit.encoder.load_encoder = lambda *_, **__: ColourEncoder()  # type: ignore[assignment,misc]
+    clipkit.index.load_encoder = clipkit.encoder.load_encoder
+    sys.exit(main())
