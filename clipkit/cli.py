@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipkit import cli_care, options
 from clipkit.errors import ClipkitError
 from clipkit.terminal import (
     print_failure,
@@ -27,12 +30,10 @@ from clipkit.terminal import (
 )
 
 if TYPE_CHECKING:
-    from clipkit.encoder import Encoder
-    from clipkit.index import ImageIndex, Loader
+    from clipkit.index import ImageIndex
+    from clipkit.records import Hits
 
 INTERRUPTED = 130
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -49,37 +50,24 @@ def app() -> None:
     """
 
 
-_at = click.option(
-    "--index", "at", metavar="FOLDER", help="Keep or find the index there instead of in PHOTOS/.clipkit."
-)
-_device = click.option("--device", type=click.Choice(DEVICES), default="auto", help="Where the model runs.")
-_precision = click.option("--precision", type=click.Choice(PRECISIONS), default="auto", help="How it computes.")
-_pickle = click.option(
-    "--allow-pickle", is_flag=True, help="Load weights that are a pickle: only from someone you trust."
-)
-_excluded = click.option(
-    "--exclude-dir", "exclude_dirs", metavar="NAME", multiple=True, help="Leave out folders of this name; repeatable."
-)
-
-
 @app.command()
 @click.argument("photos", default=".")
 @click.option("--model", metavar="NAME", help="Default: the index's own; for a new one auto. See `clipkit models`.")
-@_device
-@_precision
+@options.device
+@options.precision
 @click.option("--batch-size", type=click.IntRange(min=1), help="Pictures encoded at a time.")
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Threads that read pictures. Default: one a core, at most 8."
 )
-@_excluded
+@options.excluded
 @click.option("--include-hidden", is_flag=True, help="Also files and folders whose name begins with a dot.")
 @click.option("--checksum", is_flag=True, help="Read every file again, not only those whose size or date changed.")
 @click.option("--retry-failed", is_flag=True, help="Read those again that could not be read.")
 @click.option("--rebuild", is_flag=True, help="Make the index anew; the old one answers until the new one is complete.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--exact-pixels", is_flag=True, help="Decode exactly as open_clip does: slower, differs by 0.3 of 255.")
-@_pickle
-@_at
+@options.pickle
+@options.at
 @click.pass_obj
 def index(
     is_program: bool,
@@ -119,7 +107,7 @@ def index(
         return
     if is_program and not is_watched():
         raise click.exceptions.Exit(watch(sys.argv[1:], place_of(photos, at)))
-    load = _loader(device, precision, allow_pickle, batch_size)
+    load = options.loader(device, precision, allow_pickle, batch_size)
     pictures = open_or_create(photos, load, model=model, exact_pixels=exact_pixels, rebuild=rebuild, at=at)
     with _saying_what_is_kept(pictures, rebuild=rebuild), progress_bar() as progress:
         report = pictures.update(progress=progress, workers=workers, **looks)
@@ -136,13 +124,16 @@ def index(
 @click.option("-0", "--null", is_flag=True, help="Paths that end in NUL, for xargs -0.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--csv", "as_csv", is_flag=True, help="A table: score, path.")
+@click.option("-p", "--preview", is_flag=True, help="Show the pictures, where the terminal can.")
+@click.option("--copy-to", metavar="FOLDER", help="Also copy the pictures there; nothing is overwritten.")
+@click.option("--html", "sheet", metavar="FILE", help="Also write a contact sheet: one HTML file that needs no other.")
 @click.option("--in", "below", metavar="SUBFOLDER", default="", help="Only pictures in this folder below PHOTOS.")
-@_excluded
-@_device
-@_precision
-@_pickle
+@options.excluded
+@options.device
+@options.precision
+@options.pickle
 @click.option("-n", "--no-indexing", is_flag=True, hidden=True, help="Accepted from rclip; search never indexes.")
-@_at
+@options.at
 def search(
     query: str,
     photos: str,
@@ -153,6 +144,9 @@ def search(
     null: bool,
     as_json: bool,
     as_csv: bool,
+    preview: bool,
+    copy_to: str | None,
+    sheet: str | None,
     below: str,
     exclude_dirs: tuple[str, ...],
     device: str,
@@ -174,11 +168,21 @@ def search(
 
     The score is the cosine of query and picture. Compare scores of one query only.
     """
+    from clipkit.copying import copy_hits
     from clipkit.folders import find
+    from clipkit.sheet import write_sheet
 
-    pictures, inside = find(photos, below=below, at=at, load=_loader(device, precision, allow_pickle))
+    pictures, inside = find(photos, below=below, at=at, load=options.loader(device, precision, allow_pickle))
     hits = pictures.search(query, k, add=add, subtract=subtract, below=inside, exclude_dirs=exclude_dirs)
-    print_hits(hits, filepath_only=filepath_only, null=null, as_json=as_json, as_csv=as_csv)
+    if preview:
+        _print_with_previews(hits)
+    else:
+        print_hits(hits, filepath_only=filepath_only, null=null, as_json=as_json, as_csv=as_csv)
+    if copy_to:
+        say(f"{len(copy_hits(hits, Path(copy_to))):,} pictures are in {printable(copy_to)}")
+    if sheet:
+        write_sheet(hits, Path(sheet), title=query)
+        say(f"{printable(sheet)} shows them")
     if not hits:
         say(f"no pictures are indexed in {printable(below or photos)}")
 
@@ -187,7 +191,7 @@ def search(
 @click.argument("photos", default=".")
 @click.option("--failed", is_flag=True, help="List the files that could not be read: path, tab, reason.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@_at
+@options.at
 def info(photos: str, failed: bool, as_json: bool, at: str | None) -> None:
     """Say what the index of PHOTOS holds."""
     from clipkit.folders import find
@@ -219,6 +223,10 @@ def models(as_json: bool) -> None:
     print_models(rows)
 
 
+for command in cli_care.commands:
+    app.add_command(command)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns its exit code. Only here does an error become text."""
     warnings.filterwarnings("ignore", module="PIL")  # about metadata; a picture that fails is reported by us
@@ -245,21 +253,21 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def _loader(device: str, precision: str, allow_pickle: bool, batch_size: int | None = None) -> Loader:
-    def load(name: str, exact_pixels: bool) -> Encoder:
-        from clipkit.encoder import load_encoder
+def _print_with_previews(hits: Hits) -> None:
+    from clipkit.preview import cell_size, choose_protocol, has_true_color, render
+    from clipkit.records import Hits
 
-        return load_encoder(
-            name,
-            device=device,
-            precision=precision,
-            batch_size=batch_size,
-            exact_pixels=exact_pixels,
-            allow_pickle=allow_pickle,
-            notify=say,
-        )
-
-    return load
+    protocol = choose_protocol(os.environ, sys.stdout.isatty())
+    if protocol is None:
+        say("no previews: this output is not a terminal that can show them")
+    for hit in hits:
+        print_hits(Hits([hit]))
+        if protocol is not None:
+            columns = min(shutil.get_terminal_size().columns, 60)
+            cell, true_color = cell_size(sys.stdout.fileno()), has_true_color(os.environ)
+            text = render(hit.file, protocol, columns=columns, rows=15, cell=cell, true_color=true_color)
+            sys.stdout.flush()
+            sys.stdout.buffer.write(text.encode())
 
 
 @contextmanager

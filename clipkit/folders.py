@@ -53,6 +53,15 @@ def plan(
     return compare(scan.found, known, unreadable=unreadable, checksum=checksum, retry_failed=retry_failed)
 
 
+def model_for(root: str | Path, model: str | None, *, at: str | Path | None = None) -> tuple[str, bool]:
+    """The model of the index of `root` and whether its pixels are exact; for a new one `model`, or "auto"."""
+    place = real_folder(root)
+    if model or not (index_folder(place, at) / FILE).exists():
+        return model or "auto", False
+    info = ImageIndex.open(place, at=at).info
+    return info.model_source, info.pixel_recipe.startswith("exact")
+
+
 def place_of(root: str | Path, at: str | Path | None) -> Path:
     """Where the files of the index of `root` are, or would be; ClipkitError if `root` is no folder."""
     return index_folder(real_folder(root), at)

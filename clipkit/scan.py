@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -14,6 +15,9 @@ from clipkit.records import Failure, Found, Known
 
 # rclip's list, so that both tools see the same pictures
 EXCLUDED_DIRS = ("@eaDir", "node_modules", ".git", "System Volume Information")
+TICK_NS = 20_000_000  # a file system's clock moves in steps of 1 to 10 ms; two changes within one look like one
+COARSE_NS = 2_000_000_000  # FAT's step, and that of some network shares
+UNSETTLED = -1  # for an inode: this file changed within a step of being looked at, so its stamp proves nothing yet
 _INODE_BITS = (1 << 63) - 1  # SQLite integers are signed; some file systems use all 64 bits
 
 
@@ -99,7 +103,13 @@ def compare(
     for file in found:
         paths.add(file.path)
         row = known.get(file.path)
-        if row is None or checksum or row[2:6] != file[1:] or (retry_failed and not row.is_embedded):
+        if (
+            row is None
+            or checksum
+            or row[2:6] != file[1:]
+            or file.inode == UNSETTLED
+            or (retry_failed and not row.is_embedded)
+        ):
             read.append(file)
         elif row.state == "missing":
             restored.append(row)
@@ -120,4 +130,11 @@ def compare(
 
 def _add_file(scan: Scan, info: os.stat_result, path: str) -> None:
     if stat.S_ISREG(info.st_mode):
-        scan.found.append(Found(path, info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino & _INODE_BITS))
+        inode = UNSETTLED if _is_unsettled(info) else info.st_ino & _INODE_BITS
+        scan.found.append(Found(path, info.st_size, info.st_mtime_ns, info.st_ctime_ns, inode))
+
+
+def _is_unsettled(info: os.stat_result) -> bool:
+    newest = max(info.st_mtime_ns, info.st_ctime_ns)
+    step = TICK_NS if newest % 1_000_000_000 else COARSE_NS
+    return abs(time.time_ns() - newest) < step

@@ -224,6 +224,8 @@ class Store:
                 yield db
         except sqlite3.Error as error:
             raise _explained(error, self.file) from error
+        except UnicodeDecodeError as error:  # sqlite3 itself, over a message that quotes the damage
+            raise IndexDamaged(f"{self.file} is damaged", hint=command_for(self.file, "index", "--rebuild")) from error
 
 
 @contextmanager

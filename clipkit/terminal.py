@@ -6,13 +6,15 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from clipkit.errors import ClipkitError
 
 if TYPE_CHECKING:
+    from clipkit.doctor import Finding
     from clipkit.index import ImageIndex
     from clipkit.records import Failure, Hits, IndexReport, Progress
     from clipkit.scan import Changes
@@ -90,7 +92,10 @@ def print_report(report: IndexReport, pictures: ImageIndex, photos: str) -> None
         say(f"  all of them: clipkit info {printable(photos)} --failed")
 
 
-def print_hits(hits: Hits, *, filepath_only: bool, null: bool, as_json: bool, as_csv: bool) -> None:
+def print_hits(
+    hits: Hits, *, filepath_only: bool = False, null: bool = False, as_json: bool = False, as_csv: bool = False
+) -> None:
+    """One answer a line, in the form that was asked for."""
     if filepath_only or null:
         end = b"\0" if null else b"\n"
         sys.stdout.buffer.write(b"".join(os.fsencode(_near(hit.file)) + end for hit in hits))
@@ -141,6 +146,17 @@ def print_failure(failure: Failure, as_json: bool) -> None:
         print(json.dumps({"path": failure.path, "reason": failure.reason}))
     else:
         print(f"{printable(failure.path)}\t{printable(failure.reason)}")
+
+
+def print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
+    """What `clipkit doctor` found, one a line, with what to do below it."""
+    for finding in findings:
+        if as_json:
+            print(json.dumps(asdict(finding)))
+            continue
+        print(f"{finding.state:<5}{finding.name:<22}{printable(finding.fact)}")
+        if finding.advice:
+            print(f"{'':<27}-> {printable(finding.advice)}")
 
 
 def print_models(rows: list[dict[str, Any]]) -> None:

@@ -59,7 +59,7 @@ def main(photos: str | None) -> int:
     if first < ENOUGH:
         print(f"that is fewer than {ENOUGH}: something is wrong with this installation", file=sys.stderr)
         return 1
-    _what_next(str(FOLDER), "a portrait of an astronaut")
+    _what_next(str(FOLDER), "a brick wall")
     return 0
 
 

@@ -82,6 +82,13 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     return folder
 
 
+@pytest.fixture(autouse=True)
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that a test has just painted count as old, as they would a moment later."""
+    monkeypatch.setattr("clipkit.scan.TICK_NS", 0)
+    monkeypatch.setattr("clipkit.scan.COARSE_NS", 0)
+
+
 @pytest.fixture
 def encoder() -> ColourEncoder:
     return ColourEncoder()

@@ -13,34 +13,55 @@ import clipkit
 
 LIBRARY = Path(clipkit.__file__).parent
 FLOORS = {
-    7: ["cli"],
-    6: ["folders", "terminal"],
+    7: ["cli", "cli_care"],
+    6: ["folders", "terminal", "options", "watching", "checking", "exchange", "doctor", "copying", "preview", "sheet"],
     5: ["index"],
-    4: ["updating", "cache"],
-    3: ["encoder", "reading", "query"],
-    2: ["images", "scan", "store", "writer", "neighbors", "models", "hub", "towers"],
+    4: ["updating", "cache", "zeroshot"],
+    3: ["encoder", "reading", "query", "engines", "thumbnails", "published", "datasets"],
+    2: [
+        "images",
+        "journal",
+        "scan",
+        "store",
+        "trust",
+        "writer",
+        "neighbors",
+        "models",
+        "hub",
+        "towers",
+        "layouts",
+        "head",
+        "metrics",
+        "prompts",
+    ],
     1: ["records", "errors", "places"],
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}
 # An import that does not go down, and why it may stand.
 EXCEPTIONS = {
     ("scan", "images"): "which suffixes are pictures is for images to say",
+    ("cli", "cli_care"): "one command line in several files",
+    ("options", "terminal"): "messages of a model that is being loaded are said there",
     ("store", "writer"): "one database in two files: what may be read, and what a transaction may do",
+    ("store", "trust"): "what a file must be before it is believed is a page of its own",
     ("models", "hub"): "names in one file, fetching in the other",
     ("query", "encoder"): "a query is embedded by an Encoder: the protocol only",
+    ("preview", "terminal"): "what cannot be printed is made visible in one way everywhere",
+    ("sheet", "terminal"): "as above",
 }
 DOORS = {
-    "open_clip": {"encoder"},
-    "faiss": {"neighbors"},
-    "sqlite3": {"store", "writer"},
-    "PIL": {"images"},
+    "open_clip": {"encoder", "published"},  # models there; the words of the published protocols here
+    "faiss": {"neighbors", "engines"},
+    "sqlite3": {"store", "trust", "writer"},
+    "PIL": {"images", "thumbnails"},  # reading there; writing JPEG, PNG and palettes here
     "simplejpeg": {"images"},
     "pillow_heif": {"images"},
-    "click": {"cli"},
-    "huggingface_hub": {"hub"},
+    "click": {"cli", "cli_care", "options"},
+    "huggingface_hub": {"hub", "doctor"},
     "filelock": {"store"},
     "platformdirs": {"places"},
     "tqdm": {"terminal"},
+    "pyarrow": {"layouts"},
     "gradio": set(),
     "matplotlib": set(),
     "transformers": set(),

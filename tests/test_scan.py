@@ -96,6 +96,18 @@ def test_what_is_not_found_is_gone_and_what_is_found_again_is_restored() -> None
     assert [row.path for row in compare([PHOTO], missing).restored] == ["a.jpg"]
 
 
+def test_a_file_that_changed_just_now_is_read_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two changes within one tick of the clock have one stamp; the second must not be missed."""
+    monkeypatch.setattr("clipkit.scan.TICK_NS", 60_000_000_000)
+    touch(tmp_path, "a.jpg")
+    (first,) = find_images(str(tmp_path)).found
+    assert compare([first], known(first)).read == [first]
+    monkeypatch.setattr("clipkit.scan.TICK_NS", 0)
+    (later,) = find_images(str(tmp_path)).found
+    assert compare([later], known(first)).read == [later]
+    assert compare([later], known(later)).unchanged == 1
+
+
 def test_nothing_below_an_unreadable_folder_is_gone() -> None:
     rows = {}
     for number, path in enumerate(["disk/a.jpg", "disk", "disk2/b.jpg"]):

@@ -1,0 +1,207 @@
+"""Words for pictures: class names, templates, and the prompts they make together."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from clipkit.errors import QueryError
+
+Classes: TypeAlias = str | os.PathLike[str] | Sequence[str] | Mapping[str, Sequence[str]]
+Templates: TypeAlias = str | os.PathLike[str] | Sequence[str]
+
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "plain": ("{}",),
+    "simple": (  # the seven that OpenAI's notebook found to do nearly as well as all eighty
+        "itap of a {}.",
+        "a bad photo of the {}.",
+        "a origami {}.",
+        "a photo of the large {}.",
+        "a {} in a video game.",
+        "art of the {}.",
+        "a photo of the small {}.",
+    ),
+    "pets": ("a photo of a {}, a type of pet.",),
+    "dclip": ("{c}, which has {d}.",),
+}
+PETS = (  # as CLIP_benchmark and torchvision write them
+    *("Abyssinian", "American Bulldog", "American Pit Bull Terrier", "Basset Hound", "Beagle", "Bengal"),
+    *("Birman", "Bombay", "Boxer", "British Shorthair", "Chihuahua", "Egyptian Mau", "English Cocker Spaniel"),
+    *("English Setter", "German Shorthaired", "Great Pyrenees", "Havanese", "Japanese Chin", "Keeshond"),
+    *("Leonberger", "Maine Coon", "Miniature Pinscher", "Newfoundland", "Persian", "Pomeranian", "Pug"),
+    *("Ragdoll", "Russian Blue", "Saint Bernard", "Samoyed", "Scottish Terrier", "Shiba Inu", "Siamese"),
+    *("Sphynx", "Staffordshire Bull Terrier", "Wheaten Terrier", "Yorkshire Terrier"),
+)
+# What a picture may be said to show without naming anything in it: the measure of "none of these".
+NEUTRAL = (
+    *("a photo.", "a picture.", "an image.", "a photograph of something.", "a snapshot.", "a close-up photo."),
+    *("an object.", "a thing.", "a photo of an object.", "some things.", "a photo of many things.", "a tool."),
+    *("a person.", "a photo of people.", "a crowd.", "an animal.", "a plant.", "a tree.", "a flower.", "some food."),
+    *("a vehicle.", "a machine.", "a piece of furniture.", "a piece of clothing.", "a toy.", "a device."),
+    *("a building.", "a room.", "a photo taken indoors.", "a photo taken outdoors.", "a street.", "a city."),
+    *("a landscape.", "the sky.", "water.", "a field of grass.", "a forest.", "a mountain.", "a beach.", "snow."),
+    *("a wall.", "a floor.", "a texture.", "a pattern.", "a background.", "nothing.", "an empty scene.", "darkness."),
+    *("wood.", "metal.", "stone.", "fabric.", "glass.", "paper.", "text.", "a sign.", "a drawing.", "a diagram."),
+)
+SETS = {"pets": PETS}
+_SLOT = re.compile(r"\{c?\}")
+_TABLES = (".txt", ".csv", ".json")
+_COLUMNS = ("class", "label", "name", "classname")
+
+
+@dataclass(frozen=True)
+class ClassPrompts:
+    """Classes and what is said of each: prompts[i] belong to classes[i]."""
+
+    classes: tuple[str, ...]
+    prompts: tuple[tuple[str, ...], ...]
+
+
+def make_prompts(
+    classes: Mapping[str, Sequence[str]] | Sequence[str],
+    templates: Sequence[str],
+    *,
+    spoken: Mapping[str, str] | None = None,
+) -> ClassPrompts:
+    """Every template filled with every class, or with what `spoken` says in its place.
+
+    A mapping brings phrases of its own: with a template that has `{d}` each phrase goes there (DCLIP), otherwise the
+    phrases are the prompts (CuPL), their slots filled with the class, and the templates are not used.
+    QueryError for a template without a slot, no class at all, a repeated class, or a class without a name or prompt.
+    """
+    names = [str(name).strip() for name in classes]
+    _check_names(names)
+    words = spoken or {}
+    if not isinstance(classes, Mapping):
+        check_templates(templates)
+        if any("{d}" in template for template in templates):
+            raise QueryError("a template with {d} needs descriptions", hint='a JSON file {"cat": ["whiskers", ...]}')
+        return ClassPrompts(tuple(names), tuple(_fill(templates, words.get(name, name)) for name in names))
+    described = [template for template in templates if "{d}" in template]
+    prompts = []
+    for name, phrases in zip(names, classes.values(), strict=True):
+        texts = [phrase.strip() for phrase in phrases]
+        if not texts or not all(texts):
+            raise QueryError(f"{name!r} has no prompt, or an empty one")
+        filled = [t.replace("{d}", text) for t in described for text in texts] if described else texts
+        prompts.append(_fill(filled, words.get(name, name)))
+    return ClassPrompts(tuple(names), tuple(prompts))
+
+
+def read_templates(templates: Templates) -> tuple[str, ...]:
+    """The templates of a set's name, a text file (one a line), one template, or a list of them; all with a slot."""
+    if isinstance(templates, str) and templates in TEMPLATES:
+        return TEMPLATES[templates]
+    if isinstance(templates, str) and _SLOT.search(templates):
+        found: Sequence[str] = [templates]
+    elif isinstance(templates, str | os.PathLike):
+        if not Path(templates).is_file():
+            sets = ", ".join([*TEMPLATES, "imagenet"])
+            raise QueryError(f"{os.fspath(templates)!r} is no set of templates, no file, and has no {{}}", hint=sets)
+        found = _lines(Path(templates))
+    else:
+        found = [template.strip() for template in templates]
+    check_templates(found)
+    return tuple(found)
+
+
+def check_templates(templates: Sequence[str]) -> None:
+    """QueryError for none at all, or one without a place for the class."""
+    if not templates:
+        raise QueryError("there are no templates", hint='"a photo of a {}."')
+    for template in templates:
+        if not _SLOT.search(template):
+            raise QueryError(f"the template {template!r} has no slot for the class", hint='"a photo of a {}."')
+
+
+def read_classes(classes: Classes) -> tuple[str, ...] | dict[str, tuple[str, ...]]:
+    """The classes of a set's name, a text file (one a line), a CSV, names with commas between, or a list.
+
+    A JSON file or a mapping `{class: [phrases]}` brings phrases for `make_prompts`. A CSV has a column called class,
+    label or name, or a single one; classes come in the order in which they first appear.
+    """
+    if isinstance(classes, Mapping):
+        return _described(classes, "the classes")
+    if isinstance(classes, str) and classes in SETS:
+        return SETS[classes]
+    if not isinstance(classes, str | os.PathLike):
+        return tuple(classes)
+    file = Path(classes)
+    if file.suffix.lower() in _TABLES or isinstance(classes, os.PathLike):
+        return _read(file)
+    return tuple(name.strip() for name in os.fspath(classes).split(","))
+
+
+def _read(file: Path) -> tuple[str, ...] | dict[str, tuple[str, ...]]:
+    if file.suffix.lower() == ".csv":
+        return _column(file)
+    if file.suffix.lower() != ".json":
+        return tuple(_lines(file))
+    try:
+        content = json.loads(_text(file), object_pairs_hook=_pairs)
+    except ValueError as error:
+        raise QueryError(f"{file} is not JSON: {error}") from error
+    if isinstance(content, list) and all(isinstance(name, str) for name in content):
+        return tuple(content)
+    if not isinstance(content, Mapping):
+        raise QueryError(f"{file} is neither a list of classes nor {{class: [prompts]}}")
+    return _described(content, str(file))
+
+
+def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    _check_names([name for name, _ in pairs])  # json would keep the last of two without a word
+    return dict(pairs)
+
+
+def _described(content: Mapping[str, object], source: str) -> dict[str, tuple[str, ...]]:
+    described = {}
+    for name, phrases in content.items():
+        several = [phrases] if isinstance(phrases, str) else phrases
+        if not isinstance(several, list | tuple) or not all(isinstance(phrase, str) for phrase in several):
+            raise QueryError(f"{source}: {name!r} has no list of prompts")
+        described[name] = tuple(several)
+    return described
+
+
+def _column(file: Path) -> tuple[str, ...]:
+    header, *rows = list(csv.reader(_text(file).splitlines())) or [[]]
+    names = [name.strip().lower() for name in header]
+    at = next((names.index(column) for column in _COLUMNS if column in names), None)
+    if at is None and len(names) != 1:
+        raise QueryError(f"{file} has the columns {', '.join(header)}, none of them {', '.join(_COLUMNS)}")
+    cells = [header[0], *(row[0] for row in rows if row)] if at is None else [row[at] for row in rows if len(row) > at]
+    return tuple(dict.fromkeys(cell.strip() for cell in cells))  # a table of pictures names its classes again and again
+
+
+def _lines(file: Path) -> list[str]:
+    return [line.strip() for line in _text(file).splitlines() if line.strip()]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
+        raise QueryError(f"{file} cannot be read: {reason}") from error
+
+
+def _check_names(names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if not name:
+            raise QueryError("one of the classes has no name", hint="cat,dog")
+        if name in seen:
+            raise QueryError(f"the class {name!r} is named twice")
+        seen.add(name)
+    if not seen:
+        raise QueryError("there are no classes", hint="cat,dog")
+
+
+def _fill(templates: Sequence[str], name: str) -> tuple[str, ...]:
+    return tuple(_SLOT.sub(lambda _: name, template) for template in templates)

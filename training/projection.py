@@ -1,0 +1,172 @@
+"""The image projection: a ridge to the student's text embeddings, distilled into the MLP head of open_clip."""
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from features import features_file
+from safetensors.torch import load_file, save_file
+from sources import QUESTIONS, WORK, photographs
+from space import MIX_SCALE, Ridge, unit
+from text_tower import CHECKPOINT, EMBED, encode, text_tower
+from timm.layers import Mlp
+from torch.nn import functional as F  # noqa: N812
+
+HEAD = WORK / "head.safetensors"
+ROUNDS = 1800  # batches of the distillation
+CLASS_THRESHOLD = 4.0  # logits: about what a photograph's fifth class reaches
+UNLABELLED_VIEW = (160, "shortest", "plain")  # they only show what features look like: small is enough
+View = tuple[int, str, str]  # size, resize mode, view: see features.py
+EncodeTexts = Callable[[list[str]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much one picture of each kind counts in the ridge."""
+
+    captioned: float = 1.0
+    imagenet: float = 0.3
+    labelled: float = 0.0
+    ridge: float = 400.0
+
+
+def main() -> None:
+    """Writes work/head.safetensors (fc1, fc2, logit_scale) and work/head.json (what was used)."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--resize", default="shortest")
+    parser.add_argument("--views", nargs="+", default=["plain", "flip"])
+    parser.add_argument("--tower", type=Path, default=CHECKPOINT)
+    for field, value in vars(Weights()).items():
+        parser.add_argument(f"--{field}", type=float, default=value)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    weights = Weights(options.captioned, options.imagenet, options.labelled, options.ridge)
+    views = [(options.size, options.resize, view) for view in options.views]
+    tower = text_tower().eval()
+    tower.load_state_dict(load_file(options.tower))
+    model = solve(views, weights, lambda texts: encode(tower, texts))
+    head = distil(model, views)
+    scale = _logit_scale(head, model.names, load("imagenet", views[:1]))
+    save_file({**head.state_dict(), "logit_scale": torch.tensor(scale)}, HEAD)
+    used = {"size": options.size, "resize": options.resize, "views": options.views, **vars(weights)}
+    HEAD.with_suffix(".json").write_text(json.dumps(used))
+
+
+def load(name: str, views: list[View]) -> np.ndarray:
+    """(n, 1280) float32, the mean over the views."""
+    return np.mean([np.load(features_file(name, *view)).astype(np.float32) for view in views], 0)
+
+
+def solve(views: list[View], weights: Weights, encode_texts: EncodeTexts) -> Ridge:
+    """The ridge over the mean view of every captioned and labelled picture."""
+    captions = photographs("captioned").captions
+    owners = np.repeat(np.arange(len(captions)), captions.map(len))
+    embedded = encode_texts([text for group in captions for text in group])
+    means = unit(np.array([embedded[owners == i].mean(0) for i in range(len(captions))]))
+    parts = [(load("captioned", views), means, weights.captioned)]
+    names = _label_embeddings(list(photographs("imagenet").label), encode_texts)
+    parts.append((load("imagenet", views), names, weights.imagenet))
+    if weights.labelled:
+        labels = photographs("labelled").label
+        known = sorted(set(labels))
+        rows = _label_embeddings(known, encode_texts)[[known.index(label) for label in labels]]
+        share = 1 / np.sqrt(labels.map(labels.value_counts()).to_numpy())  # a class of 500 counts as one of 22
+        parts.append((load("labelled", views), rows, weights.labelled * share))
+    each = np.concatenate([np.broadcast_to(weight, len(rows)) for _, rows, weight in parts])
+    return Ridge(names, weights.ridge).fit(
+        np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), each
+    )
+
+
+def distil(model: Ridge, views: list[View]) -> Mlp:
+    """The MLP that gives the ridge's directions on every photograph, on its views and on mixtures of photographs."""
+    fitted = [load(name, [view]) for name in ("captioned", "imagenet") for view in views]
+    features = torch.from_numpy(np.concatenate([*fitted, load("unlabelled", [UNLABELLED_VIEW])]))
+    mean, spread = features.mean(0), features.std(0) + 0.05
+    head = Mlp(features.shape[1], 2 * EMBED, EMBED)
+    teacher = _in_torch(model)
+    _begin_as_classes(head, model, mean, spread)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=2e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / 100) * (1 + math.cos(math.pi * step / ROUNDS)) / 2
+    )
+    for step in range(ROUNDS):
+        rows = features[torch.randint(len(features), (512,))]
+        share = torch.rand(512, 1) * 0.5 * (torch.rand(512, 1) < 0.3)  # some are mixtures of two photographs
+        rows = _towards_a_class((1 - share) * rows + share * rows.roll(1, 0), model)
+        goal = F.normalize(teacher(rows), dim=1)
+        with torch.autocast("cpu", torch.bfloat16):
+            raw = head((rows - mean) / spread)
+        out = F.normalize(raw.float(), dim=1)
+        loss = (1 - (out * goal).sum(1)).mean() + 5 * ((out @ out.T - goal @ goal.T) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if (step + 1) % 500 == 0:
+            print(f"step {step + 1} cosine {(out * goal).sum(1).mean():.4f}", flush=True)
+    with torch.no_grad():  # the standardisation goes into the first layer
+        head.fc1.weight /= spread
+        head.fc1.bias -= head.fc1.weight @ mean
+    return head.eval()
+
+
+def _in_torch(model: Ridge) -> Callable[[torch.Tensor], torch.Tensor]:
+    """`model.predict` for tensors; the class-name mix and its coefficients become one product."""
+    weight, coef = torch.from_numpy(model.weight), torch.from_numpy(model.coef_).float()
+    width, bias = weight.shape[1], torch.from_numpy(model.bias)
+    classes = MIX_SCALE * torch.from_numpy(model.names).float() @ coef[width:-1]  # (1000, d)
+    return lambda rows: rows @ coef[:width] + (rows @ weight.T + bias).softmax(1) @ classes + coef[-1]
+
+
+@torch.no_grad()
+def _begin_as_classes(head: Mlp, model: Ridge, mean: torch.Tensor, spread: torch.Tensor) -> None:
+    """Half of the hidden units begin as the first 384 ImageNet classes (animals): logit in, name out."""
+    count = head.fc1.out_features // 2
+    weight, bias = torch.from_numpy(model.weight)[:count], torch.from_numpy(model.bias)[:count]
+    head.fc1.weight[:count] = weight * spread
+    head.fc1.bias[:count] = weight @ mean + bias - CLASS_THRESHOLD
+    coef = torch.from_numpy(model.coef_).float()[weight.shape[1] : -1]
+    head.fc2.weight[:, :count] = 0.2 * MIX_SCALE * (torch.from_numpy(model.names[:count]).float() @ coef).T
+
+
+def _towards_a_class(rows: torch.Tensor, model: Ridge) -> torch.Tensor:
+    """The same features (n, 1280), two thirds of them moved so that another class is about as likely as the first.
+
+    The ridge bends only where the likeliest class changes, and few photographs lie there.
+    """
+    weight = torch.from_numpy(model.weight)
+    logits = rows @ weight.T + torch.from_numpy(model.bias)
+    near = logits.topk(30).indices.gather(1, torch.randint(30, (len(rows), 1)))[:, 0]
+    any_class = torch.randint(len(weight), (len(rows),))
+    wanted = torch.where(torch.rand(len(rows)) < 0.5, near, any_class)
+    direction = (weight - weight.mean(0))[wanted]
+    lift = logits.amax(1) - logits.gather(1, wanted[:, None])[:, 0] + torch.empty(len(rows)).uniform_(-2, 5)
+    lift = torch.where(torch.rand(len(rows)) < 0.67, lift, 0.0)
+    return (rows + (lift / (direction**2).sum(1))[:, None] * direction).clamp(min=0)
+
+
+def _label_embeddings(labels: list[str], encode_texts: EncodeTexts) -> np.ndarray:
+    return unit(np.mean([encode_texts([question.format(label) for label in labels]) for question in QUESTIONS], 0))
+
+
+def _logit_scale(head: Mlp, names: np.ndarray, features: np.ndarray) -> float:
+    """ln of the scale with the least cross-entropy over the 1,000 ImageNet labels, one picture each."""
+    with torch.inference_mode():
+        cosines = F.normalize(head(torch.from_numpy(features)), dim=1) @ torch.from_numpy(names).float().T
+        scales = torch.linspace(10, 100, 46)
+        losses = [F.cross_entropy(scale * cosines, torch.arange(len(cosines))) for scale in scales]
+    best = scales[int(torch.stack(losses).argmin())]
+    top1 = (cosines.argmax(1) == torch.arange(len(cosines))).float().mean()
+    print(f"logit scale {best:.0f}, top-1 on imagenet_sample {top1:.3f}")
+    return float(best.log())
+
+
+if __name__ == "__main__":
+    main()
