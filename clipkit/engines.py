@@ -89,6 +89,6 @@ def nvidia_gpus() -> list[str]:
 
 
 def _openmp_libraries() -> tuple[str, ...]:
-    from threadpoolctl import threadpool_info  # type: ignore[import-untyped]  # it comes with scikit-learn
+    from threadpoolctl import threadpool_info  # it comes with scikit-learn
 
     return tuple(str(library["filepath"]) for library in threadpool_info() if library["user_api"] == "openmp")

@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -240,7 +239,7 @@ def _unchanging(store: Store, revision: int, dim: int) -> Iterator[Piece]:
     for info, ids, rows in store.blocks():
         if not len(ids):
             return
-        facts = _facts(store, int(ids[0]), int(ids[-1]))
+        facts = store.facts(int(ids[0]), int(ids[-1]))
         now, paths = store.paths(ids.tolist())
         if {info.revision, now} != {revision}:
             hint = "wait for the other clipkit to end, then export again"
@@ -250,12 +249,6 @@ def _unchanging(store: Store, revision: int, dim: int) -> Iterator[Piece]:
         except ShapeError as error:
             raise IndexDamaged(f"{store.file}: {error.message}", hint="clipkit check --repair") from error
         yield Piece([Entry(paths[id_], *facts[id_]) for id_ in ids.tolist()], rows)
-
-
-def _facts(store: Store, first: int, last: int) -> dict[int, tuple[Any, ...]]:
-    query = "SELECT id, sha256, width, height, taken_at FROM images WHERE id BETWEEN ? AND ?"
-    with store._read() as db:  # belongs into Store, as a public method
-        return {id_: tuple(facts) for id_, *facts in db.execute(query, (first, last))}
 
 
 def _check_origin(about: Mapping[str, object], encoder: Encoder, source: str | Path) -> None:

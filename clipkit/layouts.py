@@ -137,7 +137,7 @@ def _cut(pieces: Iterable[Piece], limit: int) -> Iterator[Piece]:
         while start < len(piece.entries):
             end = min(start + room, len(piece.entries))
             yield Piece(piece.entries[start:end], piece.embeddings[start:end])
-            room = room - (end - start)
+            room = room - (end - start) or limit
             start = end
 
 
@@ -316,7 +316,7 @@ def _matrix(batch: Any, file: Path) -> FloatRows:
 
 
 def _arrow() -> tuple[Any, Any]:
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     return pa, pq

@@ -141,6 +141,12 @@ class Store:
                 rows = [row for id_ in ids for row in db.execute(one, (int(id_),))]
         return revision, {id_: answering_path(raw, self.file) for id_, raw in rows}
 
+    def facts(self, first: int, last: int) -> dict[int, tuple[bytes | None, int | None, int | None, str | None]]:
+        """SHA-256, width, height and date of the rows with ids from `first` to `last`."""
+        query = "SELECT id, sha256, width, height, taken_at FROM images WHERE id BETWEEN ? AND ?"
+        with self._read() as db:
+            return {id_: tuple(facts) for id_, *facts in db.execute(query, (first, last))}
+
     def raw_rows(self) -> Iterator[RawRow]:
         """Every row as it is, unchecked, by id; in blocks, each a transaction of its own."""
         last = -1

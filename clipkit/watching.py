@@ -26,7 +26,7 @@ def watch(
     folder: Path,
     *,
     hang_seconds: float = HANG_SECONDS,
-    program: Sequence[str] = (sys.executable, "-m", "clipkit.cli"),
+    program: Sequence[str] = (sys.executable, "-P", "-m", "clipkit.cli"),  # -P: no module from among the photos
 ) -> int:
     """Run `clipkit` with `arguments` in a child until it ends by itself; its exit code.
 

@@ -77,8 +77,8 @@ def test_a_healthy_machine_has_nothing_to_be_done(machine: Machine, photos: Path
     assert [(finding.name, finding.state, finding.advice) for finding in findings] == [
         (name, "ok", "")
         for name in (
-            "python", "libraries", "faiss", "torchvision", "cpu", "gpu", "openmp", "cache", "hub cache", "disk of the cache",
-            "models", "hub", "names", "photos", "disk of the index", "index",
+            "python", "libraries", "faiss", "torchvision", "cpu", "gpu", "openmp", "cache", "hub cache",
+            "disk of the cache", "models", "hub", "names", "photos", "disk of the index", "index",
         )
     ]  # fmt: skip
 

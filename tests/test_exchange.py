@@ -243,14 +243,14 @@ def test_an_index_that_changes_meanwhile_is_not_exported(
     index: ImageIndex, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clipkit.store, "BLOCK", 3)
-    facts = clipkit.exchange._facts
+    facts = clipkit.store.Store.facts
 
-    def with_a_writer(*arguments: object) -> object:
+    def with_a_writer(store: clipkit.store.Store, first: int, last: int) -> object:
         with index.store.transaction() as writer:
             writer.note("created_by", "another")
-        return facts(*arguments)  # type: ignore[arg-type]
+        return facts(store, first, last)
 
-    monkeypatch.setattr(clipkit.exchange, "_facts", with_a_writer)
+    monkeypatch.setattr(clipkit.store.Store, "facts", with_a_writer)
     with pytest.raises(IndexLocked, match="changed while it was exported"):
         export(index, target)
     assert not target.exists()
