@@ -1,10 +1,10 @@
-# make demo [PHOTOS=dir]   make test   make check   make bench
+# make demo [PHOTOS=dir]   make test   make check   make bench   make faults
 # The first two need Python 3.11 or newer and a package registry, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
 PHOTOS ?=
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench faults clean
 
 demo: .venv/installed
 	@$(BIN)/python docs/demo.py $(if $(PHOTOS),"$(PHOTOS)")
@@ -21,11 +21,15 @@ check: .venv/installed
 bench: .venv/installed
 	$(BIN)/python benchmarks/run.py
 
+faults: .venv/installed
+	$(BIN)/python -m tests.fault_table
+
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clipkit needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --editable '.[dev]'
+	@echo "installing clipkit with PyTorch into .venv: about 6 GB, which takes some minutes"
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
 clean:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from clipkit.errors import BadIndex
 from clipkit.neighbors import Neighbors
 from clipkit.places import cache_folder
 from clipkit.records import Embeddings, FloatArray, IndexInfo, IntArray
@@ -49,8 +50,11 @@ class IndexCache:
     def write(self, *, afresh: bool = False) -> None:
         """Write the FAISS file of the newest revision, and drop older ones of this index. OSError if it cannot."""
         info = self._store.info()
-        if afresh or not _prefix(info.index_id, info.revision, info.token).with_suffix(".json").exists():
+        prefix = _prefix(info.index_id, info.revision, info.token)
+        if afresh or not prefix.with_suffix(".json").exists():
             self._build()
+        else:
+            _drop(info.index_id, keep=prefix.name)  # what a run that died here has left
 
     def verify(self, *, with_rows: bool = True) -> bool:
         """Whether the FAISS files of this index have the checksum they were written with, and the rows of the store."""
@@ -76,6 +80,11 @@ class IndexCache:
     def clear(self) -> None:
         """Forget what is in memory."""
         self._view = None
+
+    def drop(self) -> None:
+        """Remove the FAISS files of this index: it is about to be replaced by one with another id."""
+        with suppress(BadIndex):
+            _drop(self._store.info().index_id)
 
     def _current(self) -> _View:
         with self._lock:
@@ -112,21 +121,32 @@ class IndexCache:
         """From the store. What is written meanwhile does not matter: it counts as changed since the first block."""
         info = self._store.info()
         blocks = ((ids, rows) for _, ids, rows in self._store.blocks())
-        return Neighbors.build(blocks, info.dim), (info.revision, info.token)
+        neighbors = Neighbors.build(blocks, info.dim, expected=self._store.last_id())
+        return neighbors, (info.revision, info.token)
 
     def _build(self) -> tuple[Neighbors, tuple[int, str]]:
         neighbors, (revision, token) = self._gather()
         index_id = self._store.info().index_id
-        neighbors.save(_prefix(index_id, revision, token))
-        for old in _written(index_id) - {(revision, token)}:
-            for suffix in ("json", "ids", "faiss"):  # the seal first: without it nobody opens the rest
-                with suppress(OSError):
-                    _prefix(index_id, *old).with_suffix(f".{suffix}").unlink()
+        prefix = _prefix(index_id, revision, token)
+        neighbors.save(prefix)
+        _drop(index_id, keep=prefix.name)
         return neighbors, (revision, token)
 
 
 def _prefix(index_id: str, revision: int, token: str) -> Path:
     return cache_folder() / "faiss" / f"{index_id}-{revision}-{token}"
+
+
+def _drop(index_id: str, *, keep: str = "") -> None:
+    """Remove every file of an index but those of `keep`, and what a process that died was writing.
+
+    One that lives writes anew, or does without: it is only a cache.
+    """
+    files = (cache_folder() / "faiss").glob(f"{index_id}-*")
+    for file in sorted(files, key=lambda file: file.suffix != ".json"):  # the seal first: without it nobody opens them
+        if file.stem != keep:
+            with suppress(OSError):
+                file.unlink()
 
 
 def _written(index_id: str) -> set[tuple[int, str]]:

@@ -322,6 +322,8 @@ def _recipe(model: str, network: Any, exact: bool) -> PixelRecipe:
     size, interpolation = config["size"], config["interpolation"]
     if interpolation not in ("bicubic", "bilinear"):
         raise ModelError(f"{model} wants its pictures resized by {interpolation!r}, which clipkit does not know")
+    if config["resize_mode"] not in ("shortest", "longest", "squash"):
+        raise ModelError(f"{model} wants its pictures resized {config['resize_mode']!r}, which clipkit does not know")
     height, width = (size, size) if isinstance(size, int) else size
     inner = getattr(getattr(getattr(network.visual, "trunk", None), "patch_embed", None), "img_size", None)
     if inner is not None and tuple(inner) != (height, width):

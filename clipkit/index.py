@@ -148,7 +148,7 @@ class ImageIndex:
         return self.store.failures()
 
     def blocks(self) -> Iterator[Embeddings]:
-        """The embeddings in pieces of at most 8,192 rows, float32 (m, d), in the order of `paths`."""
+        """The embeddings in pieces of at most 2,048 rows, float32 (m, d), in the order of `paths`."""
         return (rows.astype(np.float32) for _, _, rows in self.store.blocks() if len(rows))
 
     def update(
@@ -273,8 +273,7 @@ class ImageIndex:
         with writing(self.folder):
             target = self.store
             self.store = Store(self.folder / f"{FILE}.new")
-            for leftover in (self.store.file, Path(f"{self.store.file}-journal")):
-                leftover.unlink(missing_ok=True)
+            self.store.discard()
             Store.create(self.store.file, info)
             if target.file != self.store.file:
                 self._install()
@@ -287,9 +286,12 @@ class ImageIndex:
                 writer.note("model_source", encoder.source)
 
     def _install(self) -> None:
-        """A database that was built beside the old one takes its place."""
+        """A database that was built beside the old one takes its place; one that a dead run left there goes."""
         target = Store(self.folder / FILE)
-        if self.store.file != target.file:
+        if self.store.file == target.file:
+            Store(self.folder / f"{FILE}.new").discard()
+        else:
+            IndexCache(target).drop()
             target.replace_by(self.store)
             self.store = target
             self._cache = IndexCache(target)

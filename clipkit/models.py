@@ -67,7 +67,7 @@ ALIASES: Mapping[str, Alias] = {
         Alias("multilingual", "ViT-B-16-SigLIP-i18n-256/webli", "timm/ViT-B-16-SigLIP-i18n-256",
               "timm/ViT-B-16-SigLIP-i18n-256", 768, 370.6, 1483, 75.1, 72.2, None, _OPEN_CLIP_TABLES,
               "words in many languages"),
-        Alias("starter", "starter", None, None, None, None, None, None, None, None, "its model card, data/starter",
+        Alias("starter", "starter", None, None, 384, 22.1, 44, None, None, None, "its model card, data/starter",
               "comes with clipkit: offline use, tests, a first try"),
     )
 }  # fmt: skip

@@ -45,9 +45,14 @@ class Neighbors:
         return len(self.ids)
 
     @classmethod
-    def build(cls, blocks: Iterable[tuple[IntArray, Half]], dim: int) -> Neighbors:
-        """From pieces: ids (m,) ascending throughout, and float16 rows (m, d), taken as they are."""
+    def build(cls, blocks: Iterable[tuple[IntArray, Half]], dim: int, *, expected: int = 0) -> Neighbors:
+        """From pieces: ids (m,) ascending throughout, and float16 rows (m, d), taken as they are.
+
+        expected: rows to make room for at once; growing by doubling would need up to three times the memory.
+        """
         engine = _faiss().IndexScalarQuantizer(dim, _faiss().ScalarQuantizer.QT_fp16, _faiss().METRIC_INNER_PRODUCT)
+        engine.codes.resize(expected * engine.code_size)
+        engine.codes.resize(0)  # the room stays
         ids = [np.empty(0, dtype=np.int64)]
         for block_ids, rows in blocks:
             if len(rows):

@@ -21,6 +21,7 @@ from clipkit.trust import (
     SCHEMA,
     answering_path,
     check_database,
+    check_sums,
     command_for,
     read_info,
     read_matrix,
@@ -31,7 +32,7 @@ from clipkit.writer import Writer
 
 FILE = "index.db"
 BUSY_SECONDS = 10.0
-BLOCK = 8192  # rows a read: 8 MB at 512 dimensions
+BLOCK = 2048  # rows a read: 2 MB at 512 dimensions, and as much again three times while they are checked
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Store:
         query = "SELECT id, path, size, mtime_ns, ctime_ns, inode, sha256, state, embedding IS NOT NULL FROM images"
         with self._read() as db:
             rows = db.execute(query).fetchall()
+        check_sums((row[6] for row in rows), self.file)
         paths = [read_path(row[1], self.file) for row in rows]
         return {path: Known(row[0], path, *row[2:]) for path, row in zip(paths, rows, strict=True)}
 
@@ -95,7 +97,7 @@ class Store:
         """Pictures that could not be read, with the reason, by path."""
         with self._read() as db:
             rows = db.execute("SELECT path, error FROM images WHERE state = 'failed' ORDER BY path").fetchall()
-        return [Failure(read_path(path, self.file), error or "") for path, error in rows]
+        return [Failure(read_path(path, self.file), str(error or "")) for path, error in rows]
 
     def revisions(self) -> tuple[IndexInfo, dict[int, str]]:
         """The info, and the token of every revision this index went through."""
@@ -113,8 +115,13 @@ class Store:
             ids, embeddings = read_matrix(db.execute(answering, (revision,)).fetchall(), info.dim, self.file)
         return Snapshot(info, ids, embeddings, np.array(changed, dtype=np.int64).reshape(-1))
 
+    def last_id(self) -> int:
+        """The highest id: no more rows than that."""
+        with self._read() as db:
+            return int(db.execute("SELECT coalesce(max(id), 0) FROM images").fetchone()[0])
+
     def blocks(self) -> Iterator[tuple[IndexInfo, IntArray, npt.NDArray[np.float16]]]:
-        """All answering rows in pieces of at most 8,192: ids (n,) ascending and embeddings (n, d).
+        """All answering rows in pieces of at most 2,048: ids (n,) ascending and embeddings (n, d).
 
         Each piece is a transaction of its own, so that a writer never waits for a slow reader; each carries the info it
         was read under, whose revision tells whether something was written in between.
@@ -209,6 +216,11 @@ class Store:
         os.replace(other.file, self.file)
         _sync(self.file.parent)
 
+    def discard(self) -> None:
+        """Remove the file and its journal, if there are any. The caller holds the lock."""
+        for leftover in (self.file, Path(f"{self.file}-journal")):
+            leftover.unlink(missing_ok=True)
+
     @contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
         with self._connect("rw") as db:  # not "ro": only a writer may roll back what a crash left behind
@@ -273,6 +285,9 @@ def _explained(error: sqlite3.Error, file: Path) -> ClipkitError:
     if "full" in text:
         hint = "free some space, then run the same command again"
         return ClipkitError(f"no space left to write {file}; the index is as of its last batch", hint=hint)
+    if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY_ROLLBACK":
+        copy = f"copy {file.parent} to a folder that can be written, and ask that: --index COPY"
+        return ClipkitError(f"a run died while it wrote {file}, and its traces cannot be cleared here", hint=copy)
     if "readonly" in text or "unable to open" in text:
         return ClipkitError(f"cannot write {file}: {text}", hint="keep the index elsewhere: --index FOLDER")
     if isinstance(error, sqlite3.OperationalError) and "disk I/O" in text:
