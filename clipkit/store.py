@@ -152,7 +152,9 @@ class Store:
         """SHA-256, width, height and date of the rows with ids from `first` to `last`."""
         query = "SELECT id, sha256, width, height, taken_at FROM images WHERE id BETWEEN ? AND ?"
         with self._read() as db:
-            return {id_: tuple(facts) for id_, *facts in db.execute(query, (first, last))}
+            rows = db.execute(query, (first, last)).fetchall()
+        check_sums((row[1] for row in rows), self.file)
+        return {id_: tuple(facts) for id_, *facts in rows}
 
     def raw_rows(self) -> Iterator[RawRow]:
         """Every row as it is, unchecked, by id; in blocks, each a transaction of its own."""

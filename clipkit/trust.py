@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from clipkit.records import IndexInfo, IntArray
 APPLICATION_ID = 0x434C504B  # "CLPK"
 FORMAT = 1
 MAX_DIM = 65_536
+MAX_NUMBER = 1 << 62  # of ids and revisions: far from where SQLite's integers end, so that one more always fits
 NORM_TOLERANCE = 2e-3  # float16 moves the length of a vector by at most 5e-4
 _OBJECTS = "SELECT type, name, sql FROM sqlite_schema"
 _HEX = re.compile(r"[0-9a-f]{1,64}")
@@ -72,6 +74,7 @@ def read_info(db: sqlite3.Connection, file: Path) -> IndexInfo:
     """What the index says of itself; IndexDamaged where that cannot be."""
     meta = dict(db.execute("SELECT key, value FROM meta"))
     revision, token = read_revision(db, file)
+    _check_values(db, meta, file)
     try:
         dim = int(meta.pop("dim"))
         info = IndexInfo(revision=revision, token=token, dim=dim, root=meta.pop("root", None), **meta)
@@ -89,6 +92,8 @@ def read_revision(db: sqlite3.Connection, file: Path) -> tuple[int, str]:
     row = db.execute("SELECT revision, token FROM revisions ORDER BY revision DESC LIMIT 1").fetchone()
     if row is None:
         raise IndexDamaged(f"{file} has no revision", hint=_rebuild(file))
+    if not 0 <= row[0] < MAX_NUMBER:
+        raise IndexDamaged(f"{file} claims to be at revision {row[0]}", hint=_rebuild(file))
     return int(row[0]), str(row[1])
 
 
@@ -107,6 +112,12 @@ def read_matrix(rows: list[tuple[int, bytes]], dim: int, file: Path) -> tuple[In
     return ids, matrix
 
 
+def check_sums(sums: Iterable[object], file: Path) -> None:
+    """IndexDamaged unless each is the bytes of a checksum, or None."""
+    if not {type(value) for value in sums} <= {bytes, type(None)}:
+        raise IndexDamaged(f"{file} has a checksum that is none", hint=_rebuild(file))
+
+
 def read_path(raw: object, file: Path) -> str:
     """A path as the disk has it."""
     if not isinstance(raw, bytes):
@@ -120,6 +131,14 @@ def answering_path(raw: object, file: Path) -> str:
     if "\0" in path or os.path.isabs(path) or ".." in path.split("/"):
         raise IndexDamaged(f"{file} names a file outside its folder: {path!r}", hint=_rebuild(file))
     return path
+
+
+def _check_values(db: sqlite3.Connection, meta: dict[str, object], file: Path) -> None:
+    if not all(isinstance(value, str) for value in meta.values()):
+        raise IndexDamaged(f"{file} does not say in words what it holds", hint=_rebuild(file))
+    first, last = db.execute("SELECT (SELECT min(id) FROM images), (SELECT max(id) FROM images)").fetchone()
+    if first is not None and not 0 < first <= last < MAX_NUMBER:
+        raise IndexDamaged(f"{file} numbers its pictures from {first} to {last}", hint=_rebuild(file))
 
 
 @cache
