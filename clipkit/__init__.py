@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from clipkit.errors import ModelMismatch as ModelMismatch
     from clipkit.errors import QueryError as QueryError
     from clipkit.errors import ShapeError as ShapeError
+    from clipkit.head import UNKNOWN as UNKNOWN
+    from clipkit.head import Head as Head
     from clipkit.index import ImageIndex as ImageIndex
     from clipkit.records import Hit as Hit
     from clipkit.records import Hits as Hits
     from clipkit.records import IndexReport as IndexReport
     from clipkit.records import PixelRecipe as PixelRecipe
+    from clipkit.zeroshot import ZeroShotClassifier as ZeroShotClassifier
 
 __version__ = "0.1.0"
 
@@ -42,11 +45,14 @@ _HOMES = {
     "ModelMismatch": "errors",
     "QueryError": "errors",
     "ShapeError": "errors",
+    "UNKNOWN": "head",
+    "Head": "head",
     "ImageIndex": "index",
     "Hit": "records",
     "Hits": "records",
     "IndexReport": "records",
     "PixelRecipe": "records",
+    "ZeroShotClassifier": "zeroshot",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipkit import cli_care, options
+from clipkit import cli_care, cli_learn, options
 from clipkit.errors import ClipkitError
 from clipkit.terminal import (
     print_failure,
@@ -223,7 +223,7 @@ def models(as_json: bool) -> None:
     print_models(rows)
 
 
-for command in cli_care.commands:
+for command in (*cli_care.commands, *cli_learn.commands):
     app.add_command(command)
 
 

@@ -37,7 +37,7 @@ def copy_hits(hits: Hits, folder: Path) -> list[Path]:
             needed_bytes += _size_to_copy(subject, folder)
         _check_space(folder, needed_bytes)
         for subject in (hit.file for hit in hits):
-            copies.append(_already_there(subject, folder) or _copy(subject, folder))
+            copies.append(already_there(subject, folder) or _copy(subject, folder))
     except OSError as error:
         reason = f"{subject}: {error.strerror or error}"
         raise ClipkitError(f"{len(copies):,} of {len(hits):,} pictures were copied, then: {reason}") from error
@@ -48,7 +48,7 @@ def _size_to_copy(file: str, folder: Path) -> int:
     status = os.stat(file)
     if not stat.S_ISREG(status.st_mode):
         raise OSError("not a regular file")
-    return 0 if _already_there(file, folder) else status.st_size
+    return 0 if already_there(file, folder) else status.st_size
 
 
 def _check_space(folder: Path, needed_bytes: int) -> None:
@@ -59,8 +59,9 @@ def _check_space(folder: Path, needed_bytes: int) -> None:
         )
 
 
-def _already_there(file: str, folder: Path) -> Path | None:
-    for target in _targets(file, folder):
+def already_there(file: str, folder: Path) -> Path | None:
+    """The copy of `file` in `folder`, under one of its names and with the same bytes; None if there is none."""
+    for target in numbered_names(file, folder):
         if not os.path.lexists(target):
             return None
         if os.path.samestat(os.lstat(file), os.lstat(target)):  # the folder is where the picture comes from
@@ -74,7 +75,7 @@ def _copy(file: str, folder: Path) -> Path:
     part = folder / f".clipkit-{token_hex(8)}.part"
     try:
         shutil.copyfile(file, part)
-        target = _move_to_free_name(part, _targets(file, folder))
+        target = _move_to_free_name(part, numbered_names(file, folder))
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -98,7 +99,7 @@ def _move_to_free_name(part: Path, targets: Iterator[Path]) -> Path:
     raise AssertionError("the numbers do not end")
 
 
-def _targets(file: str, folder: Path) -> Iterator[Path]:
+def numbered_names(file: str, folder: Path) -> Iterator[Path]:
     """`name.jpg`, `name (2).jpg`, `name (3).jpg` ...; a long name is cut, at a character, to make room."""
     name = os.path.basename(file)
     yield folder / name

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LENGTH_TOLERANCE = 1e-3  # the disk keeps float16
 CUT_TOLERANCE = 0.03  # length of the difference: rounding in bfloat16 reaches .01, a text that lost a word .1
+TEXTS_FOR_A_PICTURE = 16  # in a batch: ten tokens, not fifty patches; 404 texts/s of ViT-B/32 on 2 cores, 122 at 1
 BATCH_SIZES = {"cpu": 32, "cuda": 256, "mps": 64}  # CPU: throughput is flat from 8 to 32, and memory is not
 
 
@@ -177,7 +178,9 @@ class OpenClipEncoder:
             tokens = self._tokenizer(list(place))  # (unique, context)
         sizes = lengths(tokens, self._causal_tower)
         order = np.argsort(sizes, kind="stable")  # short texts together, since each batch is as long as its longest
-        in_order = self._in_batches(len(order), lambda batch: self._text_features(tokens[order[batch]]))
+        in_order = self._in_batches(
+            len(order), lambda batch: self._text_features(tokens[order[batch]]), times=TEXTS_FOR_A_PICTURE
+        )
         embeddings = np.empty_like(in_order)
         embeddings[order] = in_order
         return embeddings[[place[text] for text in texts]]
@@ -208,13 +211,13 @@ class OpenClipEncoder:
         encode = short.encode_text if tower is self._network else short
         return _first(encode(tokens[:, :length].to(self.towers.device)))
 
-    def _in_batches(self, count: int, features: Callable[[slice], torch.Tensor]) -> Embeddings:
+    def _in_batches(self, count: int, features: Callable[[slice], torch.Tensor], *, times: int = 1) -> Embeddings:
         import torch
 
         parts = [np.empty((0, self.dim), np.float32)] if self.dim else []
         start = 0
         while start < count:
-            size = min(self.batch_size, count - start)
+            size = min(self.batch_size * times, count - start)
             try:
                 with torch.inference_mode():
                     rows = features(slice(start, start + size)).float()

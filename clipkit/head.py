@@ -92,8 +92,12 @@ class Head:
 
     def check(self, encoder: Encoder, *, space: str | None = None) -> None:
         """ModelMismatch if its embeddings are not those of `encoder`, or not of the `space` at hand."""
-        if encoder.fingerprint != self.fingerprint:
-            name = "other weights of the same name" if encoder.model == self.model else encoder.model
+        self.check_model(encoder.model, encoder.fingerprint, space=space)
+
+    def check_model(self, model: str, fingerprint: str, *, space: str | None = None) -> None:
+        """As `check`, where only the name and the fingerprint of the model are at hand, as in an index."""
+        if fingerprint != self.fingerprint:
+            name = "other weights of the same name" if model == self.model else model
             raise ModelMismatch(f"this head was made with {self.model}, not {name}", hint=f"--model {self.model}")
         if space is not None and space != self.space:
             raise ModelMismatch(
@@ -124,14 +128,24 @@ class Head:
         """
         rows = self._checked(embeddings)
         chosen = np.empty(len(rows), np.int64)
-        reach = np.linalg.norm(rows, axis=1) * np.linalg.norm(self.weight, axis=1).max() + np.abs(self.bias).max()
         for block, scores in self._blocks(rows):
-            chosen[block] = scores.argmax(axis=1)
-            highest = np.take_along_axis(scores, chosen[block, None], axis=1)
-            is_close = scores >= highest - CLOSE * reach[block, None]
-            for i in np.flatnonzero(np.count_nonzero(is_close, axis=1) > 1):
-                chosen[block.start + i] = self._decide(rows[block.start + i], is_close[i])
+            chosen[block] = self._choose(rows[block], scores)
         return chosen
+
+    def ranked(self, embeddings: npt.ArrayLike, k: int = 1) -> tuple[IntArray, FloatArray]:
+        """The k best classes of each picture, best first as `best` has it, and their probabilities: both (n, k).
+
+        k is cut to the number of classes. One product, and never more scores in memory than a block has.
+        """
+        rows, k = self._checked(embeddings), min(k, len(self.classes))
+        places, sure = np.empty((len(rows), k), np.int64), np.empty((len(rows), k), np.float32)
+        for block, scores in self._blocks(rows):
+            chosen = self._choose(rows[block], scores)[:, None]
+            places[block] = chosen if k == 1 else _first_then(chosen, scores, k)
+            scores *= np.float32(self.temperature)
+            table = _sigmoid(scores) if self.multi_label else _softmax(scores)
+            sure[block] = np.take_along_axis(table, places[block], axis=1)
+        return places, sure
 
     def known(self, embeddings: npt.ArrayLike) -> FloatArray:
         """How surely each picture shows one of the classes (n,): below `rejection.cut` it is "none of these"."""
@@ -222,6 +236,15 @@ class Head:
         if not (np.isfinite(rule.neutral).all() and np.isfinite(rule.typical).all() and math.isfinite(rule.cut)):
             raise ShapeError("the rejection is NaN or infinite")
 
+    def _choose(self, rows: FloatArray, scores: FloatArray) -> IntArray:
+        chosen = scores.argmax(axis=1)
+        highest = np.take_along_axis(scores, chosen[:, None], axis=1)
+        reach = np.linalg.norm(rows, axis=1) * np.linalg.norm(self.weight, axis=1).max() + np.abs(self.bias).max()
+        is_close = scores >= highest - CLOSE * reach[:, None]
+        for i in np.flatnonzero(np.count_nonzero(is_close, axis=1) > 1):
+            chosen[i] = self._decide(rows[i], is_close[i])
+        return np.asarray(chosen, dtype=np.int64)
+
     def _decide(self, row: FloatArray, is_close: npt.NDArray[np.bool_]) -> int:
         places = np.flatnonzero(is_close)
         exact = (self.weight[places].astype(np.float64) * row).sum(axis=1) + self.bias[places]
@@ -272,6 +295,16 @@ def _replace(file: Path, content: bytes) -> None:
         os.replace(beside, file)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _first_then(chosen: IntArray, scores: FloatArray, k: int) -> IntArray:
+    """`chosen` (n, 1) and the best of the others in scores (n, c), equal ones in class order: (n, k)."""
+    keys = -scores
+    np.put_along_axis(keys, chosen, -np.inf, axis=1)
+    if k < keys.shape[1]:  # every class that is no worse than the k-th, and only then in order
+        last = np.partition(keys, k - 1, axis=1)[:, k - 1 : k]
+        keys[keys > last] = np.inf
+    return np.argsort(keys, axis=1, kind="stable")[:, :k]
 
 
 def _unit(rows: FloatArray) -> FloatArray:

@@ -155,12 +155,13 @@ def ece(confidence: npt.ArrayLike, is_right: npt.ArrayLike, *, bins: int = BINS)
 
 def auroc(scores: npt.ArrayLike, is_positive: npt.ArrayLike) -> float:
     """How often a positive scores above a negative, equal scores counting half; ShapeError without both kinds."""
-    from sklearn.metrics import roc_auc_score
-
     positive = np.asarray(is_positive, dtype=bool)
-    if positive.all() or not positive.any():
+    count = int(positive.sum())
+    if not 0 < count < len(positive):
         raise ShapeError("AUROC needs positives and negatives")
-    return float(roc_auc_score(positive, np.asarray(scores)))
+    _, place, sizes = np.unique(np.asarray(scores), return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(sizes) - (sizes - 1) / 2)[place.ravel()]  # equal scores share the mean of their ranks
+    return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * (len(positive) - count)))
 
 
 def f1(is_accepted: npt.ArrayLike, is_positive: npt.ArrayLike) -> float:
@@ -173,10 +174,13 @@ def f1(is_accepted: npt.ArrayLike, is_positive: npt.ArrayLike) -> float:
 def bootstrap(
     statistic: Callable[[IntArray], float], n: int, *, draws: int = DRAWS, seed: int = SEED
 ) -> tuple[float, float]:
-    """The 95 % percentile interval of `statistic`, which is given the positions of n rows drawn with replacement."""
+    """The 95 % percentile interval of `statistic`, which is given the positions of n rows drawn with replacement.
+
+    Draws for which it is NaN, since they lack one of two kinds, do not count.
+    """
     dice = np.random.default_rng(seed)
     values = [statistic(dice.integers(0, n, n)) for _ in range(draws)]
-    low, high = np.quantile(values, [0.025, 0.975])
+    low, high = np.nanquantile(values, [0.025, 0.975])
     return float(low), float(high)
 
 

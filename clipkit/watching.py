@@ -37,11 +37,12 @@ def watch(
     """
     fruitless = 0
     while True:
+        began = time.monotonic()  # until the child has loaded its model, the journal is still that of the one before
         with _child([*program, *arguments]) as child, _forwarding(child):
-            reason = _wait(child, folder, hang_seconds)
+            reason = _wait(child, folder, began, hang_seconds)
         if not reason:
             return child.returncode
-        suspects = in_flight(folder)
+        suspects = [file for file in in_flight(folder) if file.started >= began]
         fruitless = 0 if any(file.tries for file in suspects) else fruitless + 1
         if not suspects or fruitless >= MAX_FRUITLESS:
             hint = "the same command with --workers 1 --batch-size 4; what was committed is kept"
@@ -82,14 +83,14 @@ def _forwarding(child: subprocess.Popen[bytes]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _wait(child: subprocess.Popen[bytes], folder: Path, hang_seconds: float) -> str:
+def _wait(child: subprocess.Popen[bytes], folder: Path, began: float, hang_seconds: float) -> str:
     """What the child died of, or "" where it ended by itself."""
     while True:
         try:
             child.wait(timeout=POLL_SECONDS)
         except subprocess.TimeoutExpired:
             now = time.monotonic()
-            if any(now - file.started > hang_seconds for file in in_flight(folder)):
+            if any(began <= file.started < now - hang_seconds for file in in_flight(folder)):
                 child.kill()
                 child.wait()
                 return f"took longer than {hang_seconds:.0f} s"

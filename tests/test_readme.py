@@ -57,8 +57,7 @@ def without_numbers(text: str) -> list[str]:
 
 def test_the_commands_print_what_the_readme_says(place: Path) -> None:
     clipkit = str(Path(sys.executable).with_name("clipkit"))
-    (block,) = blocks(README, "console")
-    commands = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
+    commands = [part for block in blocks(README, "console") for part in re.split(r"^\$ ", block, flags=re.M)[1:]]
     assert len(commands) >= 4
     for shown in commands:
         command, expected = shown.split("\n", 1)
@@ -69,10 +68,10 @@ def test_the_commands_print_what_the_readme_says(place: Path) -> None:
 
 
 def test_the_python_runs(place: Path) -> None:
-    (block,) = blocks(README, "python")
-    printed = run(place, sys.executable, "-c", block)
-    assert re.fullmatch(r"0\.\d{3} chelsea\.png", printed.splitlines()[0])
-    assert len(printed.splitlines()) == 3
+    printed = run(place, sys.executable, "-c", "\n".join(blocks(README, "python"))).splitlines()
+    assert re.fullmatch(r"0\.\d{3} chelsea\.png", printed[0])
+    assert len(printed) == 4
+    assert printed[3] == "['cat' 'unknown']"
 
 
 def test_an_index_can_be_read_without_clipkit(place: Path) -> None:
@@ -87,7 +86,8 @@ def test_an_index_can_be_read_without_clipkit(place: Path) -> None:
 def test_every_option_and_alias_that_is_named_exists() -> None:
     from clipkit.cli import app
 
-    options = {name for command in app.commands.values() for option in command.params for name in option.opts}
+    commands = [*app.commands.values(), *app.commands["evaluate"].commands.values()]  # type: ignore[attr-defined]
+    options = {name for command in commands for option in command.params for name in option.opts}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
     assert named <= options | {"--help"}
     assert {"balanced", "starter", "fast"} <= set(ALIASES)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,19 @@ def test_at_any_position(tmp_path: Path, how: str, position: int, monkeypatch: p
     fill(tmp_path, position)
     assert run(how, tmp_path, "--workers", "4") == 0
     check_others(tmp_path, [f"{position:02}-boom.png"])
+
+
+def test_a_run_that_is_slow_to_start_again_is_not_taken_for_one_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    fill(tmp_path, 7)
+    late = (
+        "import runpy, sys, time; time.sleep(2); sys.argv[0] = ''; runpy.run_module('tests.boom', run_name='__main__')"
+    )
+    program = (sys.executable, "-c", late, "hang")  # as one that has a model to load
+    assert watch(["index", str(tmp_path)], tmp_path / ".clipkit", hang_seconds=3, program=program) == 0
+    check_others(tmp_path, ["07-boom.png"])
 
 
 def test_two_neighbours_that_crash_are_both_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,3 +178,9 @@ def _is_alive(process: int) -> bool:
         return "zombie" not in Path(f"/proc/{process}/status").read_text()
     except OSError:
         return False
+
+
+def test_what_an_earlier_child_left_in_the_journal_is_not_blamed_for_ever(tmp_path: Path) -> None:
+    blamed = pytest.raises(ClipkitError, match="no picture can be blamed")
+    with closing(Journal(tmp_path)) as journal, journal.entry("a.jpg", tries=1), blamed:
+        watch([], tmp_path, program=(sys.executable, "-c", "import os; os.abort()"))
