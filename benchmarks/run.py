@@ -10,7 +10,18 @@ from typing import Any
 
 from common import Target, read_arguments, result_file
 
-NAMES = ("startup", "rescan", "memory", "search", "zeroshot", "classify", "supervision", "encode", "gpu")  # short ones first
+# short ones first
+NAMES = (
+    "startup",
+    "rescan",
+    "memory",
+    "search",
+    "zeroshot",
+    "classify",
+    "supervision",
+    "encode",
+    "gpu",
+)  # short ones first
 
 
 def main() -> int:
