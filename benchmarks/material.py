@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,12 +38,6 @@ class BlockEncoder:
         self.recipe = PixelRecipe((side, side), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
         rng = np.random.default_rng(0)
         self._picks, self._signs = rng.integers(3 * 64, size=DIM), rng.choice(np.float32([-1, 1]), size=DIM)
-
-    def encode_images(self, pictures: Sequence[Any]) -> Embeddings:
-        raise NotImplementedError
-
-    def encode_texts(self, texts: Sequence[str]) -> Embeddings:
-        raise NotImplementedError
 
     def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> Embeddings:
         step = self.recipe.size[0] // 8

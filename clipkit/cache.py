@@ -52,7 +52,7 @@ class IndexCache:
         info = self._store.info()
         prefix = _prefix(info.index_id, info.revision, info.token)
         if afresh or not prefix.with_suffix(".json").exists():
-            self._build()
+            self._save(*self._gather())
         else:
             _drop(info.index_id, keep=prefix.name)  # what a run that died here has left
 
@@ -113,24 +113,21 @@ class IndexCache:
                 base = Neighbors.load(_prefix(info.index_id, revision, token), info.dim)
                 if base is not None:
                     return base, (revision, token)
+        made_from, base = self._gather()
         with suppress(OSError):
-            return self._build()
-        return self._gather()
+            self._save(made_from, base)
+        return base, (made_from.revision, made_from.token)
 
-    def _gather(self) -> tuple[Neighbors, tuple[int, str]]:
+    def _gather(self) -> tuple[IndexInfo, Neighbors]:
         """From the store. What is written meanwhile does not matter: it counts as changed since the first block."""
         info = self._store.info()
         blocks = ((ids, rows) for _, ids, rows in self._store.blocks())
-        neighbors = Neighbors.build(blocks, info.dim, expected=self._store.last_id())
-        return neighbors, (info.revision, info.token)
+        return info, Neighbors.build(blocks, info.dim, expected=self._store.last_id())
 
-    def _build(self) -> tuple[Neighbors, tuple[int, str]]:
-        neighbors, (revision, token) = self._gather()
-        index_id = self._store.info().index_id
-        prefix = _prefix(index_id, revision, token)
+    def _save(self, info: IndexInfo, neighbors: Neighbors) -> None:
+        prefix = _prefix(info.index_id, info.revision, info.token)
         neighbors.save(prefix)
-        _drop(index_id, keep=prefix.name)
-        return neighbors, (revision, token)
+        _drop(info.index_id, keep=prefix.name)
 
 
 def _prefix(index_id: str, revision: int, token: str) -> Path:
