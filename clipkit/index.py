@@ -272,6 +272,8 @@ class ImageIndex:
         make_folder(self.folder)
         with writing(self.folder):
             target = self.store
+            if target.file.name == FILE and target.file.exists():  # another program was first
+                return self._check_model(encoder)
             self.store = Store(self.folder / f"{FILE}.new")
             self.store.discard()
             Store.create(self.store.file, info)

@@ -175,3 +175,11 @@ def test_progress_counts_to_the_end(photos: Path, encoder: ColourEncoder) -> Non
     ImageIndex.create(photos, encoder).update(progress=seen.append)
     assert [(step.done, step.total) for step in seen] == [(n, len(COLOURS)) for n in range(1, len(COLOURS) + 1)]
     assert [step.path for step in seen] == sorted(f"{name}.png" for name in COLOURS)
+
+
+def test_an_index_that_another_program_made_meanwhile_is_kept(photos: Path, encoder: ColourEncoder) -> None:
+    late = ImageIndex(photos, photos / ".clipkit", encoder=encoder)  # as `create` has it before it takes the lock
+    ImageIndex.create(photos, encoder).update()
+    late._make(encoder, is_outside=False)
+    assert len(late) == len(COLOURS)
+    assert late.update().unchanged == len(COLOURS)
