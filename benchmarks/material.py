@@ -39,7 +39,7 @@ class BlockEncoder:
         rng = np.random.default_rng(0)
         self._picks, self._signs = rng.integers(3 * 64, size=DIM), rng.choice(np.float32([-1, 1]), size=DIM)
 
-    def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> Embeddings:
+    def encode_pixels(self, pixels: npt.NDArray[np.uint8], *, space: str = "projected") -> Embeddings:
         step = self.recipe.size[0] // 8
         means = pixels.reshape(len(pixels), 3, 8, step, 8, step).mean(axis=(3, 5), dtype=np.float32)
         centred = means.reshape(len(pixels), -1) / 255 - 0.5

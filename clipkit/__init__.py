@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from clipkit.head import UNKNOWN as UNKNOWN
     from clipkit.head import Head as Head
     from clipkit.index import ImageIndex as ImageIndex
+    from clipkit.probe import LinearProbe as LinearProbe
     from clipkit.records import Hit as Hit
     from clipkit.records import Hits as Hits
     from clipkit.records import IndexReport as IndexReport
     from clipkit.records import PixelRecipe as PixelRecipe
+    from clipkit.vit import ViTClassifier as ViTClassifier
     from clipkit.zeroshot import ZeroShotClassifier as ZeroShotClassifier
 
 __version__ = "0.1.0"
@@ -52,6 +54,8 @@ _HOMES = {
     "Hits": "records",
     "IndexReport": "records",
     "PixelRecipe": "records",
+    "LinearProbe": "probe",
+    "ViTClassifier": "vit",
     "ZeroShotClassifier": "zeroshot",
 }
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipkit import cli_care, cli_learn, options
+from clipkit import cli_care, cli_compare, cli_learn, cli_probe, cli_ui, cli_vision, options
 from clipkit.errors import ClipkitError
 from clipkit.terminal import (
     print_failure,
@@ -31,7 +31,7 @@ from clipkit.terminal import (
 
 if TYPE_CHECKING:
     from clipkit.index import ImageIndex
-    from clipkit.records import Hits
+    from clipkit.records import Hits, IntArray
 
 INTERRUPTED = 130
 
@@ -128,6 +128,8 @@ def index(
 @click.option("--copy-to", metavar="FOLDER", help="Also copy the pictures there; nothing is overwritten.")
 @click.option("--html", "sheet", metavar="FILE", help="Also write a contact sheet: one HTML file that needs no other.")
 @click.option("--in", "below", metavar="SUBFOLDER", default="", help="Only pictures in this folder below PHOTOS.")
+@click.option("--head", "head_file", metavar="FILE", help="With --class: a saved classifier, as `clipkit probe` makes.")
+@click.option("--class", "classes", multiple=True, metavar="NAME", help="Only pictures the head calls so; repeatable.")
 @options.excluded
 @options.device
 @options.precision
@@ -148,6 +150,8 @@ def search(
     copy_to: str | None,
     sheet: str | None,
     below: str,
+    head_file: str | None,
+    classes: tuple[str, ...],
     exclude_dirs: tuple[str, ...],
     device: str,
     precision: str,
@@ -170,10 +174,14 @@ def search(
     """
     from clipkit.copying import copy_hits
     from clipkit.folders import find
+    from clipkit.query import embed, parse
     from clipkit.sheet import write_sheet
 
     pictures, inside = find(photos, below=below, at=at, load=options.loader(device, precision, allow_pickle))
-    hits = pictures.search(query, k, add=add, subtract=subtract, below=inside, exclude_dirs=exclude_dirs)
+    where: dict[str, Any] = {"below": inside, "exclude_dirs": exclude_dirs}
+    only = _ids_of(pictures, head_file, classes, **where) if head_file or classes else None
+    rows = embed(parse(query, add=add, subtract=subtract), pictures.encoder)
+    hits = pictures.search_embeddings(rows, k, only=only, **where)[0]
     if preview:
         _print_with_previews(hits)
     else:
@@ -184,7 +192,8 @@ def search(
         write_sheet(hits, Path(sheet), title=query)
         say(f"{printable(sheet)} shows them")
     if not hits:
-        say(f"no pictures are indexed in {printable(below or photos)}")
+        of = f" that are {printable(' or '.join(classes))}" if classes else ""
+        say(f"no pictures{of} are indexed in {printable(below or photos)}")
 
 
 @app.command()
@@ -223,7 +232,14 @@ def models(as_json: bool) -> None:
     print_models(rows)
 
 
-for command in (*cli_care.commands, *cli_learn.commands):
+for command in (
+    *cli_care.commands,
+    *cli_compare.commands,
+    *cli_learn.commands,
+    *cli_probe.commands,
+    *cli_ui.commands,
+    *cli_vision.commands,
+):
     app.add_command(command)
 
 
@@ -251,6 +267,15 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         say(f"error: {error.strerror or error}: {printable(str(error.filename or ''))}")
         return 1
+
+
+def _ids_of(pictures: ImageIndex, head_file: str | None, classes: tuple[str, ...], **where: Any) -> IntArray:
+    from clipkit.head import Head
+    from clipkit.sorting import ids_of_class
+
+    if not (head_file and classes):
+        raise click.UsageError("--head and --class go together: whose classes, and which of them")
+    return ids_of_class(pictures, Head.load(head_file), classes, **where)
 
 
 def _print_with_previews(hits: Hits) -> None:

@@ -11,7 +11,7 @@ import click
 
 from clipkit import options
 from clipkit.errors import ClipkitError
-from clipkit.terminal import printable, progress_bar, say
+from clipkit.terminal import FEW, printable, progress_bar, say
 
 if TYPE_CHECKING:
     from clipkit.evaluate import Result
@@ -76,7 +76,7 @@ def classify(
     """Name the class of every picture in PHOTOS.
 
     PHOTOS is a folder that has an index or lies under one (default: the current one). Nothing is trained, and no
-    picture is opened again. One line a picture: label, probability, path.
+    picture is opened again, unless a --head reads backbone features. One line a picture: label, probability, path.
 
     \b
       clipkit classify --classes cat,dog ./photos
@@ -86,7 +86,7 @@ def classify(
     are never overwritten, and if anything fails all of them are put back.
     """
     from clipkit.folders import find
-    from clipkit.sorting import label_index, plan_sorting
+    from clipkit.sorting import plan_sorting
 
     how, folder = _one_place(copy_to, move_to, symlink_to, dry_run=dry_run)
     pictures, inside = find(photos, below=below, at=at, load=options.loader(device, precision, allow_pickle))
@@ -96,7 +96,7 @@ def classify(
     head = _head(pictures, classes, head_file, ways, adapt=adapt)
     if save_head:
         head.save(save_head)
-    labelled = label_index(pictures, head, top_k=top_k, below=inside)
+    labelled = _labelled(pictures, head, top_k=top_k, below=inside)
     steps = plan_sorting(labelled, folder, how=how) if how else None
     _echo_labels(labelled, steps, as_json=as_json, as_csv=as_csv)
     if steps is not None:
@@ -223,6 +223,20 @@ def _head(pictures: ImageIndex, classes: str | None, file: str | None, ways: dic
     if classes or adapt or any(ways.values()):
         raise click.UsageError("--head brings its own classes, templates and ways of answering")
     return Head.load(file)
+
+
+def _labelled(pictures: ImageIndex, head: Head, *, top_k: int, below: str) -> list[Labelled]:
+    from clipkit.sorting import label_index, label_pictures
+
+    if head.space == "projected":
+        return label_index(pictures, head, top_k=top_k, below=below)
+    with progress_bar() as progress:
+        labelled, failed = label_pictures(pictures, head, top_k=top_k, below=below, progress=progress)
+    for failure in failed[:FEW]:
+        say(f"  cannot read {printable(failure.path)}: {printable(failure.reason)}")
+    if len(failed) > FEW:
+        say(f"  and {len(failed) - FEW:,} more")
+    return labelled
 
 
 def _echo_labels(labelled: list[Labelled], steps: list[Step] | None, *, as_json: bool, as_csv: bool) -> None:

@@ -107,28 +107,33 @@ def load_dataset(
 
 
 def embed_pictures(
-    dataset: Dataset, encoder: Encoder, *, progress: Callable[[Progress], None] | None = None
+    dataset: Dataset,
+    encoder: Encoder,
+    *,
+    space: str = "projected",
+    progress: Callable[[Progress], None] | None = None,
 ) -> EmbeddedDataset:
-    """Embeddings (n, d) of every picture that can be read; the others move to `failed`, with the reason."""
-    parts = [np.empty((0, encoder.dim), np.float32)]
+    """Embeddings (n, d) of every picture that can be read, in `space`; the others move to `failed`, with the reason."""
+    parts: list[Embeddings] = []
     failed: list[Failure] = []
     step = max(1, encoder.batch_size)
     for start in range(0, len(dataset), step):
         batch = dataset.files[start : start + step]
         try:
-            parts.append(encoder.encode_images(batch))
+            parts.append(encoder.encode_images(batch, space=space))
         except ImageError:
-            parts += _one_by_one(batch, encoder, failed)
+            parts += _one_by_one(batch, encoder, space, failed)
         if progress:
             progress(Progress(start + len(batch), len(dataset), batch[-1]))
-    return EmbeddedDataset(dataset.without(failed), np.concatenate(parts))
+    rows = np.concatenate(parts) if parts else encoder.encode_images([], space=space)
+    return EmbeddedDataset(dataset.without(failed), rows)
 
 
-def _one_by_one(files: Sequence[str], encoder: Encoder, failed: list[Failure]) -> list[Embeddings]:
+def _one_by_one(files: Sequence[str], encoder: Encoder, space: str, failed: list[Failure]) -> list[Embeddings]:
     parts = []
     for file in files:
         try:
-            parts.append(encoder.encode_images([file]))
+            parts.append(encoder.encode_images([file], space=space))
         except ImageError as error:
             failed.append(Failure(file, error.message))
     return parts

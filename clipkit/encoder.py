@@ -6,6 +6,7 @@ import os
 import pickle
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -13,11 +14,23 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from clipkit.backbones import pooled, without_projection
 from clipkit.errors import ModelError, ShapeError
+from clipkit.head import SPACES
 from clipkit.hub import Notify
 from clipkit.models import TOKENIZER_FILES, Catalogue, Pretrained, Weights, fetch_files, find_weights
 from clipkit.records import Embeddings, Picture, PixelRecipe
-from clipkit.towers import Towers, causal_tower, cut, is_out_of_memory, lengths, pick_towers, place_network
+from clipkit.towers import (
+    Towers,
+    causal_tower,
+    check_weights,
+    cut,
+    is_out_of_memory,
+    lengths,
+    pick_towers,
+    pixel_recipe,
+    place_network,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -55,8 +68,8 @@ class Encoder(Protocol):
     @property
     def batch_size(self) -> int: ...
 
-    def encode_images(self, pictures: Sequence[Source]) -> Embeddings: ...
-    def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> Embeddings: ...
+    def encode_images(self, pictures: Sequence[Source], *, space: str = "projected") -> Embeddings: ...
+    def encode_pixels(self, pixels: npt.NDArray[np.uint8], *, space: str = "projected") -> Embeddings: ...
     def encode_texts(self, texts: Sequence[str]) -> Embeddings: ...
 
 
@@ -75,6 +88,8 @@ def load_encoder(
     precision: "auto" is the fastest that keeps cosines to 1e-3 on this machine; "float32", "bfloat16" and "float16"
     hold for both towers. `notify` gets a sentence when something is fetched, replaced or made smaller.
     """
+    from open_clip import get_model_preprocess_cfg
+
     if batch_size is not None and batch_size < 1:
         raise ModelError(f"a batch of {batch_size} has no pictures in it")
     weights = find_weights(model, open_clip_catalogue(), allow_pickle=allow_pickle, notify=notify)
@@ -84,7 +99,7 @@ def load_encoder(
         network,
         tokenizer,
         weights=weights,
-        recipe=_recipe(weights.model, network, exact_pixels),
+        recipe=pixel_recipe(weights.model, network, get_model_preprocess_cfg(network), exact=exact_pixels),
         towers=towers,
         batch_size=batch_size or BATCH_SIZES.get(towers.device.type, BATCH_SIZES["cpu"]),
         notify=notify,
@@ -138,34 +153,43 @@ class OpenClipEncoder:
         self.recipe, self.towers, self.batch_size = recipe, towers, batch_size
         self.logit_scale = float(network.logit_scale.exp())
         self.logit_bias = 0.0 if network.logit_bias is None else float(network.logit_bias)
-        self.dim = 0  # until the first embedding tells
         self._network = place_network(network, towers)
         self._tokenizer, self._tokenizer_lock = tokenizer, Lock()
         self._notify = notify
         self._causal_tower = None  # nothing is cut before this model has shown that cutting changes nothing
         full = self.encode_texts(_TWO_PROMPTS)
+        self.dim = int(full.shape[1])
         self._causal_tower = causal_tower(network)
         if np.linalg.norm(self.encode_texts(_TWO_PROMPTS) - full, axis=1).max() > CUT_TOLERANCE:
             self._causal_tower = None
 
-    def encode_images(self, pictures: Sequence[Source]) -> Embeddings:
-        """(n, dim), in order. Files, Pillow images or uint8 arrays (h, w, 3); ImageError names the first bad one."""
+    def encode_images(self, pictures: Sequence[Source], *, space: str = "projected") -> Embeddings:
+        """(n, dim), in order. Files, Pillow images or uint8 arrays (h, w, 3); ImageError names the first bad one.
+
+        space: "projected", where texts are too, or "backbone": the features before that, of a width of their own.
+        """
         if isinstance(pictures, str | os.PathLike):
             raise ShapeError("encode_images takes a list of pictures", hint=f"encode_images([{str(pictures)!r}])")
-        parts = [np.empty((0, self.dim), np.float32)]
+        if not len(pictures):
+            return self.encode_pixels(np.empty((0, 3, *self.recipe.size), np.uint8), space=space)
+        parts = []
         step = self.batch_size  # not all at once: pixels are 100 times the vectors; may halve while the loop runs
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
             for start in range(0, len(pictures), step):
                 batch = pool.map(self._read, pictures[start : start + step])
-                parts.append(self.encode_pixels(np.stack([picture.pixels for picture in batch])))
+                parts.append(self.encode_pixels(np.stack([picture.pixels for picture in batch]), space=space))
         return np.concatenate(parts)
 
-    def encode_pixels(self, pixels: npt.NDArray[np.uint8]) -> Embeddings:
+    def encode_pixels(self, pixels: npt.NDArray[np.uint8], *, space: str = "projected") -> Embeddings:
         """(n, dim) of pixels (n, 3, height, width) that `images.decode` made with this encoder's recipe."""
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, *self.recipe.size):
             wanted = f"uint8 (n, 3, {self.recipe.size[0]}, {self.recipe.size[1]})"
             raise ShapeError(f"pixels are {pixels.dtype} {pixels.shape}, and {self.model} reads {wanted}")
-        return self._in_batches(len(pixels), lambda batch: self._image_features(pixels[batch]))
+        tower = self._tower(space)
+        if not len(pixels):
+            return np.empty((0, self._width(space)), np.float32)
+        rows = self._in_batches(len(pixels), lambda batch: self._image_features(pixels[batch], tower))
+        return check_embeddings(rows, self.dim if space == "projected" else rows.shape[1])
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """(n, dim), in order; equal texts are encoded once, and what exceeds the model's context is cut off."""
@@ -182,7 +206,7 @@ class OpenClipEncoder:
             len(order), lambda batch: self._text_features(tokens[order[batch]]), times=TEXTS_FOR_A_PICTURE
         )
         embeddings = np.empty_like(in_order)
-        embeddings[order] = in_order
+        embeddings[order] = check_embeddings(in_order, in_order.shape[1])
         return embeddings[[place[text] for text in texts]]
 
     def _read(self, picture: Source) -> Picture:
@@ -192,7 +216,22 @@ class OpenClipEncoder:
             return images.decode(images.read_file(picture), self.recipe, name=os.fspath(picture))
         return images.from_image(picture, self.recipe)
 
-    def _image_features(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
+    def _tower(self, space: str) -> Callable[[torch.Tensor], Any]:
+        if space not in SPACES:
+            raise ShapeError(f"the space is {space!r}, not one of {', '.join(SPACES)}")
+        return self._backbone if space == "backbone" else self._network.encode_image  # type: ignore[no-any-return]
+
+    @cached_property
+    def _backbone(self) -> Any:
+        return without_projection(self._network.visual)
+
+    def _width(self, space: str) -> int:
+        if space == "projected":
+            return self.dim
+        black = np.zeros((1, 3, *self.recipe.size), np.uint8)
+        return int(self.encode_pixels(black, space=space).shape[1])
+
+    def _image_features(self, pixels: npt.NDArray[np.uint8], tower: Callable[[torch.Tensor], Any]) -> torch.Tensor:
         import torch
 
         batch = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).to(self.towers.device)
@@ -200,21 +239,21 @@ class OpenClipEncoder:
         # Normalised in float32 and rounded once: in bfloat16 each of the three steps would round.
         batch = batch.float().div_(255).sub_(mean).div_(std).to(self.towers.image)
         layout = torch.channels_last if self.towers.channels_last else torch.contiguous_format
-        return _first(self._network.encode_image(batch.contiguous(memory_format=layout)))
+        return pooled(tower(batch.contiguous(memory_format=layout)))
 
     def _text_features(self, tokens: torch.Tensor) -> torch.Tensor:
         tower = self._causal_tower
         if tower is None:
-            return _first(self._network.encode_text(tokens.to(self.towers.device)))
+            return pooled(self._network.encode_text(tokens.to(self.towers.device)))
         length = int(lengths(tokens, tower).max())
         short = cut(tower, length)
         encode = short.encode_text if tower is self._network else short
-        return _first(encode(tokens[:, :length].to(self.towers.device)))
+        return pooled(encode(tokens[:, :length].to(self.towers.device)))
 
     def _in_batches(self, count: int, features: Callable[[slice], torch.Tensor], *, times: int = 1) -> Embeddings:
         import torch
 
-        parts = [np.empty((0, self.dim), np.float32)] if self.dim else []
+        parts: list[Embeddings] = []
         start = 0
         while start < count:
             size = min(self.batch_size * times, count - start)
@@ -230,9 +269,7 @@ class OpenClipEncoder:
                 start += size
             else:  # outside of `except`, whose traceback keeps the batch's memory
                 self._halve(min(self.batch_size, count - start))
-        embeddings = np.concatenate(parts)
-        self.dim = self.dim or embeddings.shape[1]
-        return check_embeddings(embeddings, self.dim)
+        return np.concatenate(parts)
 
     def _halve(self, size: int) -> None:
         import torch
@@ -257,7 +294,7 @@ def _load(weights: Weights, notify: Notify | None) -> tuple[Any, Callable[[list[
     try:
         config = open_clip.get_model_config(weights.architecture)
         network = _build(weights, config["text_cfg"], notify)
-        _check_weights(weights, network)
+        check_weights(weights, network)
         return network, _tokenizer(weights, config["text_cfg"], notify)
     except (*known, SafetensorError, pickle.UnpicklingError) as error:
         reason = str(error).strip().partition("\n")[0]
@@ -283,24 +320,6 @@ def _build(weights: Weights, text: dict[str, Any], notify: Notify | None) -> Any
     return open_clip.create_model(weights.architecture, require_pretrained=True, **options).eval().requires_grad_(False)
 
 
-def _check_weights(weights: Weights, network: Any) -> None:
-    """Refuses what would be wrong without a word: NaN, and positions that open_clip stretched to another resolution."""
-    import torch
-    from safetensors import safe_open
-
-    state = network.state_dict()
-    if not all(torch.isfinite(value.sum()) for value in state.values() if value.is_floating_point()):
-        raise ModelError(f"{weights.model} has weights that are NaN or infinite", hint=f"fetch {weights.file} again")
-    if weights.file.suffix != ".safetensors":
-        return
-    with safe_open(weights.file, "pt") as stored:
-        shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118  no dict
-    for name in ("visual.positional_embedding", "positional_embedding", "text.positional_embedding"):
-        if name in shapes and name in state and shapes[name] != tuple(state[name].shape):
-            has, wants = shapes[name][0], state[name].shape[0]
-            raise ModelError(f"{weights.model}: the weights have {has} positions in {name}, the config {wants}")
-
-
 def _tokenizer(weights: Weights, text: dict[str, Any], notify: Notify | None) -> Callable[[list[str]], torch.Tensor]:
     import open_clip
     from open_clip.tokenizer import HFTokenizer
@@ -316,32 +335,3 @@ def _tokenizer(weights: Weights, text: dict[str, Any], notify: Notify | None) ->
         tokenizer_mode=text.get("tokenizer_mode"),
         **text.get("tokenizer_kwargs", {}),
     )
-
-
-def _recipe(model: str, network: Any, exact: bool) -> PixelRecipe:
-    import open_clip
-
-    config = open_clip.get_model_preprocess_cfg(network)
-    size, interpolation = config["size"], config["interpolation"]
-    if interpolation not in ("bicubic", "bilinear"):
-        raise ModelError(f"{model} wants its pictures resized by {interpolation!r}, which clipkit does not know")
-    if config["resize_mode"] not in ("shortest", "longest", "squash"):
-        raise ModelError(f"{model} wants its pictures resized {config['resize_mode']!r}, which clipkit does not know")
-    height, width = (size, size) if isinstance(size, int) else size
-    inner = getattr(getattr(getattr(network.visual, "trunk", None), "patch_embed", None), "img_size", None)
-    if inner is not None and tuple(inner) != (height, width):
-        raise ModelError(f"{model} says {height}x{width} pixels, but its image tower reads {inner[0]}x{inner[1]}")
-    return PixelRecipe(
-        size=(height, width),
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        interpolation=interpolation,
-        resize_mode=config["resize_mode"],
-        fill_color=config["fill_color"],
-        exact=exact,
-    )
-
-
-def _first(output: Any) -> torch.Tensor:
-    """The pooled features of towers that also return their tokens."""
-    return output[0] if isinstance(output, tuple) else output  # type: ignore[no-any-return]  # open_clip is untyped

@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.errors import ModelError, ModelMismatch, NotFittedError, ShapeError
+from clipkit.hidden import Hidden
 from clipkit.records import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from clipkit.encoder import Encoder
 
-FORMAT = "clipkit head 1"
+FORMATS = ("clipkit head 1", "clipkit head 2")  # 2: with a hidden layer, which a reader of 1 would not see
 SPACES = ("projected", "backbone")
 BLOCK_SCORES = 1 << 22  # 16 MB of scores at a time, whatever the number of pictures
 CLOSE = 1e-5  # relative: float32 sums of products differ by less when their order does
@@ -48,12 +49,13 @@ class Rejection:
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """A linear classifier over the embeddings of one model: logits are temperature * (embeddings @ weight.T + bias).
+    """A classifier over the embeddings of one model: logits are temperature * (embeddings @ weight.T + bias).
 
     weight: (c, d) float32. bias: (c,) float32. temperature: the logit scale; larger is surer. model, fingerprint: whose
     embeddings these are. space: "projected", as an index holds them, or "backbone", the features before the projection.
     multi_label: each class is a question of its own, answered by a sigmoid; otherwise one is right, by softmax.
-    rejection: for "none of these", or None. notes: what whoever uses it should know, a sentence each.
+    rejection: for "none of these", or None. notes: what whoever uses it should know, a sentence each. hidden: a layer
+    that embeddings pass first, or None; weight is (c, h) then.
     ShapeError where these do not fit together.
     """
 
@@ -67,6 +69,7 @@ class Head:
     multi_label: bool = False
     rejection: Rejection | None = None
     notes: tuple[str, ...] = ()
+    hidden: Hidden | None = None
 
     def __post_init__(self) -> None:
         count = len(self.classes)
@@ -82,13 +85,15 @@ class Head:
             raise ShapeError(f"the temperature is {self.temperature}, not a positive number")
         if self.space not in SPACES:
             raise ShapeError(f"the space is {self.space!r}, not one of {', '.join(SPACES)}")
+        if self.hidden is not None and self.hidden.units != self.weight.shape[1]:
+            raise ShapeError(f"weight {self.weight.shape} does not read the {self.hidden.units} hidden units")
         if self.rejection is not None:
             self._check_rejection(self.rejection)
 
     @property
     def dim(self) -> int:
         """Width of the embeddings it reads."""
-        return int(self.weight.shape[1])
+        return self.hidden.dim if self.hidden else int(self.weight.shape[1])
 
     def check(self, encoder: Encoder, *, space: str | None = None) -> None:
         """ModelMismatch if its embeddings are not those of `encoder`, or not of the `space` at hand."""
@@ -183,7 +188,11 @@ class Head:
         if self.rejection is not None:
             arrays |= {"neutral": self.rejection.neutral, "typical": self.rejection.typical}
             said["cut"] = self.rejection.cut
-        metadata = {"format": FORMAT, "head": json.dumps(said), "sha256": _digest(arrays, json.dumps(said))}
+        if self.hidden is not None:
+            said["hidden"] = self.hidden.units
+            arrays |= {"hidden_weight": np.ascontiguousarray(self.hidden.weight), "hidden_bias": self.hidden.bias}
+        text = json.dumps(said)
+        metadata = {"format": FORMATS[self.hidden is not None], "head": text, "sha256": _digest(arrays, text)}
         _replace(Path(file), save(arrays, metadata=metadata))
 
     @classmethod
@@ -199,7 +208,7 @@ class Head:
             raise ModelError(f"{file} is not there") from error
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{file} is not a head: {error}") from error
-        if metadata.get("format") != FORMAT:
+        if metadata.get("format") not in FORMATS:
             raise ModelError(f"{file} is not a head that this clipkit knows: {metadata.get('format', 'no format')!r}")
         if metadata.get("sha256") != _digest(arrays, metadata.get("head", "")):
             raise ModelError(f"{file} is damaged: its content is not what was written")
@@ -214,7 +223,7 @@ class Head:
             raise ShapeError(f"embeddings of shape {rows.shape} are not (n, {self.dim})")
         if not np.isfinite(rows).all():
             raise ShapeError("there are embeddings with a NaN or an infinity")
-        return rows
+        return self.hidden.apply(rows) if self.hidden else rows
 
     def _blocks(self, rows: FloatArray) -> Iterator[tuple[slice, FloatArray]]:
         """Logits in pieces, each with its place, before the temperature: (b, c)."""
@@ -229,7 +238,8 @@ class Head:
         return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
     def _check_rejection(self, rule: Rejection) -> None:
-        if rule.neutral.shape != (self.dim,) or rule.typical.shape != (len(self.classes),) or self.multi_label:
+        fits = rule.neutral.shape == (self.dim,) and rule.typical.shape == (len(self.classes),)
+        if not fits or self.multi_label or self.hidden:
             raise ShapeError("the rejection does not fit the head")
         if rule.neutral.dtype != np.float32 or rule.typical.dtype != np.float32:
             raise ShapeError("the rejection is not float32")
@@ -273,6 +283,7 @@ def _from(said: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> He
         multi_label=bool(said["multi_label"]),
         rejection=rule,
         notes=tuple(said["notes"]),
+        hidden=Hidden(arrays["hidden_weight"], arrays["hidden_bias"]) if "hidden" in said else None,
     )
 
 

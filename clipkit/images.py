@@ -82,7 +82,7 @@ def read_file(file: str | os.PathLike[str]) -> bytes:
 
 def cost_bytes(data: bytes, recipe: PixelRecipe) -> int:
     """About how much memory `decode` will take beside `data`, from the header alone; 0 if it cannot be read."""
-    return _attempt(lambda: _cost(_open(data), data, recipe)) or 0
+    return attempt(lambda: _cost(read_header(data), data, recipe)) or 0
 
 
 def decode(data: bytes, recipe: PixelRecipe, *, name: str) -> Picture:
@@ -91,7 +91,7 @@ def decode(data: bytes, recipe: PixelRecipe, *, name: str) -> Picture:
     The content decides the format, not the suffix of `name`.
     """
     with _decoder_edge(name):
-        image = _open(data)
+        image = read_header(data)
         if isinstance(image, JpegImageFile):
             return _decode_jpeg(image, data, recipe)
         _check_size(image.size)
@@ -118,7 +118,7 @@ def _decoder_edge(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: cannot be decoded ({type(error).__name__}: {error})") from error
 
 
-def _attempt(read: Callable[[], Any]) -> Any:
+def attempt(read: Callable[[], Any]) -> Any:
     try:
         with _decoder_edge(""):
             return read()
@@ -130,7 +130,7 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # opening a FIFO waits for a writer; Windows has neither
 
 
-def _open(data: bytes) -> ImageFile:
+def read_header(data: bytes) -> ImageFile:
     """The header read, no pixels.
 
     Pillow's classes are called by name: `Image.open` warns or raises by a size limit of its own, which a JPEG that is
@@ -246,11 +246,11 @@ def _pixels(image: Image.Image) -> Pixels:
 
 def _picture(pixels: Pixels, image: Image.Image, size: Size, recipe: PixelRecipe) -> Picture:
     width, height = size[::-1] if _orientation(image) >= 5 else size
-    return Picture(_crop_or_pad(pixels, recipe), width, height, _attempt(lambda: _taken_at(image)))
+    return Picture(_crop_or_pad(pixels, recipe), width, height, attempt(lambda: _taken_at(image)))
 
 
 def _orientation(image: Image.Image) -> int:
-    value = _attempt(lambda: image.getexif().get(ExifTags.Base.Orientation))
+    value = attempt(lambda: image.getexif().get(ExifTags.Base.Orientation))
     return value if value in UPRIGHT else 1
 
 

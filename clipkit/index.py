@@ -220,19 +220,25 @@ class ImageIndex:
         return self.search_embeddings(self.encoder.encode_images([picture]), k, below=below)[0]
 
     def search_embeddings(
-        self, embeddings: Embeddings, k: int = 10, *, below: str = "", exclude_dirs: Collection[str] = ()
+        self,
+        embeddings: Embeddings,
+        k: int = 10,
+        *,
+        below: str = "",
+        exclude_dirs: Collection[str] = (),
+        only: IntArray | None = None,
     ) -> list[Hits]:
         """The k nearest pictures of each row of `embeddings` (q, d), best first; k is cut to what is there.
 
-        below: only pictures in that folder, relative to the root. exclude_dirs: none in folders of these names. Both
-        are applied before the search. Raises QueryError for k < 1, ShapeError for rows that are no embeddings.
+        below: only pictures in that folder, relative to the root. exclude_dirs: none in folders of these names. only:
+        these ids (n,), instead; before the search. QueryError for k < 1, ShapeError for rows that are no embeddings.
         """
         if k < 1:
             raise QueryError(f"{k} answers were asked for", hint="ask for 1 or more")
         queries = check_embeddings(np.atleast_2d(np.asarray(embeddings, dtype=np.float32)), self.info.dim)
         for _ in range(3):  # an index run may commit between the search and the look-up of the names
-            only = self._only(below, exclude_dirs)
-            revision, scores, ids = self._cache.search(queries, k, only=only)
+            chosen = self.ids_in(below, exclude_dirs) if only is None else only
+            revision, scores, ids = self._cache.search(queries, k, only=chosen)
             now, paths = self.store.paths(dict.fromkeys(ids.ravel().tolist()))
             if now == revision:
                 break
@@ -245,7 +251,8 @@ class ImageIndex:
             for row_scores, row_ids in zip(scores, ids, strict=True)
         ]
 
-    def _only(self, below: str, exclude_dirs: Collection[str]) -> IntArray | None:
+    def ids_in(self, below: str = "", exclude_dirs: Collection[str] = ()) -> IntArray | None:
+        """Ids of the pictures that `search` may answer with; None for all of them."""
         prefix = "" if below in ("", ".") else below.rstrip("/") + "/"
         if not prefix and not exclude_dirs:
             return None

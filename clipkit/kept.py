@@ -19,28 +19,34 @@ from clipkit.records import Embeddings, Failure, Progress
 
 
 def embed_once(
-    dataset: Dataset, encoder: Encoder, *, progress: Callable[[Progress], None] | None = None
+    dataset: Dataset,
+    encoder: Encoder,
+    *,
+    space: str = "projected",
+    progress: Callable[[Progress], None] | None = None,
 ) -> EmbeddedDataset:
     """As `embed_pictures`, from the cache where the same bytes were embedded by the same model and recipe before."""
     digests = [_digest(file) for file in dataset.files]
-    file = cache_folder() / "pictures" / f"{_key(encoder, digests)}.safetensors"
+    file = cache_folder() / "pictures" / f"{_key(encoder, space, digests)}.safetensors"
     with suppress(ModelError):  # absent or damaged: it is a cache
-        return _read(file, dataset, encoder)
-    embedded = embed_pictures(dataset, encoder, progress=progress)
+        return _read(file, dataset, encoder, space)
+    embedded = embed_pictures(dataset, encoder, space=space, progress=progress)
     with suppress(OSError):  # a cache that cannot be written is only slower
-        _write(file, dataset, embedded, encoder)
+        _write(file, dataset, embedded, encoder, space)
     return embedded
 
 
-def _read(file: Path, dataset: Dataset, encoder: Encoder) -> EmbeddedDataset:
+def _read(file: Path, dataset: Dataset, encoder: Encoder, space: str) -> EmbeddedDataset:
     stored = Head.load(file)  # sealed by a checksum, as a head is
     failed = [Failure(dataset.files[i], reason) for i, reason in json.loads(stored.notes[0])]
-    if stored.fingerprint != encoder.fingerprint or len(stored.classes) + len(failed) != len(dataset):
+    if (stored.fingerprint, stored.space) != (encoder.fingerprint, space):
+        raise ModelError(f"{file} is of another model or space")
+    if len(stored.classes) + len(failed) != len(dataset):
         raise ModelError(f"{file} is of other pictures")
     return EmbeddedDataset(dataset.without(failed), stored.weight)
 
 
-def _write(file: Path, dataset: Dataset, embedded: EmbeddedDataset, encoder: Encoder) -> None:
+def _write(file: Path, dataset: Dataset, embedded: EmbeddedDataset, encoder: Encoder, space: str) -> None:
     rows: Embeddings = embedded.embeddings
     if not len(rows):
         return
@@ -49,7 +55,8 @@ def _write(file: Path, dataset: Dataset, embedded: EmbeddedDataset, encoder: Enc
     failed = [(place[failure.path], failure.reason) for failure in embedded.dataset.failed[known:]]
     names = tuple(str(i) for i in range(len(rows)))
     bias = np.zeros(len(rows), np.float32)
-    Head(names, rows, bias, 1.0, encoder.model, encoder.fingerprint, notes=(json.dumps(failed),)).save(file)
+    notes = (json.dumps(failed),)
+    Head(names, rows, bias, 1.0, encoder.model, encoder.fingerprint, space=space, notes=notes).save(file)
 
 
 def _digest(file: str) -> str:
@@ -60,7 +67,7 @@ def _digest(file: str) -> str:
         return "unreadable"
 
 
-def _key(encoder: Encoder, digests: Sequence[str]) -> str:
+def _key(encoder: Encoder, space: str, digests: Sequence[str]) -> str:
     precision = str(getattr(getattr(encoder, "towers", None), "image", ""))  # bfloat16 moves a cosine by 1e-3
-    said = [encoder.model, encoder.fingerprint, str(encoder.recipe), precision, list(digests)]
+    said = [encoder.model, encoder.fingerprint, str(encoder.recipe), precision, space, list(digests)]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()

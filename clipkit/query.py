@@ -28,18 +28,20 @@ class Term:
     is_file: bool = False
 
 
-def parse(query: str, *, add: Sequence[str] = (), subtract: Sequence[str] = ()) -> list[Term]:
+def parse(query: str, *, add: Sequence[str] = (), subtract: Sequence[str] = (), words_only: bool = False) -> list[Term]:
     """The terms of `query`, in which ` + `, ` - ` and `2:` are rclip's; those of `add` and `subtract` are taken whole.
 
     A term that begins with `./ ../ / ~` is a picture, and QueryError where there is none; also for an empty term.
+    words_only: no term is a file, and none is looked for: the query comes from somebody else.
     """
-    is_one_file = _FILE.match(query) and os.path.isfile(os.path.expanduser(query))  # a name may hold " - "
+    # A name may hold " - ".
+    is_one_file = not words_only and _FILE.match(query) and os.path.isfile(os.path.expanduser(query))
     first, *rest = [query] if is_one_file else _OPERATOR.split(f" {query} ")
     pairs = [("+", first), *zip(rest[::2], rest[1::2], strict=True)] if query.strip() else []
     pairs += [("+", text) for text in add] + [("-", text) for text in subtract]
     if not pairs:
         raise QueryError("the query is empty", hint='clipkit search "a dog on a beach"')
-    return [_term(text.strip(), -1.0 if sign == "-" else 1.0) for sign, text in pairs]
+    return [_term(text.strip(), -1.0 if sign == "-" else 1.0, words_only) for sign, text in pairs]
 
 
 def embed(terms: Sequence[Term], encoder: Encoder) -> Embeddings:
@@ -57,7 +59,7 @@ def embed(terms: Sequence[Term], encoder: Encoder) -> Embeddings:
     return (total / length)[None]
 
 
-def _term(text: str, sign: float) -> Term:
+def _term(text: str, sign: float, words_only: bool) -> Term:
     weight = sign
     if match := _WEIGHT.fullmatch(text):
         weight, text = sign * float(match[1]), match[2].strip()
@@ -65,7 +67,7 @@ def _term(text: str, sign: float) -> Term:
         raise QueryError("a part of the query is empty or weighs nothing", hint='clipkit search "2:a dog + snow"')
     if len(text) > MAX_WORDS:
         raise QueryError(f"a part of the query has {len(text)} characters; {MAX_WORDS} are the most", hint="shorten it")
-    if not _FILE.match(text):
+    if words_only or not _FILE.match(text):
         return Term(text, weight)
     file = os.path.expanduser(text)
     if not os.path.isfile(file):

@@ -6,7 +6,7 @@ import errno
 import filecmp
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,10 +17,11 @@ from typing import NamedTuple
 import numpy as np
 
 from clipkit.copying import MAX_NAME_BYTES, numbered_names
+from clipkit.datasets import Dataset, embed_pictures
 from clipkit.errors import ClipkitError, QueryError
 from clipkit.head import UNKNOWN, Head
 from clipkit.index import ImageIndex
-from clipkit.records import Embeddings
+from clipkit.records import Embeddings, Failure, IntArray, Progress
 
 HOW = ("copy", "move", "symlink")
 _ODD = frozenset('/\\:*?"<>|')  # not in file names somewhere
@@ -62,6 +63,58 @@ def label_index(index: ImageIndex, head: Head, *, top_k: int = 1, below: str = "
     One answer each, `top_k` of them, or where the head is `multi_label` those that are likelier than not, perhaps none.
     A rejected picture is called "unknown" first. ModelMismatch for a head of another model.
     """
+    named, answers = _answered(index, head, top_k, below)
+    return _labelled(index, head, sorted((named[id_], given) for id_, given in answers.items()))
+
+
+def label_pictures(
+    index: ImageIndex,
+    head: Head,
+    *,
+    top_k: int = 1,
+    below: str = "",
+    progress: Callable[[Progress], None] | None = None,
+) -> tuple[list[Labelled], tuple[Failure, ...]]:
+    """As `label_index`, for a head of backbone features: every picture is read again; also those that cannot be."""
+    encoder = index.encoder
+    head.check(encoder, space=head.space)
+    prefix = f"{below}/" if below else ""
+    paths = {str(index.root / path): path for path in index.paths if path.startswith(prefix)}
+    pictures = Dataset(str(index.root), tuple(sorted(paths)))
+    embedded = embed_pictures(pictures, encoder, space=head.space, progress=progress)
+    answers = label(head, embedded.embeddings, top_k)
+    named = [(paths[file], given) for file, given in zip(embedded.dataset.files, answers, strict=True)]
+    return _labelled(index, head, sorted(named)), embedded.dataset.failed
+
+
+def ids_of_class(
+    index: ImageIndex,
+    head: Head,
+    classes: Collection[str],
+    *,
+    below: str = "",
+    exclude_dirs: Collection[str] = (),
+) -> IntArray:
+    """Ids of the pictures that `head` puts into one of `classes`, for a search among them.
+
+    QueryError for a class that the head does not know, ModelMismatch for a head that cannot read the index.
+    """
+    known = {*head.classes, *([UNKNOWN] if head.rejection else [])}
+    strange = [name for name in classes if name not in known]
+    if strange:
+        raise QueryError(f"the head has no class {strange[0]!r}", hint=f"its classes are {', '.join(head.classes)}")
+    _, answers = _answered(index, head, len(head.classes) if head.multi_label else 1, "")
+    wanted = set(classes)
+    chosen = [id_ for id_, given in answers.items() if wanted & {answer.label for answer in given}]
+    allowed = index.ids_in(below, exclude_dirs)
+    ids = np.array(chosen, dtype=np.int64)
+    return ids if allowed is None else np.intersect1d(ids, allowed)
+
+
+def _answered(
+    index: ImageIndex, head: Head, top_k: int, below: str
+) -> tuple[Mapping[int, str], dict[int, tuple[Answer, ...]]]:
+    """Paths by id, and answers by id."""
     info = index.info
     head.check_model(info.model, info.weights_sha256, space="projected")
     prefix = f"{below}/" if below else ""
@@ -76,7 +129,10 @@ def label_index(index: ImageIndex, head: Head, *, top_k: int = 1, below: str = "
                 answers.update(zip(ids[mine].tolist(), label(head, rows[mine].astype(np.float32), top_k), strict=True))
         if is_same:
             break
-    named = sorted((paths[id_], given) for id_, given in answers.items())
+    return paths, answers
+
+
+def _labelled(index: ImageIndex, head: Head, named: Iterable[tuple[str, tuple[Answer, ...]]]) -> list[Labelled]:
     borne = None if head.multi_label else 1
     return [
         Labelled(path, str(index.root / path), given, tuple(answer.label for answer in given[:borne]))

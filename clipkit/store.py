@@ -156,6 +156,13 @@ class Store:
         check_sums((row[1] for row in rows), self.file)
         return {id_: tuple(facts) for id_, *facts in rows}
 
+    def vectors(self, ids: Iterable[int]) -> tuple[IntArray, npt.NDArray[np.float16]]:
+        """Ids (n,) and embeddings (n, d) of those of `ids` that answer, in their order."""
+        one = "SELECT id, embedding FROM images WHERE id = ? AND state = 'ok'"
+        with self._read() as db:
+            rows = [row for id_ in ids for row in db.execute(one, (int(id_),))]
+            return read_matrix(rows, read_info(db, self.file).dim, self.file)
+
     def raw_rows(self) -> Iterator[RawRow]:
         """Every row as it is, unchecked, by id; in blocks, each a transaction of its own."""
         last = -1

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from clipkit.scan import Changes
 
 FEW = 5  # failures named at the end of a run
+PROGRESS = "CLIPKIT_PROGRESS"  # "json": one object a line, for the program that started this one
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
 
 
@@ -43,13 +44,16 @@ def printable(text: str) -> str:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[Progress], None] | None]:
+def progress_bar(unit: str = " pictures") -> Iterator[Callable[[Progress], None] | None]:
+    if os.environ.get(PROGRESS) == "json":
+        yield lambda progress: say(json.dumps(asdict(progress)))
+        return
     if not sys.stderr.isatty():
         yield None
         return
     from tqdm import tqdm
 
-    with tqdm(unit=" pictures", file=sys.stderr, dynamic_ncols=True, leave=False) as bar:
+    with tqdm(unit=unit, file=sys.stderr, dynamic_ncols=True, leave=False) as bar:
 
         def show(progress: Progress) -> None:
             bar.total = progress.total

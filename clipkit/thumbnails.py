@@ -8,13 +8,15 @@ from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import ExifTags, Image
 
-from clipkit.images import Size, decode, read_file
+from clipkit.images import Size, attempt, decode, read_file, read_header
 from clipkit.records import Picture, PixelRecipe
 
 Canvas = npt.NDArray[np.uint8]  # (height, width, 3), RGB
 JPEG_QUALITY = 82  # a photograph of 256 x 256 takes about 14 KB
+CAMERA = (ExifTags.Base.Make, ExifTags.Base.Model)
+MAX_CAMERA = 80  # characters; the tag may hold anything
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,15 @@ def thumbnail(file: str | os.PathLike[str], size: int | Size) -> Thumbnail:
         box = original
         picture = decode(data, _recipe(box), name=name)
     return Thumbnail(_without_padding(picture, box), *original)
+
+
+def camera(file: str | os.PathLike[str]) -> str | None:
+    """Maker and model of the camera, as the picture says it; None where it does not, or cannot be read."""
+    exif = attempt(lambda: read_header(read_file(file)).getexif())
+    said = [str(exif.get(tag) or "").replace("\0", "").strip() for tag in CAMERA] if exif else []
+    maker, model = said or ("", "")
+    name = model if model.lower().startswith(maker.lower()) else f"{maker} {model}"
+    return name.strip()[:MAX_CAMERA] or None
 
 
 def to_jpeg(canvas: Canvas) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,9 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.errors import ModelError
+from clipkit.records import PixelRecipe
 
 if TYPE_CHECKING:
     import torch
+
+    from clipkit.models import Weights
 
 STEM_CONVOLUTIONS = 4  # a transformer has one, or a few in its stem; a convolutional tower has dozens
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -64,6 +68,46 @@ def place_network(network: Any, towers: Towers) -> Any:
         visual = _fused(visual)
     network.visual = visual.to(towers.device, towers.image, memory_format=layout)
     return network
+
+
+def check_weights(weights: Weights, network: Any) -> None:
+    """Refuses what would be wrong without a word: NaN, and positions that open_clip stretched to another resolution."""
+    import torch
+    from safetensors import safe_open
+
+    state = network.state_dict()
+    if not all(torch.isfinite(value.sum()) for value in state.values() if value.is_floating_point()):
+        raise ModelError(f"{weights.model} has weights that are NaN or infinite", hint=f"fetch {weights.file} again")
+    if weights.file.suffix != ".safetensors":
+        return
+    with safe_open(weights.file, "pt") as stored:
+        shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118  no dict
+    for name in ("visual.positional_embedding", "positional_embedding", "text.positional_embedding"):
+        if name in shapes and name in state and shapes[name] != tuple(state[name].shape):
+            has, wants = shapes[name][0], state[name].shape[0]
+            raise ModelError(f"{weights.model}: the weights have {has} positions in {name}, the config {wants}")
+
+
+def pixel_recipe(model: str, network: Any, config: Mapping[str, Any], *, exact: bool) -> PixelRecipe:
+    """What open_clip says of the model's pictures in `config`; ModelError for what clipkit does not do."""
+    size, interpolation = config["size"], config["interpolation"]
+    if interpolation not in ("bicubic", "bilinear"):
+        raise ModelError(f"{model} wants its pictures resized by {interpolation!r}, which clipkit does not know")
+    if config["resize_mode"] not in ("shortest", "longest", "squash"):
+        raise ModelError(f"{model} wants its pictures resized {config['resize_mode']!r}, which clipkit does not know")
+    height, width = (size, size) if isinstance(size, int) else size
+    inner = getattr(getattr(getattr(network.visual, "trunk", None), "patch_embed", None), "img_size", None)
+    if inner is not None and tuple(inner) != (height, width):
+        raise ModelError(f"{model} says {height}x{width} pixels, but its image tower reads {inner[0]}x{inner[1]}")
+    return PixelRecipe(
+        size=(height, width),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=interpolation,
+        resize_mode=config["resize_mode"],
+        fill_color=config["fill_color"],
+        exact=exact,
+    )
 
 
 def causal_tower(network: Any) -> Any:

@@ -264,9 +264,9 @@ def _head(encoder: Encoder, prompts: ClassPrompts, *, unknown: bool, multi_label
     count = len(prompts.classes)
     rule = None
     if unknown:
-        rule = Rejection(_neutral(encoder), np.zeros(count, np.float32), CUT_LOGITS / encoder.logit_scale)
+        rule = Rejection(neutral_mean(encoder), np.zeros(count, np.float32), CUT_LOGITS / encoder.logit_scale)
     if multi_label and not encoder.logit_bias:  # no bias to ask each class by: the question is class or neutral text
-        neutral = _neutral(encoder)
+        neutral = neutral_mean(encoder)
         weight = weight - neutral / np.linalg.norm(neutral)
     return Head(
         classes=prompts.classes,
@@ -281,7 +281,8 @@ def _head(encoder: Encoder, prompts: ClassPrompts, *, unknown: bool, multi_label
     )
 
 
-def _neutral(encoder: Encoder) -> FloatArray:
+def neutral_mean(encoder: Encoder) -> FloatArray:
+    """The mean of the texts that say nothing of a picture, (d,), shorter than 1; kept from run to run."""
     rows, _ = ensemble(encoder, [(text,) for text in NEUTRAL])
     return np.asarray(rows.mean(axis=0), dtype=np.float32)
 

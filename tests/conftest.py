@@ -26,7 +26,10 @@ COLOURS = {
 
 
 class ColourEncoder:
-    """A picture is its mean colour, a word the colour it names: the right answer is known."""
+    """A picture is its mean colour, a word the colour it names: the right answer is known.
+
+    Its backbone features are the mean colour and its squares, seven numbers.
+    """
 
     model = "colour"
     source = "colour"
@@ -40,18 +43,21 @@ class ColourEncoder:
         self.recipe = PixelRecipe((8, 8), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), exact=exact)
         self.encoded = 0
 
-    def encode_images(self, pictures: Sequence[object]) -> Embeddings:
+    def encode_images(self, pictures: Sequence[object], *, space: str = "projected") -> Embeddings:
+        if not pictures:
+            return np.empty((0, 7 if space == "backbone" else 4), np.float32)
         decoded = [
             decode(read_file(p), self.recipe, name=str(p))
             if isinstance(p, str | os.PathLike)
             else from_image(p, self.recipe)  # type: ignore[arg-type]
             for p in pictures
         ]
-        return self.encode_pixels(np.stack([picture.pixels for picture in decoded]))
+        return self.encode_pixels(np.stack([picture.pixels for picture in decoded]), space=space)
 
-    def encode_pixels(self, pixels: np.ndarray) -> Embeddings:
+    def encode_pixels(self, pixels: np.ndarray, *, space: str = "projected") -> Embeddings:
         self.encoded += len(pixels)
-        return _unit(pixels.reshape(len(pixels), 3, -1).mean(axis=2))
+        colours = pixels.reshape(len(pixels), 3, -1).mean(axis=2)
+        return _unit(np.concatenate([colours, colours**2 / 255], axis=1) if space == "backbone" else colours)
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         return _unit(np.array([COLOURS[text] for text in texts], dtype=np.float32))

@@ -40,12 +40,12 @@ class SlowEncoder(ColourEncoder):
         self._stop = stop
         self._batches = 0
 
-    def encode_pixels(self, pixels: np.ndarray) -> Embeddings:
+    def encode_pixels(self, pixels: np.ndarray, *, space: str = "projected") -> Embeddings:
         self._batches += 1
         time.sleep(FOREVER if self._batches == self._stop else 0.01)
         sys.stdout.write(f"{self._batches}\n")
         sys.stdout.flush()
-        return super().encode_pixels(pixels)
+        return super().encode_pixels(pixels, space=space)
 
 
 class NanEncoder(ColourEncoder):
@@ -55,8 +55,8 @@ class NanEncoder(ColourEncoder):
         super().__init__(batch_size=BATCH)
         self._everywhere = everywhere
 
-    def encode_pixels(self, pixels: np.ndarray) -> Embeddings:
-        rows = super().encode_pixels(pixels)
+    def encode_pixels(self, pixels: np.ndarray, *, space: str = "projected") -> Embeddings:
+        rows = super().encode_pixels(pixels, space=space)
         rows[pixels.reshape(len(pixels), -1).max(axis=1) == 0] = np.nan
         return rows * np.float32(np.nan) if self._everywhere else rows
 
@@ -67,7 +67,7 @@ class QuartersEncoder(ColourEncoder):
     model = source = "quarters"
     dim = 12
 
-    def encode_pixels(self, pixels: np.ndarray) -> Embeddings:
+    def encode_pixels(self, pixels: np.ndarray, *, space: str = "projected") -> Embeddings:
         quarters = pixels.reshape(len(pixels), 3, 2, 4, 2, 4).mean(axis=(3, 5)).reshape(len(pixels), 12) + 1
         rows: Embeddings = (quarters / np.linalg.norm(quarters, axis=1, keepdims=True)).astype(np.float32)
         return rows

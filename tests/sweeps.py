@@ -35,9 +35,9 @@ IS_FULL = os.environ.get("CLIPKIT_FAULTS") == "full"
 class LoudEncoder(ColourEncoder):
     """Says on stdout how many pictures were promised to be safe when it was asked for more."""
 
-    def encode_pixels(self, pixels: object) -> object:
+    def encode_pixels(self, pixels: object, *, space: str = "projected") -> object:
         _say(self.encoded)
-        return super().encode_pixels(pixels)  # type: ignore[arg-type]
+        return super().encode_pixels(pixels, space=space)  # type: ignore[arg-type]
 
 
 def prepare(root: Path) -> Path:

@@ -116,8 +116,8 @@ class WideEncoder(ColourEncoder):
 
     dim = 2048
 
-    def encode_pixels(self, pixels: np.ndarray) -> Embeddings:
-        return np.tile(super().encode_pixels(pixels), 512) / np.float32(512**0.5)
+    def encode_pixels(self, pixels: np.ndarray, *, space: str = "projected") -> Embeddings:
+        return np.tile(super().encode_pixels(pixels, space=space), 512) / np.float32(512**0.5)
 
 
 @needs_root

@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from clipkit.errors import ModelError, ModelMismatch, NotFittedError, ShapeError
-from clipkit.head import UNKNOWN, Head, Rejection
+from clipkit.head import FORMATS, UNKNOWN, Head, Rejection
+from clipkit.hidden import Hidden
 
 from .conftest import ColourEncoder
 
@@ -98,6 +99,72 @@ def test_a_saved_head_is_the_same(tmp_path: Path, with_rejection: bool) -> None:
         assert np.array_equal(loaded.rejection.typical, rule.typical)
         assert loaded.rejection.cut == rule.cut
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["pets.safetensors"]
+
+
+def deep_head() -> Head:
+    """Three classes over four hidden units over two numbers."""
+    dice = np.random.default_rng(0)
+    arrays = [dice.normal(size=shape).astype(np.float32) for shape in ((4, 2), (4,), (3, 4), (3,))]
+    return make_head(weight=arrays[2], bias=arrays[3], hidden=Hidden(arrays[0], arrays[1]))
+
+
+def test_a_hidden_layer_comes_before_the_classes(tmp_path: Path) -> None:
+    head, rows = deep_head(), random_rows(50, 2)
+    assert head.hidden is not None
+    inner = rows @ head.hidden.weight.T + head.hidden.bias
+    units = inner * 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (inner + 0.044715 * inner**3)))
+    logits = 2.0 * (units @ head.weight.T + head.bias)
+    np.testing.assert_allclose(head.logits(rows), logits, atol=1e-5)
+    assert np.array_equal(head.best(rows), logits.argmax(axis=1))
+    assert np.array_equal(head.ranked(rows, 3)[0], np.argsort(-logits, axis=1))
+    assert head.dim == 2
+    head.save(tmp_path / "deep.safetensors")
+    loaded = Head.load(tmp_path / "deep.safetensors")
+    assert np.array_equal(loaded.logits(rows), head.logits(rows))
+    with pytest.raises(ShapeError, match=r"not \(n, 2\)"):
+        head.logits(random_rows(3, 4))
+
+
+def test_a_head_without_a_hidden_layer_keeps_the_old_format(tmp_path: Path) -> None:
+    """An older clipkit reads it; one with a hidden layer it refuses, instead of answering without that layer."""
+    from safetensors import safe_open
+
+    for head, said in ((make_head(), FORMATS[0]), (deep_head(), FORMATS[1])):
+        head.save(tmp_path / "h.safetensors")
+        with safe_open(tmp_path / "h.safetensors", "np") as stored:
+            assert stored.metadata()["format"] == said
+    assert FORMATS == ("clipkit head 1", "clipkit head 2")
+
+
+def test_no_changed_byte_of_a_hidden_layer_goes_unseen(tmp_path: Path) -> None:
+    file, rows = tmp_path / "deep.safetensors", random_rows(5, 2)
+    deep_head().save(file)
+    content, expected = file.read_bytes(), deep_head().logits(rows)
+    for place in range(len(content)):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        try:
+            head = Head.load(file)
+        except ModelError:
+            continue
+        assert np.array_equal(head.logits(rows), expected)
+
+
+def test_a_hidden_layer_that_does_not_fit_is_refused() -> None:
+    right = deep_head().hidden
+    assert right is not None
+    for weight, bias in (
+        (right.weight[:, 0], right.bias),
+        (right.weight, right.bias[:3]),
+        (right.weight.astype(np.float64), right.bias),
+        (right.weight, np.full(4, np.nan, np.float32)),
+        (right.weight[:0], right.bias[:0]),
+    ):
+        with pytest.raises(ShapeError):
+            Hidden(weight, bias)
+    with pytest.raises(ShapeError, match="does not read the 4 hidden units"):
+        make_head(hidden=right)
+    with pytest.raises(ShapeError, match="rejection does not fit"):
+        replace(deep_head(), rejection=Rejection(np.zeros(2, np.float32), np.zeros(3, np.float32), 0.0))
 
 
 def test_a_head_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

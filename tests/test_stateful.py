@@ -33,12 +33,12 @@ class MortalEncoder(ColourEncoder):
 
     left: int | None = None
 
-    def encode_pixels(self, pixels: np.ndarray) -> Embeddings:
+    def encode_pixels(self, pixels: np.ndarray, *, space: str = "projected") -> Embeddings:
         if self.left is not None:
             self.left -= 1
             if self.left < 0:
                 raise Killed
-        return super().encode_pixels(pixels)
+        return super().encode_pixels(pixels, space=space)
 
 
 class FolderMachine(RuleBasedStateMachine):

@@ -46,6 +46,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
         },
         "preprocess_cfg": {**HALF, "interpolation": "bilinear", "resize_mode": "shortest"},
     },
+    "resnet": {
+        "model_cfg": {
+            "embed_dim": 32,
+            "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16},
+            "text_cfg": CLIP_TEXT,
+        },
+        "preprocess_cfg": {**CLIP_PIXELS, "interpolation": "bicubic", "resize_mode": "shortest"},
+    },
 }
 
 WORDS = ("a", "the", "of", "on", "photo", "dog", "cat", "boat", "boats", "red", "blue", "small", "two", "lake", "dawn")
