@@ -1,1 +1,1 @@
-"""The page (Gradio). Not here yet."""
+"""The page: search and look after folders of pictures in a browser."""

@@ -1,0 +1,236 @@
+"""What every request passes first: who may ask what, how much, from where, and what a browser may do with it."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+import socket
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+MAX_UPLOAD = 20 * 2**20 + 2**14  # a picture, and the form around it
+MAX_BODY = 2**20  # everything else: JSON of events
+MAX_ADDRESS = 8_192  # characters of path and query
+BODY_SECONDS = 30.0  # in which a whole body has to arrive
+MOST_LOGINS, LOGIN_SECONDS = 20, 60.0  # of all visitors together: enough for people, too few to guess
+AT_ONCE = 96  # requests at work
+STREAMS_AT_ONCE = 256  # that only wait for news: two for each browser tab
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+# What the page needs of Gradio. Everything else it offers (proxies, streams, deep links, run history) is not there.
+OPEN = ("/", "/login", "/logout", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json")
+OPEN_BELOW = ("/assets/", "/static/", "/svelte/")
+EVENTS = "/gradio_api/"
+GRADIO = (
+    *("queue/join", "queue/data", "upload", "upload_progress", "cancel", "reset", "info", "app_id"),
+    *("startup-events", "login_check", "user", "token", "theme.css"),
+)
+GRADIO_BELOW = ("call/", "run/", "api/", "heartbeat/", "file=")
+OURS = "/clipkit/"
+OURS_OPEN = ("/clipkit/static/",)  # the page's own style and script: the login page wants them too
+WAITING = ("/gradio_api/queue/data", "/gradio_api/heartbeat/", "/gradio_api/call/", "/gradio_api/upload_progress")
+# What a proxy would say of a request. There is none before this page, and Gradio would write it into the page.
+FORWARDED = (b"forwarded", b"x-forwarded-", b"x-gradio-server", b"x-original-", b"x-rewrite-")
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
+_OUTSIDE = re.compile(r"file=\s*/*[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # Gradio would fetch it for whoever asks
+POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # Gradio's own start and templates need both
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "connect-src 'self'",
+        "object-src 'none'",
+        "base-uri 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", POLICY.encode()),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
+)
+
+
+class Refused(Exception):
+    """A request that goes no further. status: of HTTP. reason: one sentence."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+class Guard:
+    """ASGI middleware around the whole page.
+
+    hosts: names by which the page may be called; None: any address in numbers, and this machine's names. A name that
+    an attacker's DNS points here is neither. has_login: whether a session is needed for what is not public.
+    """
+
+    def __init__(self, app: App, *, hosts: Collection[str] | None = LOOPBACK, has_login: bool = False) -> None:
+        self._app = app
+        self._hosts = None if hosts is None else {host.lower() for host in hosts}
+        self._own_names = {"localhost", socket.gethostname().lower(), socket.getfqdn().lower()} if hosts is None else ()
+        self._has_login = has_login
+        self._at_work = {False: 0, True: 0}  # by whether it only waits
+        self._logins: deque[float] = deque(maxlen=MOST_LOGINS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # the page opens no web sockets
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        is_waiting = scope["method"] == "GET" and str(scope["path"]).startswith(WAITING)
+        is_started = False
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal is_started
+            if message["type"] == "http.response.start":
+                is_started = True
+                names = {name for name, _ in HEADERS}
+                kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in names]
+                message = {**message, "headers": [*kept, *HEADERS]}
+            await send(message)
+
+        self._at_work[is_waiting] += 1
+        try:
+            self._check(scope)
+            scope["headers"] = [pair for pair in scope["headers"] if not pair[0].lower().startswith(FORWARDED)]
+            await self._app(scope, _bounded(receive, _limit(scope)), send_guarded)
+        except Refused as refused:
+            if not is_started:
+                await _answer(send_guarded, refused)
+        finally:
+            self._at_work[is_waiting] -= 1
+
+    def _check(self, scope: Scope) -> None:
+        headers = _headers(scope)
+        path = str(scope["path"])
+        if self._at_work[False] > AT_ONCE or self._at_work[True] > STREAMS_AT_ONCE:
+            raise Refused(503, "too many requests at once; try again in a moment")
+        if len(scope.get("raw_path") or path) + len(scope.get("query_string", b"")) > MAX_ADDRESS:
+            raise Refused(414, "the address is too long")
+        host = headers.get("host", "")
+        if not self._is_own(host) or [name for name, _ in scope["headers"]].count(b"host") != 1:
+            raise Refused(421, "this page is not served under that name")
+        origin = headers.get("origin", "")
+        if scope["method"] not in ("GET", "HEAD") and origin and origin.partition("://")[2].lower() != host.lower():
+            raise Refused(403, "the request comes from another page")
+        if scope["method"] not in ("GET", "HEAD", "POST"):
+            raise Refused(405, "only GET, HEAD and POST are answered")
+        if not _is_known(path):
+            raise Refused(404, "there is nothing at this address")
+        if self._has_login and not _is_public(path) and not _is_logged_in(scope, headers.get("cookie", "")):
+            raise Refused(401, "log in first")
+        if path.rstrip("/") == "/login" and scope["method"] == "POST":
+            self._count_login()
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or len(length) > 15 or int(length) > _limit(scope):
+            raise Refused(413, f"more than {_limit(scope):,} bytes were sent")
+
+    def _count_login(self) -> None:
+        now = time.monotonic()
+        if len(self._logins) == MOST_LOGINS and now - self._logins[0] < LOGIN_SECONDS:
+            raise Refused(429, "too many logins were tried; wait a minute")
+        self._logins.append(now)
+
+    def _is_own(self, host: str) -> bool:
+        match = _HOST.fullmatch(host)
+        if match is None:
+            return False
+        name = match[1].lower().strip("[]")
+        if self._hosts is not None:
+            return name in self._hosts
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return name in self._own_names
+        return True
+
+
+async def broken(_: Request, __: Exception) -> PlainTextResponse:
+    """What is answered when something inside the page has failed: Gradio's own 500 would come without our headers."""
+    headers = {name.decode(): value.decode() for name, value in HEADERS}
+    return PlainTextResponse("the page cannot answer that\n", status_code=503, headers=headers)
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _is_known(path: str) -> bool:
+    if "\\" in path or "\0" in path or any(part in (".", "..") for part in path.split("/")):
+        return False
+    if path in OPEN or path == "/config" or path.startswith((*OPEN_BELOW, OURS)):
+        return True
+    rest = path.removeprefix(EVENTS)
+    is_ours = rest.rstrip("/") in GRADIO or rest.startswith(GRADIO_BELOW)
+    return rest != path and is_ours and not _OUTSIDE.match(rest)
+
+
+def _is_public(path: str) -> bool:
+    return path in OPEN or path.startswith((*OPEN_BELOW, *OURS_OPEN)) or path == f"{EVENTS}startup-events"
+
+
+def _is_logged_in(scope: Scope, cookie: str) -> bool:
+    """As Gradio decides it: a cookie with a token that its login has given."""
+    app = scope["app"]
+    try:
+        cookies = SimpleCookie(cookie)
+    except CookieError:
+        return False
+    names = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
+    return any(name in cookies and cookies[name].value in app.tokens for name in names)
+
+
+def _limit(scope: Scope) -> int:
+    return MAX_UPLOAD if str(scope["path"]).rstrip("/") == f"{EVENTS}upload" else MAX_BODY
+
+
+def _bounded(receive: Receive, limit: int) -> Receive:
+    """Counts what arrives, whatever was announced, and waits for a body no longer than it should take."""
+    taken, is_complete = 0, False
+    deadline = asyncio.get_running_loop().time() + BODY_SECONDS
+
+    async def receive_bounded() -> Message:
+        nonlocal taken, is_complete
+        if is_complete:
+            return await receive()  # from here on: only that the other side has gone
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await receive()
+        except TimeoutError as error:
+            raise Refused(408, "the request took too long to arrive") from error
+        taken += len(message.get("body", b""))
+        is_complete = not message.get("more_body", False)
+        if taken > limit:
+            raise Refused(413, f"more than {limit:,} bytes were sent")
+        return message
+
+    return receive_bounded
+
+
+async def _answer(send: Send, refused: Refused) -> None:
+    headers: Iterator[tuple[bytes, bytes]] = iter([(b"content-type", b"text/plain; charset=utf-8")])
+    await send({"type": "http.response.start", "status": refused.status, "headers": list(headers)})
+    await send({"type": "http.response.body", "body": f"{refused.reason}\n".encode()})

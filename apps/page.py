@@ -1,0 +1,94 @@
+"""The page: its tabs put together, its JSON endpoints, and the server that it runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.blocks import Block
+from gradio_client.utils import is_http_url_like
+from starlette.middleware import Middleware
+
+from . import classify, compare, library, search
+from .endpoints import Endpoints
+from .guard import LOOPBACK, Guard, broken
+from .routes import Routes
+from .state import Page
+from .theme import HEAD, piece, theme
+
+# A tab is a file with a function that builds its components inside `here`: add the file, and a line here.
+TABS: tuple[tuple[str, Callable[[Page, gr.Tab], None]], ...] = (
+    ("Search", search.tab),
+    ("Classify", classify.tab),
+    ("Compare", compare.tab),
+    ("Library", library.tab),
+)
+TITLE = (
+    '<header class="ck-head"><h1>clipkit</h1><p>Ask your pictures. Everything stays on this machine.</p>'
+    '<button type="button" class="ck-plain-button ck-toggle">Filters</button>'
+    '<button type="button" class="ck-plain-button ck-shade" aria-label="light or dark">◐</button></header>'
+)
+WAITING = 64  # events; the next one is told to come again
+AT_ONCE = 4  # events of one kind
+
+
+def build(page: Page) -> gr.Blocks:
+    """The whole page, not yet served."""
+    blocks: gr.Blocks
+    with gr.Blocks(title="clipkit", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
+        Endpoints(page).attach()  # first, or an event of a tab would take the name
+        local = "document.body.classList.add('ck-local');" if page.shelf.is_local else ""
+        start = f"window.clipkit.head(element); window.clipkit.filters(element); {local}"
+        piece(TITLE, elem_id="ck-title", on_load=start)
+        with gr.Tabs():
+            for name, build_tab in TABS:
+                with gr.Tab(name, id=name.lower()) as here:
+                    build_tab(page, here)
+    for block in blocks.blocks.values():
+        # Gradio fetches what a request names as the address of a file; this page asks nobody for anything.
+        block.async_move_resource_to_block_cache = partial(_keep, block)  # type: ignore[method-assign]
+    blocks.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE, api_open=False)
+    return blocks
+
+
+async def _keep(block: Block, place: str | Path | None) -> str | None:
+    if is_http_url_like(str(place)):
+        raise gr.Error("Files are uploaded here; addresses are not fetched.", print_exception=False)
+    return await type(block).async_move_resource_to_block_cache(block, place)
+
+
+def launch(blocks: gr.Blocks, page: Page, *, host: str, port: int, auth: tuple[str, str] | None) -> str:
+    """Serve it in the background; its address. OSError where the port is taken."""
+    hosts = LOOPBACK if page.shelf.is_local else None
+    options: dict[str, Any] = {
+        "routes": Routes(page.shelf, page.thumbnails, page.outbox).all(),
+        "middleware": [Middleware(Guard, hosts=hosts, has_login=auth is not None)],
+        "exception_handlers": {Exception: broken},
+    }
+    _, address, _ = blocks.launch(
+        server_name=host,
+        server_port=port,
+        auth=auth,
+        prevent_thread_lock=True,
+        quiet=True,
+        inbrowser=False,
+        share=False,
+        max_file_size="20mb",
+        show_error=False,
+        enable_monitoring=False,
+        run_history=False,
+        mcp_server=False,
+        ssr_mode=False,
+        pwa=False,
+        num_workers=0,
+        root_path="",
+        footer_links=[],
+        state_session_capacity=200,
+        theme=theme(),
+        head=HEAD,
+        app_kwargs=options,
+    )
+    return address

@@ -1,0 +1,50 @@
+"""How the page looks: one calm theme of system fonts; style and script are files beside this one."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif")
+MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+HEAD = "".join(
+    f'<link rel="stylesheet" href="/clipkit/static/{name}.css"><script src="/clipkit/static/{name}.js"></script>'
+    for name in ("page", "classify")
+)
+
+
+def theme() -> gr.themes.Base:
+    """Gradio's plainest theme with fonts that are on the machine: nothing is fetched from anywhere."""
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.blue,
+        neutral_hue=gr.themes.colors.zinc,
+        radius_size=gr.themes.sizes.radius_md,
+        spacing_size=gr.themes.sizes.spacing_sm,
+        font=FONTS,
+        font_mono=MONO,
+    ).set(
+        body_background_fill="*neutral_50",
+        body_background_fill_dark="#17181b",
+        background_fill_secondary="#ffffff",
+        background_fill_secondary_dark="#212327",
+        block_background_fill="transparent",
+        block_background_fill_dark="transparent",
+        block_border_width="0px",
+        input_background_fill="#ffffff",
+        input_background_fill_dark="#212327",
+        button_secondary_background_fill="#ffffff",
+        button_secondary_background_fill_dark="#212327",
+        button_secondary_background_fill_hover="*neutral_100",
+        button_secondary_border_color="*border_color_primary",
+        button_border_width="1px",
+        button_primary_background_fill="#3b6ea8",
+        button_primary_background_fill_dark="#3b6ea8",
+        button_primary_text_color="#ffffff",
+    )
+
+
+def piece(value: str = "", *, elem_id: str, on_load: str | None = None) -> gr.HTML:
+    """A part of the page that is HTML of our own, in our own style; `on_load` ties it to the page's script.
+
+    Where `on_load` has the word 'act' in quotes, `piece(...).act(...)` listens to what the script sends.
+    """
+    return gr.HTML(value, elem_id=elem_id, js_on_load=on_load, padding=False, apply_default_css=False)
