@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Sequence
@@ -139,7 +140,7 @@ def wish_of(dataset: Path, methods: Sequence[str], shots: Sequence[str], seeds: 
         raise ClipkitError("no method is chosen", hint="zeroshot and probe are a good start")
     if not numbers and chosen != ("zeroshot",):
         raise ClipkitError("no number of labelled pictures is chosen", hint="1, 4 and all are a good start")
-    if not dataset.exists():
+    if not os.path.exists(dataset):
         raise ClipkitError(f"{dataset} is not there", hint="a folder with one folder a class, say")
     return Wish(dataset, chosen, numbers or ("1",), min(max(int(seeds), 1), MOST_SEEDS), model or "auto")
 
@@ -166,7 +167,7 @@ def checked(comparison: Comparison) -> Comparison:
 
 def root_of(path: Path) -> Path:
     """The folder that the files of a comparison are relative to."""
-    return path.parent if path.is_file() else path
+    return path.parent if os.path.isfile(path) else path
 
 
 def _trouble(look: Look) -> ClipkitError:

@@ -48,7 +48,8 @@ class Rule:
 
 def rule_for(query: Embeddings, sample: Embeddings, count: int, neutral: FloatArray | None) -> Rule:
     """From the query (1, d), pictures drawn from the collection (m, d), and how many pictures that has."""
-    scores = sample @ query[0] if len(sample) else np.zeros(1, np.float32)
+    # On one thread: BLAS wakes all of them for this little, which took 7 ms instead of 0.2.
+    scores = np.einsum("nd,d->n", sample, query[0]) if len(sample) else np.zeros(1, np.float32)
     middle = float(np.median(scores))
     spread = TO_SIGMA * float(np.median(np.abs(scores - middle)))
     strong, likely = (_cut(CHANCE[word], count) for word in ORDER[:2])

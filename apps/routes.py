@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_urlsafe
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
@@ -113,16 +113,17 @@ class Routes:
             file = library.file_of(fact.id) if library and fact else None
             if fact is None or file is None:
                 return _absent()
-            handle = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+            flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+            stream = os.fdopen(os.open(file, flags), "rb")  # closed also where nobody waits for it any more
         except (ClipkitError, OSError):
             return _absent()
         name = printable(fact.path.rpartition("/")[2])
         headers = {
             "content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
-            "content-length": str(os.fstat(handle).st_size),
+            "content-length": str(os.fstat(stream.fileno()).st_size),
             "cache-control": "private, no-store",
         }
-        return StreamingResponse(_pieces(handle), media_type="application/octet-stream", headers=headers)
+        return StreamingResponse(_pieces(stream), media_type="application/octet-stream", headers=headers)
 
     def _facts(self, request: Request) -> Response:
         try:
@@ -176,7 +177,7 @@ def _absent() -> Response:
     return PlainTextResponse("there is no such picture here\n", status_code=404)
 
 
-def _pieces(handle: int) -> Iterator[bytes]:
-    with os.fdopen(handle, "rb") as stream:
+def _pieces(stream: BinaryIO) -> Iterator[bytes]:
+    with stream:
         while piece := stream.read(CHUNK):
             yield piece

@@ -177,7 +177,7 @@ class Shelf:
     def add(self, root: str | Path, *, at: Path | None = None) -> Library:
         """The library of a folder, new or known; ClipkitError where there is no such folder."""
         place = Path(os.path.abspath(os.path.expanduser(root)))
-        if not place.is_dir():
+        if not os.path.isdir(place):  # pathlib's own raises for a name that no disk could hold
             raise ClipkitError(f"{place} is not a folder on this machine")
         library = Library(place, self._load, at=at)
         return self._libraries.setdefault(library.key, library)

@@ -19,6 +19,7 @@ NAMES = (
     "zeroshot",
     "classify",
     "supervision",
+    "page",
     "encode",
     "gpu",
 )  # short ones first

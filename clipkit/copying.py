@@ -25,7 +25,7 @@ def copy_hits(hits: Hits, folder: Path) -> list[Path]:
     already, byte for byte under that name, is not copied again. Links are followed. Stops at the first failure with a
     ClipkitError that says how many were copied; where the disk is too small for all, before the first.
     """
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):  # pathlib's own raise for a name that is too long
         raise ClipkitError(f"{folder} is not a folder; nothing was copied")
     copies: list[Path] = []
     subject = os.fspath(folder)

@@ -25,7 +25,9 @@ def main(photos: str, auth: str = "") -> None:
     from clipkit_apps.launch import serve, wait
 
     user, _, password = auth.partition(":")
-    running = serve(photos.split(os.pathsep), lambda name, exact: TalkingEncoder(), auth=(user, password) if user else None)
+    running = serve(
+        photos.split(os.pathsep), lambda name, exact: TalkingEncoder(), auth=(user, password) if user else None
+    )
     print(f"clipkit is at {running.address}", flush=True)
     wait()
     running.stop()

@@ -518,7 +518,7 @@ def test_a_plan_names_folders_and_counts(library: Library, tmp_path: Path, paint
 @pytest.mark.real
 @pytest.mark.slow
 def test_five_corrections_lift_the_rest_of_the_pets(real_data: Path) -> None:
-    """The numbers of docs/page.md, and what ANCHORS and STRENGTH were chosen by: mean over three draws."""
+    """The numbers of docs/page.md, mean over three draws; ANCHORS and STRENGTH were chosen on trainval."""
     from clipkit.datasets import load_dataset
     from clipkit.encoder import load_encoder
     from clipkit.kept import embed_once
