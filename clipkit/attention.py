@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,13 +90,13 @@ def explain(model: OpenClipEncoder | ViTClassifier, picture: str | os.PathLike[s
     """
     if isinstance(model, ViTClassifier):
         network, pixels, recipe = model.copy_network(), model.pixels([picture]), model.recipe
-        look: Callable[[], _Looked] = lambda: _look_at_transformers(network, pixels, model.stretches)  # noqa: E731
-        run = lambda: network(pixel_values=pixels, **({"interpolate_pos_encoding": True} if model.stretches else {}))  # noqa: E731
+        options = {"interpolate_pos_encoding": True} if model.stretches else {}
+        look = partial(_look_at_transformers, network, pixels, options)
+        run = partial(network, pixel_values=pixels, **options)
     else:
         source = TunableEncoder(model)
         network, pixels, recipe = source.body().whole.visual, source.centre_inputs([os.fspath(picture)]), model.recipe
-        look = lambda: _look_at_open_clip(network, pixels)  # noqa: E731
-        run = lambda: network(pixels)  # noqa: E731
+        look, run = partial(_look_at_open_clip, network, pixels), partial(network, pixels)
     grid = _grid(network, pixels, run)
     seen = _as_canvas(pixels, recipe.mean, recipe.std)
     try:
@@ -190,7 +191,7 @@ class _NoAttention(Exception):
     """Why a tower has no attention to show, as the rest of a sentence that begins with its name."""
 
 
-def _look_at_transformers(network: Any, pixels: torch.Tensor, stretches: bool) -> _Looked:
+def _look_at_transformers(network: Any, pixels: torch.Tensor, options: dict[str, bool]) -> _Looked:
     import torch
 
     names = [name.rpartition(".")[2] for name, _ in network.named_parameters()]
@@ -200,7 +201,6 @@ def _look_at_transformers(network: Any, pixels: torch.Tensor, stretches: bool) -
     if getattr(network.config, "use_mean_pooling", False):
         raise _NoAttention(f"this {kind} tower answers from the mean of its patches, not from a class token")
     network.set_attn_implementation("eager")  # the others return no attention
-    options = {"interpolate_pos_encoding": True} if stretches else {}
     with torch.no_grad():
         layers = network(pixel_values=pixels, output_attentions=True, **options).attentions
     if not layers:

@@ -130,6 +130,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _say_the_rest(comparison: Comparison, out: str | None) -> None:
+    say(f"measured on {comparison.counts['test']:,} pictures, {printable(comparison.split)}")
     for note in comparison.notes:
         say(printable(note))
     for reason in comparison.left_out:

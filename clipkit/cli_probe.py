@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -38,7 +39,13 @@ METHODS = ("probe", "text", "gelu", "prototypes", "blend")
 )
 @click.option("--C", "strength", type=float, help="Inverse regularisation. Default: chosen on validation.")
 @click.option("--shots", type=click.IntRange(min=1), help="Pictures a class, and at most 4 more to choose on. All.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Which pictures are drawn or held back.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0, max=2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Which pictures are drawn or held back.",
+)
 @click.option("--split", metavar="NAME", help="Of the dataset: what is learned from. Default: its train; never test.")
 @click.option("--model", metavar="NAME", default="auto", show_default=True, help="See `clipkit models`.")
 @options.device
@@ -72,6 +79,7 @@ def probe(
     """
     from clipkit.fitting import fit_head
 
+    _check_place(Path(out))
     encoder = options.loader(device, precision, allow_pickle)(model, False)
     with progress_bar() as progress:
         fitted = fit_head(
@@ -85,23 +93,25 @@ def probe(
             split=split,
             progress=progress,
         )
-    _save(fitted, out)
+    fitted.head.save(out)
     _echo(fitted, out, as_json=as_json)
 
 
 commands = (probe,)
 
 
-def _save(fitted: Fitted, out: str) -> None:
-    try:
-        fitted.head.save(out)
-    except OSError as error:
-        raise ClipkitError(f"{out} cannot be written: {error.strerror}") from error
+def _check_place(out: Path) -> None:
+    from clipkit.sealed import check_writable
+
+    if out.is_dir():
+        raise ClipkitError(f"{out} cannot be written: it is a folder", hint=f"--out {out / 'head.safetensors'}")
+    check_writable(out.parent)
 
 
 def _echo(fitted: Fitted, out: str, *, as_json: bool) -> None:
     for failure in fitted.failed[:FEW]:
-        say(f"  left out: {printable(failure.path)}: {printable(failure.reason)}")
+        reason = failure.reason.removeprefix(f"{failure.path}: ")
+        say(f"  left out: {printable(failure.path)}: {printable(reason)}")
     if len(fitted.failed) > FEW:
         say(f"  and {len(fitted.failed) - FEW:,} more")
     if as_json:

@@ -46,7 +46,7 @@ MODEL_HELP = "An open_clip model (see `clipkit models`), or one of transformers:
 @click.option(
     "--patience", type=click.IntRange(min=0), default=10, show_default=True, help="Epochs without a better; 0: no stop."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=42, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=42, show_default=True)
 @click.option("--split", metavar="NAME", help="Of the dataset: what is learned from. Default: its train; never test.")
 @options.device
 @options.precision
@@ -133,7 +133,8 @@ def _say_epoch(epoch: Epoch) -> None:
 
 def _echo_tuned(tuned: FineTuned, out: str) -> None:
     for failure in tuned.failed[:FEW]:
-        say(f"  left out: {printable(failure.path)}: {printable(failure.reason)}")
+        reason = failure.reason.removeprefix(f"{failure.path}: ")
+        say(f"  left out: {printable(failure.path)}: {printable(reason)}")
     if len(tuned.failed) > FEW:
         say(f"  and {len(tuned.failed) - FEW:,} more: {Path(out) / 'finetune.json'}")
     for note in tuned.notes:
@@ -162,7 +163,7 @@ def _write(out: str, content: bytes) -> None:
     try:
         Path(out).write_bytes(content)
     except OSError as error:
-        raise ClipkitError(f"{out} cannot be written: {error.strerror}") from error
+        raise ClipkitError(f"{out} cannot be written: {error.strerror}", hint="another --out") from error
 
 
 def _echo_explanation(explanation: Explanation, picture: str, out: str | None, *, as_json: bool) -> None:

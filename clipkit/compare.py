@@ -24,7 +24,7 @@ from clipkit.errors import ClipkitError, DatasetError
 from clipkit.kept import embed_once
 from clipkit.places import cache_folder
 from clipkit.prompts import Templates
-from clipkit.records import Embeddings, Progress
+from clipkit.records import Embeddings, Failure, Progress
 from clipkit.scoring import find_mistakes, score_cells, score_rows, score_runs
 from clipkit.splits import Split, check_classes, read_split
 
@@ -91,7 +91,7 @@ def check_shots(shots: Sequence[Shots]) -> tuple[Shots, ...]:
     """Each once, in order, all of them last; ClipkitError for none or less than one."""
     wrong = [number for number in shots if number is not None and number < 1]
     if wrong or not shots:
-        raise ClipkitError(f"{wrong[0] if wrong else 'no number'} of shots cannot be compared", hint="--shots 1,4,all")
+        raise ClipkitError(f"{wrong[0]} shots are none" if wrong else "how many shots?", hint="--shots 1,4,all")
     return (*sorted({n for n in shots if n is not None}), *({None} & set(shots)))
 
 
@@ -201,11 +201,7 @@ def _scored(
         references={label: _relative(file, path) for label, file in dict(reversed(list(learned))).items()},
         notes=split.notes,
         left_out=plan.left_out,
-        failed=tuple(
-            replace(failure, path=_relative(failure.path, path))
-            for part in split.parts.values()
-            for failure in part.failed
-        ),
+        failed=tuple(_told(failure, path) for part in split.parts.values() for failure in part.failed),
         feature_seconds={},
         machine=_machine(),
         versions=_versions(),
@@ -217,11 +213,20 @@ def _scored(
 def _relative(file: str, path: str | os.PathLike[str]) -> str:
     """As seen from the dataset: a report says nothing of where it lies on this disk."""
     place = Path(path)
-    return os.path.relpath(file, place.parent if place.is_file() else place)
+    try:
+        return os.path.relpath(file, place.parent if place.is_file() else place)
+    except ValueError:  # on another drive of Windows
+        return file
+
+
+def _told(failure: Failure, path: str | os.PathLike[str]) -> Failure:
+    return Failure(_relative(failure.path, path), failure.reason.removeprefix(f"{failure.path}: "))
 
 
 def _precision(encoder: Encoder) -> str:
-    return str(getattr(getattr(encoder, "towers", None), "image", ""))  # bfloat16 moves a cosine by 1e-3
+    """Of both towers: bfloat16 moves a cosine by 1e-3."""
+    towers = getattr(encoder, "towers", None)
+    return "" if towers is None else " ".join(dict.fromkeys([str(towers.image), str(towers.text)]))
 
 
 def _machine() -> dict[str, Any]:

@@ -198,7 +198,7 @@ def as_record(row: Row) -> dict[str, Any]:
 def load_comparison(file: str | os.PathLike[str]) -> Comparison:
     """The comparison in results.json, or in the folder that holds it; ClipkitError where it is none, or damaged."""
     place = Path(file)
-    place = place / "results.json" if place.is_dir() else place
+    place = place / "results.json" if os.path.isdir(place) else place
     try:
         if place.stat().st_size > MOST_BYTES:
             raise ClipkitError(f"{place} is larger than any comparison: {place.stat().st_size:,} bytes")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -18,14 +19,16 @@ from clipkit.datasets import Dataset
 from clipkit.encoder import Encoder, OpenClipEncoder
 from clipkit.errors import ClipkitError, DatasetError
 from clipkit.head import Head
+from clipkit.hidden import UNITS
 from clipkit.learning import MAX_VALIDATION, draw_shots
 from clipkit.prompts import Templates
 from clipkit.records import Embeddings, IntArray
-from clipkit.zeroshot import ZeroShotClassifier
+from clipkit.zeroshot import ZeroShotClassifier, class_prompts
 
 if TYPE_CHECKING:
     from clipkit.training import Recipe
 
+LIBRARIES = ("scipy.optimize", "sklearn.linear_model", "torch.optim")  # loading one is no method's time
 Tick = Callable[[], None]
 
 
@@ -105,6 +108,8 @@ class Method:
 def answer(name: str, material: Material, shots: Shots, seed: int, tick: Tick | None = None) -> Attempt:
     """What the method called `name` says of every test picture; `tick` is called now and then, and may raise."""
     method = METHODS[name]
+    for library in LIBRARIES:
+        import_module(library)
     if name == "zeroshot":
         return _attempt(name, 0, seed, material.classes, 0, lambda: _from_words(material))
     draw = material.draw(shots, seed)
@@ -119,7 +124,9 @@ def answer(name: str, material: Material, shots: Shots, seed: int, tick: Tick | 
 
 def settings_of(name: str, material: Material) -> str:
     """What changes the answers of a method besides its pictures."""
-    method, said = METHODS[name], {"templates": str(material.templates)}
+    method, said = METHODS[name], {}
+    if method.needs_words:  # the words themselves: a file of templates may change
+        said["prompts"] = json.dumps(class_prompts(material.classes, material.templates).prompts)
     if method.make is None and method.space is None:
         said["recipe"] = json.dumps(asdict(_recipe(material)), default=str)
     return json.dumps(said, sort_keys=True)
@@ -152,7 +159,7 @@ METHODS: dict[str, Method] = {
     "text-probe": Method(
         "logistic regression that starts from the names", make=_probe("projected", init="text"), needs_words=True
     ),
-    "gelu": Method("two layers with a GELU before the projection", "backbone", _probe("backbone", hidden=512)),
+    "gelu": Method("two layers with a GELU before the projection", "backbone", _probe("backbone", hidden=UNITS)),
     "knn": Method("the nearest training pictures vote", make=_few("NearestNeighbours")),
     "prototypes": Method("the nearest class mean", make=_few("Prototypes")),
     "tip-adapter": Method("names and a cache of pictures", make=_few("TipAdapter", needs_words=True), needs_words=True),

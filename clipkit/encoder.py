@@ -93,7 +93,7 @@ def load_encoder(
     if batch_size is not None and batch_size < 1:
         raise ModelError(f"a batch of {batch_size} has no pictures in it")
     weights = find_weights(model, open_clip_catalogue(), allow_pickle=allow_pickle, notify=notify)
-    network, tokenizer = _load(weights, notify)
+    network, tokenizer = load_network(weights, notify)
     towers = pick_towers(network, device, precision)
     return OpenClipEncoder(
         network,
@@ -104,6 +104,22 @@ def load_encoder(
         batch_size=batch_size or BATCH_SIZES.get(towers.device.type, BATCH_SIZES["cpu"]),
         notify=notify,
     )
+
+
+def load_network(weights: Weights, notify: Notify | None = None) -> tuple[Any, Callable[[list[str]], torch.Tensor]]:
+    """The network in float32, on the CPU and frozen, and its tokenizer; ModelError where they cannot be had."""
+    import open_clip
+    from safetensors import SafetensorError
+
+    known = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError)
+    try:
+        config = open_clip.get_model_config(weights.architecture)
+        network = _build(weights, config["text_cfg"], notify)
+        check_weights(weights, network)
+        return network, _tokenizer(weights, config["text_cfg"], notify)
+    except (*known, SafetensorError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(f"{weights.model} cannot be loaded from {weights.file.parent}: {reason}") from error
 
 
 def check_embeddings(embeddings: npt.ArrayLike, dim: int) -> Embeddings:
@@ -284,21 +300,6 @@ class OpenClipEncoder:
 
 
 _TWO_PROMPTS = ("a photo of a dog", "a photograph of two small red boats on a lake at dawn")
-
-
-def _load(weights: Weights, notify: Notify | None) -> tuple[Any, Callable[[list[str]], torch.Tensor]]:
-    import open_clip
-    from safetensors import SafetensorError
-
-    known = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError)
-    try:
-        config = open_clip.get_model_config(weights.architecture)
-        network = _build(weights, config["text_cfg"], notify)
-        check_weights(weights, network)
-        return network, _tokenizer(weights, config["text_cfg"], notify)
-    except (*known, SafetensorError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ModelError(f"{weights.model} cannot be loaded from {weights.file.parent}: {reason}") from error
 
 
 def _build(weights: Weights, text: dict[str, Any], notify: Notify | None) -> Any:

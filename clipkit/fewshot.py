@@ -34,8 +34,6 @@ from clipkit.regression import Correction, correct
 from clipkit.zeroshot import best_temperature
 
 if TYPE_CHECKING:
-    import torch
-
     from clipkit.encoder import Encoder
 
 __all__ = ["NearestNeighbours", "Prototypes", "Shots", "TextBlend", "TipAdapter", "TipAdapterF", "draw_shots"]
@@ -47,6 +45,8 @@ BETAS = (1.0, 3.0, 5.5, 10.0, 20.0, 40.0, 80.0)  # 5.5 is the paper's; the start
 STRENGTHS = tuple(float(f"{10 ** (half / 2):.3g}") for half in range(-4, 7))
 STEPS, RATE = 100, 1e-3  # of Tip-Adapter-F's AdamW; the rate is the paper's
 LOOKS = (10, 25, 50, 100)
+QUERIES = 256  # the paper's batch; at least so many train the keys at a time, all of them up to 2,048 pictures
+BLOCK_SCORES = 1 << 22  # 16 MB of cosines at a time, whatever the number of pictures
 _TINY = 1e-6
 
 
@@ -65,7 +65,7 @@ class NearestNeighbours(Learner):
     def fit(self, embeddings: npt.ArrayLike, labels: Labels, *, validation: Part | None = None) -> Self:
         """Keep embeddings (n, d) and labels (n,); choose on `validation`, or on a fifth of each class."""
         train, held, self._known = _parts(self, embeddings, labels, validation)
-        near = _nearest(held.rows @ train.rows.T, max(NEIGHBOURS))
+        near = _nearest(held.rows, train.rows, max(NEIGHBOURS))
         settings = [pair for pair in product(NEIGHBOURS, SHARPNESSES) if pair[0] <= len(train)]
         self.choice_ = choose(settings, lambda pair: self._votes(near, train, *pair), held.targets)
         return self
@@ -76,7 +76,7 @@ class NearestNeighbours(Learner):
         assert self._known is not None
         assert self.choice_ is not None
         k, sharpness = self.choice_.setting
-        return self._votes(_nearest(rows @ self._known.rows.T, k), self._known, k, sharpness)
+        return self._votes(_nearest(rows, self._known.rows, k), self._known, k, sharpness)
 
     def _votes(self, near: _Near, known: Examples, k: int, sharpness: float) -> FloatArray:
         cosines, places = near.cosines[:, :k], known.targets[near.places[:, :k]]
@@ -172,9 +172,9 @@ class TipAdapter(Learner):
 class TipAdapterF(TipAdapter):
     """Tip-Adapter whose keys are trained: Tip-Adapter-F of the same paper.
 
-    AdamW on all pictures at once. The paper trains on augmented views; with fixed embeddings a picture would only ever
-    ask itself, so each is classified by the keys of the others. How many steps, alpha and beta are chosen on
-    validation, and no steps at all, or alpha = 0, is among the choices.
+    AdamW on all pictures at once, of more than 2,048 on a part drawn for each step. The paper trains on augmented
+    views; with fixed embeddings a picture would only ever ask itself, so each is classified by the keys of the others.
+    How many steps, alpha and beta are chosen on validation; no steps at all, or alpha = 0, is among the choices.
 
     Attributes:
         As TipAdapter. choice_: which (steps, alpha, beta) was chosen.
@@ -260,8 +260,11 @@ class _Near(NamedTuple):
 
 def affinity(rows: FloatArray, known: Examples, start: Head, beta: float) -> FloatArray:
     """Tip-Adapter's cache: the sum of exp(-beta (1 - cosine)) over the keys of each class (n, c)."""
-    near = np.exp(np.float32(-beta) * (1 - rows @ known.rows.T))
-    return np.asarray(near @ _one_hot(known, len(start.classes)), dtype=np.float32)
+    members = _one_hot(known, len(start.classes))
+    sums = np.empty((len(rows), len(start.classes)), np.float32)
+    for block in _blocks(len(rows), len(known)):
+        sums[block] = np.exp(np.float32(-beta) * (1 - rows[block] @ known.rows.T)) @ members
+    return sums
 
 
 def choose_mixture(start: Head, known: Examples, held: Examples) -> Choice[tuple[float, float]]:
@@ -288,11 +291,12 @@ def _trained_keys(
     keys = rows.clone().requires_grad_()
     optimiser = torch.optim.AdamW([keys], lr=RATE, eps=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
-    is_other = 1 - torch.eye(len(rows))
+    dice = np.random.default_rng(0)
     for step in range(1, last + 1):
         optimiser.zero_grad()
-        near: torch.Tensor = torch.exp(-beta * (1 - rows @ keys.T)) * is_other
-        loss = torch.nn.functional.cross_entropy(given + alpha * near @ members, targets)
+        asked = torch.from_numpy(np.sort(dice.permutation(len(rows))[: max(QUERIES, BLOCK_SCORES // len(rows))]))
+        near = torch.exp(-beta * (1 - rows[asked] @ keys.T)).scatter(1, asked[:, None], 0.0)  # not its own key
+        loss = torch.nn.functional.cross_entropy(given[asked] + alpha * near @ members, targets[asked])
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
@@ -316,9 +320,21 @@ def _parts(
     return train, held, train + held
 
 
-def _nearest(cosines: FloatArray, k: int) -> _Near:
-    places = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
-    return _Near(np.take_along_axis(cosines, places, axis=1), places)
+def _nearest(rows: FloatArray, known: FloatArray, k: int) -> _Near:
+    k = min(k, len(known))
+    near = _Near(np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64))
+    for block in _blocks(len(rows), len(known)):
+        cosines = rows[block] @ known.T
+        chosen = np.sort(np.argpartition(-cosines, k - 1, axis=1)[:, :k], axis=1)  # equal ones in order of the rows
+        order = np.argsort(-np.take_along_axis(cosines, chosen, axis=1), axis=1, kind="stable")
+        near.places[block] = np.take_along_axis(chosen, order, axis=1)
+        near.cosines[block] = np.take_along_axis(cosines, near.places[block], axis=1)
+    return near
+
+
+def _blocks(count: int, width: int) -> list[slice]:
+    step = max(1, BLOCK_SCORES // width)
+    return [slice(start, start + step) for start in range(0, count, step)]
 
 
 def _one_hot(examples: Examples, count: int) -> FloatArray:

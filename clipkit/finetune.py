@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,11 @@ from clipkit.head import Head
 from clipkit.material import Prediction, Work, logits, softmax
 from clipkit.models import find_weights
 from clipkit.records import Failure, FloatArray, Progress
+from clipkit.sealed import check_writable
+from clipkit.splits import TWO_CLASSES
 from clipkit.training import Epoch, Learner, Recipe, train
 from clipkit.tunable import Body, Counts, Tunable, TunableEncoder, count_parameters, tunable, unfreeze
 from clipkit.vit import ViTClassifier
-
-if TYPE_CHECKING:
-    pass
 
 VALIDATION = 0.1  # of each class, at least one picture, where the caller has no validation pictures
 HEAD, REPORT = "head.safetensors", "finetune.json"
@@ -132,23 +131,14 @@ def finetune(
     with torch.random.fork_rng(devices=[]):  # a network draws its first weights before it is given ours
         body = source.body()
     unfreeze(body.module, recipe.unfreeze)
+    place = Path(out) if out is not None else None
+    if place is not None:
+        check_writable(place)
     work = Work(source, recipe, pictures, held_out, progress)
     classes = work.classes
-    device = "cpu" if recipe.is_frozen else source.towers.device  # a head is small
-    learner = Learner(
-        body.width,
-        len(classes),
-        recipe,
-        body=None if recipe.is_frozen else body,
-        device=device,
-        autocast=_autocast(source),
-    )
-    if not recipe.is_frozen:
-        layout = torch.channels_last if source.towers.channels_last else torch.preserve_format
-        body.module.to(device).to(memory_format=layout)
+    learner = _learner(source, body, len(classes), recipe)
     counts = count_parameters(body.module, learner.head)
     before = work.say(learner)
-    place = Path(out) if out is not None else None
     history, best = train(learner, work.material, recipe, identity=work.identity(), out=place, on_epoch=on_epoch)
     result = FineTuned(
         classes=classes,
@@ -189,7 +179,10 @@ def _parts(dataset: Dataset, validation: Dataset | None, seed: int) -> tuple[Dat
     if not dataset.labels:
         raise DatasetError(f"{dataset.name} has no labels to learn from")
     if len(set(dataset.labels)) < 2:
-        raise DatasetError(f"{dataset.name} has one class only, {dataset.labels[0]}: there is nothing to tell apart")
+        only = dataset.labels[0]
+        raise DatasetError(
+            f"{dataset.name} has one class only, {only}: there is nothing to tell apart", hint=TWO_CLASSES
+        )
     if validation is None:
         pictures, held_out = split_validation(dataset, seed=seed)
     else:
@@ -209,11 +202,17 @@ def _only(dataset: Dataset, places: npt.NDArray[Any]) -> Dataset:
     return replace(dataset, files=files, labels=labels, captions=())
 
 
-def _autocast(source: Tunable) -> Any:
-    """bfloat16 where the model computes in it; float16 would need its gradients scaled, so float32 instead."""
+def _learner(source: Tunable, body: Body, count: int, recipe: Recipe) -> Learner:
+    """In bfloat16 where the model computes in it; float16 would need its gradients scaled, so float32 instead."""
     import torch
 
-    return torch.bfloat16 if source.towers.image == torch.bfloat16 else None
+    if recipe.is_frozen:  # a head is small
+        return Learner(body.width, count, recipe, body=None)
+    towers = source.towers
+    layout = torch.channels_last if towers.channels_last else torch.preserve_format
+    body.module.to(towers.device).to(memory_format=layout)
+    autocast = torch.bfloat16 if towers.image == torch.bfloat16 else None
+    return Learner(body.width, count, recipe, body=body, device=towers.device, autocast=autocast)
 
 
 def _head(source: Tunable, learner: Learner, classes: tuple[str, ...]) -> Head | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,29 +18,28 @@ from clipkit.encoder import Encoder
 from clipkit.errors import DatasetError, QueryError
 from clipkit.fewshot import Prototypes, TextBlend, draw_shots
 from clipkit.head import SPACES, Head
+from clipkit.hidden import UNITS
 from clipkit.kept import embed_once
 from clipkit.learning import held_back
-from clipkit.metrics import bootstrap
 from clipkit.probe import LinearProbe
 from clipkit.prompts import Templates
 from clipkit.records import Failure, IntArray, Progress
-from clipkit.splits import TEST, TRAIN, VALIDATION
+from clipkit.splits import TEST, TWO_CLASSES, own_parts
 from clipkit.zeroshot import ZeroShotClassifier
 
 METHODS = ("probe", "text", "gelu", "prototypes", "blend")
 FROM_TEXT = ("text", "blend")  # they start from words, which are in the projected space only
 AUTO = "auto"
-UNITS = 256  # of the hidden layer of "gelu"
 
 Show = Callable[[Progress], None] | None
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A head, and how it was found. accuracy, ci95: on the n_validation pictures held back, before the last fit.
+    """A head, and how it was found. accuracy: on the n_validation pictures held back, before the last fit.
 
-    chosen: the setting in words, "" where there was none to choose. by_space: validation accuracy by space.
-    n: pictures the head has learned from in the end, those held back among them. failed: pictures left out.
+    ci95: of it, by Wilson. chosen: the setting in words, "" where there was none to choose. by_space: validation
+    accuracy by space. n: pictures the head has learned from in the end, those held back among them. failed: left out.
     """
 
     head: Head
@@ -81,16 +81,12 @@ def fit_head(
     pictures a class, and min(4, shots) more to choose on; None takes all, and chooses on the dataset's own validation
     part or on a fifth of each class. templates: what is said of each class where a method starts from words.
     """
-    if method not in METHODS:
-        raise QueryError(f"there is no method {method!r}", hint=", ".join(METHODS))
-    if C is not None and method not in ("probe", "text"):
-        raise QueryError(f"{method} has no C", hint="--method probe")
-    if space == "backbone" and method in FROM_TEXT:
-        raise QueryError(f"{method} starts from words, which have no backbone features", hint="--space projected")
+    _check(method, space, C)
     train, held = _parts(path, split)
     if len(train.classes) < 2:
-        raise DatasetError(f"every label is {train.classes[0]!r}: there is nothing to tell apart")
+        raise DatasetError(f"every label is {train.classes[0]!r}: there is nothing to tell apart", hint=TWO_CLASSES)
     if shots is not None:
+        held = None  # what is chosen on is drawn, too
         draw_shots(train.labels, shots, seed=seed)  # a class that is too small is said before anything is encoded
     spaces = ("projected",) if method in FROM_TEXT else SPACES if space == AUTO else (space,)
     zeroshot = None
@@ -114,21 +110,32 @@ def training_part(path: str | os.PathLike[str], split: str | None = None) -> Dat
         raise DatasetError(f"{split} is for measuring, not for learning", hint="--split train")
     if split or _is_pets(path):
         return _labelled(load_dataset(path, split=split or "trainval"))
-    for name in TRAIN:
+    train, validation, test = own_parts(Path(path))
+    if test and not train:
+        raise DatasetError(f"{path} has a {test} part and none to learn from", hint="--split NAME, of another part")
+    if train and not (validation or test):  # a part, or a class of that name beside others
         with suppress(DatasetError):
-            return _labelled(load_dataset(path, split=name))
-    return _labelled(load_dataset(path))
+            return _labelled(load_dataset(path, split=train))
+        train = None
+    return _labelled(load_dataset(path, split=train))
+
+
+def _check(method: str, space: str, strength: float | None) -> None:
+    if method not in METHODS:
+        raise QueryError(f"there is no method {method!r}", hint=", ".join(METHODS))
+    if strength is not None and method not in ("probe", "text"):
+        raise QueryError(f"{method} has no C", hint="--method probe")
+    if space == "backbone" and method in FROM_TEXT:
+        raise QueryError(f"{method} starts from words, which have no backbone features", hint="--space projected")
 
 
 def _parts(path: str | os.PathLike[str], split: str | None) -> tuple[Dataset, Dataset | None]:
     train = training_part(path, split)
-    if split or _is_pets(path):
+    own, name, _ = (None,) * 3 if split or _is_pets(path) else own_parts(Path(path))
+    if not (own and name):
         return train, None
-    for name in VALIDATION:
-        with suppress(DatasetError):
-            held = _labelled(load_dataset(path, split=name))
-            return train, None if set(held.files) & set(train.files) else held
-    return train, None
+    held = _labelled(load_dataset(path, split=name))
+    return train, None if set(held.files) & set(train.files) else held
 
 
 def _is_pets(path: str | os.PathLike[str]) -> bool:
@@ -149,6 +156,8 @@ def _gathered(
     rows, labels = learned.embeddings, np.array(learned.dataset.labels)
     if not len(rows):
         raise DatasetError(f"{learned.dataset.name} has no picture that can be read")
+    if gone := sorted(set(learned.dataset.classes) - set(learned.dataset.labels)):
+        raise DatasetError(f"no picture of {gone[0]} can be read", hint="take the class out, or mend its pictures")
     if shots is not None:
         drawn = draw_shots(labels, shots, seed=seed)
         return rows, labels, (drawn.train, drawn.validation)
@@ -207,9 +216,18 @@ def _fitted(
         method=method,
         chosen=f"{word} = {choice.setting:g}" if choice else "",
         accuracy=float(is_right.mean()),
-        ci95=bootstrap(lambda places: float(is_right[places].mean()), len(is_right)),
+        ci95=_interval(is_right),
         by_space={name: float(tried.is_right.mean()) for name, tried in tries.items()},
         n=count,
         n_validation=len(is_right),
         failed=learned.dataset.failed + more,
     )
+
+
+def _interval(is_right: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """95 %, by Wilson 1927: of the few pictures held back often all are right, and a bootstrap would be certain."""
+    n, share = len(is_right), float(is_right.mean())
+    squared = 1.96**2
+    middle, reach = share + squared / (2 * n), math.sqrt(squared * share * (1 - share) / n + (squared / (2 * n)) ** 2)
+    low, high = ((middle + sign * reach) / (1 + squared / n) for sign in (-1, 1))
+    return min(low, share), max(high, share)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 RATE, DECAY = 1e-3, 1e-2  # AdamW's; of rates 3e-4 to 1e-2 within a point of the best for pictures held back of Pets
 EVERY = 10  # steps between two looks
+UNITS = 512  # of the layer, where nobody says another number
 BLOCK_ROWS = 4096
 
 

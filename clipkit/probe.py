@@ -71,7 +71,7 @@ class LinearProbe(Learner):
         if init not in INITS or (init == "text" and hidden):
             raise QueryError(f"a probe cannot begin from {init!r}" + " with a hidden layer" * bool(hidden))
         if C is not None and not ((0 if init == "text" else 1e-12) <= C < np.inf):
-            raise QueryError(f"C is {C}, not a positive number")
+            raise QueryError(f"C is {C}, not a positive number", hint="--C 10, or none: it is chosen")
         if hidden is not None and (hidden < 1 or C is not None):
             raise QueryError(f"a hidden layer of {hidden} units, with C = {C}", hint="hidden=256, without C")
         self.space, self.C, self.init, self.hidden, self.seed = space, C, init, hidden, seed

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,9 +15,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clipkit.errors import ModelError
+from clipkit.errors import ClipkitError, ModelError
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder, and try it: ClipkitError now is better than after an hour of work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ClipkitError(f"{folder} cannot be written: {error.strerror or error}", hint="another --out") from error
 
 
 def write_sealed(file: Path, arrays: Arrays, said: Any, *, form: str) -> None:

@@ -18,6 +18,7 @@ TRAIN = ("train", "trainval", "training")
 VALIDATION = ("val", "validation", "valid", "dev")
 TEST = ("test", "testing")
 HELD_OUT = 0.3  # of each class, where the dataset has no split of its own
+TWO_CLASSES = "two folders of pictures at least, one a class; or a CSV image,label"
 SEED = 0  # of the hold-out; the seeds of a comparison draw from what is left
 
 
@@ -85,15 +86,15 @@ def read_split(path: str | os.PathLike[str]) -> Split:
         groups = {label: _species(file) for part in parts for file, label in zip(part.files, part.labels, strict=True)}
         split = _apart("Oxford-IIIT Pet", "its own trainval and test", parts[0], None, parts[1])
         return replace(split, groups=tuple(groups[name] for name in split.classes))
-    train, validation, test = _own_parts(place)
+    train, validation, test = own_parts(place)
+    own, test = (validation, test) if test else (None, validation)
     if train and test:
-        own = validation if validation != test else None
         said = f"its own {train}{f', {own}' if own else ''} and {test}"
         parts = [_labelled(place, part) for part in (train, test)]
         return _apart(str(place), said, parts[0], _labelled(place, own) if own else None, parts[1])
     whole = _labelled(place, None)
     if len(whole.classes) < 2:
-        raise DatasetError(f"{whole.name} has one class only, {_first(whole.classes)}: there is nothing to tell apart")
+        raise _one_class(whole.name, whole.classes)
     said = f"a hold-out of {HELD_OUT:.0%} of each class, seed {SEED}"
     return _apart(str(place), said, *_held_out(whole))
 
@@ -104,7 +105,7 @@ def check_classes(split: Split) -> Split:
         raise DatasetError(f"{split.name} has no picture to {'measure on' if len(split.train) else 'learn from'}")
     learned, asked = set(split.train.labels), split.answers.classes(split.test.files)
     if len(learned) < 2:
-        raise DatasetError(f"{split.name} has one class only, {_first(learned)}: there is nothing to tell apart")
+        raise _one_class(split.name, learned)
     if unknown := sorted(asked - learned):
         raise DatasetError(
             f"{split.name}: {_named(unknown)} in test but not in train: nobody could learn it",
@@ -112,17 +113,20 @@ def check_classes(split: Split) -> Split:
         )
     if strange := sorted(set(split.validation.labels if split.validation else ()) - learned):
         raise DatasetError(f"{split.name}: {_named(strange)} in validation but not in train")
+    if gone := sorted(set(split.classes) - learned - asked):
+        note = f"{_named(gone)} without a picture that can be read: neither learned nor measured"
+        split = replace(split, notes=(*split.notes, note))
     if unmeasured := sorted(learned - asked):
         note = f"{_named(unmeasured)} in train but not in test: learned, not measured"
         return replace(split, notes=(*split.notes, note))
     return split
 
 
-def _own_parts(place: Path) -> tuple[str | None, str | None, str | None]:
-    """What train, validation and test are called there; validation is measured on where there is no test."""
+def own_parts(place: Path) -> tuple[str | None, str | None, str | None]:
+    """What a dataset calls its train, validation and test; None for what it has not."""
     found = _folders(place) if place.is_dir() and not _table_in(place) else _values(_table_in(place) or place)
     train, validation, test = (next((name for name in names if name in found), None) for names in _KINDS)
-    return train, validation, test or validation
+    return train, validation, test
 
 
 _KINDS = (TRAIN, VALIDATION, TEST)
@@ -207,5 +211,6 @@ def _named(names: Sequence[str]) -> str:
     return f"{', '.join(names[:3])}{more} {'is' if len(names) == 1 else 'are'}"
 
 
-def _first(names: Iterable[str]) -> str:
-    return next(iter(names), "none at all")
+def _one_class(name: str, classes: Iterable[str]) -> DatasetError:
+    only = next(iter(classes), "none at all")
+    return DatasetError(f"{name} has one class only, {only}: there is nothing to tell apart", hint=TWO_CLASSES)

@@ -58,7 +58,7 @@ class Recipe:
             "views": self.views is None or self.views >= 0,
             "smallest": 0 < self.smallest <= 1,
             "patience": self.patience is None or self.patience >= 1,
-            "seed": self.seed >= 0,
+            "seed": 0 <= self.seed < 2**32,  # torch takes no more once epochs are mixed in
         }
         if wrong := [name for name, is_right in rules.items() if not is_right]:
             raise ModelError(f"a recipe with {wrong[0]} = {getattr(self, wrong[0])} cannot be followed")

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from clipkit import images
 from clipkit.backbones import pooled, without_projection
-from clipkit.encoder import OpenClipEncoder, _load, load_encoder, open_clip_catalogue
+from clipkit.encoder import OpenClipEncoder, load_encoder, load_network, open_clip_catalogue
 from clipkit.errors import ModelError
 from clipkit.hub import Notify
 from clipkit.models import ALIASES, CONFIG, SAFE_WEIGHTS, TOKENIZER_FILES, canonical_name, find_weights
@@ -90,7 +90,7 @@ class TunableEncoder:
         weights = find_weights(self.source, open_clip_catalogue(), allow_pickle=True)  # loaded once already
         if weights.fingerprint != self.fingerprint:
             raise ModelError(f"the weights of {self.model} have changed on the disk since they were loaded")
-        whole, _ = _load(weights, None)
+        whole, _ = load_network(weights)
         module = without_projection(whole.visual)
 
         def forward(pixels: torch.Tensor) -> torch.Tensor:

@@ -61,7 +61,7 @@ def test_every_method_makes_a_head_that_classify_uses(
     code, out, err = run(capfd, *arguments)
     assert code == 0
     assert "learned from      18 pictures, 3 of them held back to choose" in out
-    assert "validation acc1   1.000  (1.000 to 1.000, n = 3)" in out
+    assert "validation acc1   1.000  (0.438 to 1.000, n = 3)" in out  # Wilson: 3 / (3 + 1.96 ** 2)
     assert err.endswith("next: clipkit classify ./photos --head h.safetensors\n")
     assert Head.load("h.safetensors").classes == ("blue", "green", "red")
     lines = run(capfd, "classify", "photos", "--head", "h.safetensors")[1].splitlines()
@@ -136,7 +136,13 @@ def test_search_shows_only_pictures_of_a_class(here: Path, capfd: pytest.Capture
         (["probe", "one", "--out", "h"], 1, "every label is 'red'"),
         (["probe", "bad", "--out", "h"], 1, "no picture that can be read"),
         (["probe", "photos/captions.csv", "--out", "h"], 1, "has captions, no labels"),
-        (["probe", "data", "--out", "photos"], 1, "photos cannot be written"),
+        (["probe", "data", "--out", "photos"], 1, "photos cannot be written: it is a folder"),
+        (["probe", "data", "--out", "p/h"], 1, "p cannot be written"),
+        (["probe", "data", "--out", "h", "--seed", "-1"], 2, "-1 is not in the range 0<=x<="),
+        (["probe", "lost", "--out", "h"], 1, "no picture of red can be read"),
+        (["probe", "flat", "--out", "h"], 1, "train has no folders with pictures"),
+        (["probe", "flat/test", "--out", "h"], 1, "every label is 'blue'"),
+        (["probe", "asked", "--out", "h"], 1, "asked has a test part and none to learn from"),
     ],
 )
 def test_a_mistake_gets_a_sentence_and_its_code(
@@ -146,6 +152,16 @@ def test_a_mistake_gets_a_sentence_and_its_code(
     for name in ("red", "blue"):
         (here / "bad" / name).mkdir(parents=True)
         (here / "bad" / name / "a.png").write_bytes(b"nothing")
+    for place in (
+        "lost/blue/a.png",
+        "lost/green/a.png",
+        "flat/train/a.png",
+        "flat/test/blue/a.png",
+        "asked/test/a.png",
+    ):
+        paint(here / place, BASES["blue"])
+    (here / "lost" / "red").mkdir()
+    (here / "lost" / "red" / "a.png").write_bytes(b"nothing")
     (here / "photos" / "captions.csv").write_text("image,caption\nred.png,a red thing\n")
     run(capfd, "probe", "data", "--out", "p", "--space", "projected")
     got, _, err = run(capfd, *arguments)
@@ -196,6 +212,13 @@ def test_a_datasets_own_parts_are_used_and_its_test_part_is_not_opened(
     assert (record["n"], record["n_validation"]) == (12, 6)
     with pytest.raises(DatasetError, match="for measuring"):
         training_part("parts", "test")
+
+
+def test_a_class_may_be_called_train(here: Path) -> None:
+    for name in ("train", "bus"):
+        for i in range(3):
+            paint(here / "rails" / name / f"{i}.png", BASES["red" if name == "bus" else "blue"])
+    assert training_part(here / "rails").classes == ("bus", "train")
 
 
 def test_both_spaces_are_tried_on_the_same_pictures_and_the_better_is_taken(here: Path) -> None:

@@ -75,14 +75,21 @@ def test_finetune_of_a_transformers_model_ends_with_a_line_of_python_that_works(
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [(["--unfreeze", "tail"], "'tail' cannot be unfrozen"), (["--lr", "-1"], "lr = -1"), (["--split", "test"], "test")],
+    [
+        (["--out", "/dev/null/out"], "/dev/null/out cannot be written"),
+        (["--unfreeze", "tail"], "'tail' cannot be unfrozen"),
+        (["--lr", "-1"], "lr = -1"),
+        (["--split", "test"], "test"),
+    ],
 )
 def test_finetune_refuses_what_it_cannot_do(
     tmp_path: Path, colours: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
 ) -> None:
     model = make_model("clip", tmp_path / "clip")
     assert main(["finetune", str(colours), "--out", str(tmp_path / "out"), "--model", str(model), *options]) == 1
-    assert words in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert words in said
+    assert "epoch" not in said  # no work is lost
     assert not (tmp_path / "out").exists()
 
 

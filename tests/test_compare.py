@@ -328,6 +328,16 @@ def test_other_pictures_labels_or_weights_are_another_task(folder: Path, private
     assert count() == 4
 
 
+def test_other_words_are_another_task_for_methods_that_read_them(folder: Path, private_cache: Path) -> None:
+    """A file of templates keeps its name when its content changes."""
+    file, known = folder.parent / "templates.txt", []
+    for template in ("a {}", "the {}", "the {}"):
+        file.write_text(template)
+        run(folder, methods=["zeroshot", "knn"], shots=(1,), seeds=1, templates=file)
+        known.append(len(list((private_cache / "comparisons").iterdir())))
+    assert known == [2, 3, 3]
+
+
 def test_what_was_found_is_written_and_read_again(folder: Path, tmp_path: Path) -> None:
     found = run(folder, out=tmp_path / "report")
     for place in (tmp_path / "report", tmp_path / "report" / "results.json"):
@@ -474,11 +484,15 @@ def test_pictures_that_cannot_be_read_are_listed_and_left_out(folder: Path) -> N
     (folder / "test" / "blue" / "00.png").write_bytes(b"nothing")
     found = run(folder)
     assert [failure.path for failure in found.failed] == ["train/red/00.png", "test/blue/00.png"]
+    assert not [failure.reason for failure in found.failed if str(folder) in failure.reason]  # nor in the report
     assert found.counts == {"train": 29, "test": 35}
     for file in (folder / "train" / "red").iterdir():
         file.write_bytes(b"nothing")
     with pytest.raises(DatasetError, match="red is in test but not in train"):
         run(folder)
+    for file in (folder / "test" / "red").iterdir():
+        file.write_bytes(b"nothing")
+    assert "red is without a picture that can be read: neither learned nor measured" in run(folder).notes
 
 
 def test_methods_that_are_none_or_cannot_be_had_are_refused(folder: Path) -> None:
@@ -490,7 +504,7 @@ def test_methods_that_are_none_or_cannot_be_had_are_refused(folder: Path) -> Non
     with pytest.raises(ClipkitError, match="finetune needs a model of open_clip"):
         run(folder, methods=["finetune"])
     for shots in ((), (0,), (-1, 4)):
-        with pytest.raises(ClipkitError, match="of shots cannot be compared"):
+        with pytest.raises(ClipkitError, match="shots"):
             run(folder, shots=shots)
     with pytest.raises(ClipkitError, match="0 seeds"):
         run(folder, seeds=0)

@@ -169,6 +169,26 @@ def test_trained_keys_are_no_worse_on_validation_than_untrained_ones() -> None:
     assert [setting[0] for setting, _ in trained.choice_.tried] == [0, 10, 25, 50, 100]
 
 
+@pytest.mark.parametrize("place", [0, 2, 3])
+def test_many_pictures_are_compared_in_blocks(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    (rows, labels), (asked, _) = clouds(6, spread=2.0), clouds(10, spread=2.0, seed=2)
+    whole = learners()[place].fit(rows, labels).decision_function(asked)
+    monkeypatch.setattr("clipkit.fewshot.BLOCK_SCORES", 3 * len(rows))
+    np.testing.assert_allclose(learners()[place].fit(rows, labels).decision_function(asked), whole, atol=1e-3)
+
+
+def test_keys_learn_from_a_part_of_many_pictures_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipkit.fewshot.QUERIES", 8)
+    monkeypatch.setattr("clipkit.fewshot.BLOCK_SCORES", 1)
+    head = text_head(quality=0.2)
+    train, held = clouds(12, spread=2.0), clouds(4, spread=2.0, seed=1)
+    answers = [TipAdapterF(head).fit(*train, validation=held).decision_function(held[0]) for _ in range(2)]
+    np.testing.assert_array_equal(*answers)
+    steps, alpha, _ = TipAdapterF(head).fit(*train, validation=held).choice_.setting
+    assert steps > 0
+    assert alpha > 0
+
+
 @pytest.mark.parametrize("place", range(5))
 def test_what_does_not_fit_is_refused_by_every_method(place: int) -> None:
     rows, labels = clouds(4)
