@@ -1,10 +1,10 @@
-# make demo [PHOTOS=dir]   make test   make check   make bench   make faults
+# make demo [PHOTOS=dir]   make test   make check   make bench   make bench-quality   make faults
 # The first two need Python 3.11 or newer and a package registry, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
 PHOTOS ?=
 
-.PHONY: demo test check bench faults clean
+.PHONY: demo test check bench bench-quality faults clean
 
 demo: .venv/installed
 	@$(BIN)/python docs/demo.py $(if $(PHOTOS),"$(PHOTOS)")
@@ -20,6 +20,9 @@ check: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/run.py
+
+bench-quality: .venv/installed
+	$(BIN)/python benchmarks/quality.py
 
 faults: .venv/installed
 	$(BIN)/python -m tests.fault_table

@@ -26,6 +26,8 @@ def theme() -> gr.themes.Base:
         body_background_fill_dark="#17181b",
         background_fill_secondary="#ffffff",
         background_fill_secondary_dark="#212327",
+        body_text_color_subdued="*neutral_500",  # Gradio's own is 2.6 : 1 on this ground, and 4.5 can be read
+        block_info_text_color="*neutral_500",
         block_background_fill="transparent",
         block_background_fill_dark="transparent",
         block_border_width="0px",
@@ -38,6 +40,10 @@ def theme() -> gr.themes.Base:
         button_border_width="1px",
         button_primary_background_fill="#3b6ea8",
         button_primary_background_fill_dark="#3b6ea8",
+        button_primary_background_fill_hover="#325f93",
+        button_primary_background_fill_hover_dark="#4a7fbb",
+        button_primary_border_color="#3b6ea8",
+        button_primary_border_color_dark="#3b6ea8",
         button_primary_text_color="#ffffff",
     )
 

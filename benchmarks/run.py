@@ -17,6 +17,7 @@ NAMES = (
     "memory",
     "search",
     "zeroshot",
+    "pets_compare",
     "classify",
     "supervision",
     "page",

@@ -101,7 +101,9 @@ def load_dataset(
     if place.is_file():
         return _table(place, split, label)
     if not place.is_dir():
-        raise DatasetError(f"{place} is not there")
+        raise DatasetError(
+            f"{place} is not there", hint="a folder of class folders, a CSV, or what holds oxford-iiit-pet"
+        )
     table = next((place / name for name in TABLES if (place / name).is_file()), None)
     return _table(table, split, label) if table else _folders(place, split)
 
@@ -161,7 +163,8 @@ def _breed(file: str) -> str:
 
 def _folders(root: Path, split: str | None) -> Dataset:
     if split is not None and not (root / split).is_dir():
-        raise DatasetError(f"{root} has no folder {split!r}")
+        there = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+        raise DatasetError(f"{root} has no folder {split!r}", hint=f"--split {there[0]}" if there else None)
     top = root / split if split else root
     scan = find_images(str(top))
     inside = [found.path for found in scan.found if "/" in found.path]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("clipkit head 1", "clipkit head 2")  # 2: with a hidden layer, which a reader of 1 would not see
 SPACES = ("projected", "backbone")
+MAKE = "clipkit probe DATASET --out head.safetensors makes one"
 BLOCK_SCORES = 1 << 22  # 16 MB of scores at a time, whatever the number of pictures
 CLOSE = 1e-5  # relative: float32 sums of products differ by less when their order does
 _TINY = 1e-12
@@ -107,7 +108,9 @@ class Head:
         if space is not None and space != self.space:
             raise ModelMismatch(
                 f"this head reads {self.space} features, and these are {space}",
-                hint="it has to see the pictures themselves" if self.space == "backbone" else None,
+                hint="clipkit classify PHOTOS --head FILE reads the pictures again"
+                if self.space == "backbone"
+                else None,
             )
 
     def logits(self, embeddings: npt.ArrayLike) -> FloatArray:
@@ -205,17 +208,17 @@ class Head:
                 metadata = stored.metadata() or {}
                 arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  no dict
         except FileNotFoundError as error:
-            raise ModelError(f"{file} is not there") from error
+            raise ModelError(f"{file} is not there", hint=MAKE) from error
         except (OSError, SafetensorError) as error:
-            raise ModelError(f"{file} is not a head: {error}") from error
+            raise ModelError(f"{file} is not a head: {error}", hint=MAKE) from error
         if metadata.get("format") not in FORMATS:
             raise ModelError(f"{file} is not a head that this clipkit knows: {metadata.get('format', 'no format')!r}")
         if metadata.get("sha256") != _digest(arrays, metadata.get("head", "")):
-            raise ModelError(f"{file} is damaged: its content is not what was written")
+            raise ModelError(f"{file} is damaged: its content is not what was written", hint=MAKE)
         try:
             return _from(json.loads(metadata["head"]), arrays)
         except (ValueError, KeyError, TypeError, ShapeError) as error:
-            raise ModelError(f"{file} is damaged: {error}") from error
+            raise ModelError(f"{file} is damaged: {error}", hint=MAKE) from error
 
     def _checked(self, embeddings: npt.ArrayLike) -> FloatArray:
         rows = np.ascontiguousarray(embeddings, dtype=np.float32)

@@ -1,5 +1,7 @@
-"""Writes the model card, data/starter/README.md, from the last row of results.json and from free queries run now."""
+"""Writes the model card, data/starter/README.md, from its row of results.json and from free queries run now."""
 
+import argparse
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import numpy as np
 import skimage
 import sklearn
 from evaluate import RESULTS, Model
+from projection import HEAD
 from sources import STARTER, photographs
 from text_tower import CHECKPOINT
 
@@ -43,13 +46,25 @@ SKIMAGE_EXTRAS = ("grass.png", "gravel.png")  # in the folder, but no question a
 
 def main() -> None:
     """Fills in card.md."""
-    row = json.loads(RESULTS.read_text())[-1]
-    text = json.loads(CHECKPOINT.with_suffix(".json").read_text())
-    model = Model(STARTER)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=STARTER)
+    parser.add_argument("--tower", type=Path, default=CHECKPOINT)
+    parser.add_argument("--head", type=Path, default=HEAD)
+    options = parser.parse_args()
+    weights = hashlib.sha256((options.folder / "open_clip_model.safetensors").read_bytes()).hexdigest()
+    rows = [row for row in json.loads(RESULTS.read_text()) if row["sha256"] == weights]
+    if not rows:
+        raise ValueError(f"results.json has no row of these weights: evaluate.py --folder {options.folder} --tried ...")
+    text = json.loads(options.tower.with_suffix(".json").read_text())
+    head = json.loads(options.head.with_suffix(".json").read_text())
+    features = {1.0: "the pooled features", 0.5: "the square roots of the pooled features"}[head.get("power", 1.0)]
+    others = head.get("others", "14,309 more photographs, without their labels")
+    model = Model(options.folder)
     free, demo, right = free_queries(model), *demo_queries(model)
-    values = {**row, **{f"text_{k}": v for k, v in text.items()}, "right": right, "asked": len(DEMO_QUERIES)}
+    values = {**rows[-1], **{f"text_{k}": v for k, v in text.items()}, "right": right, "asked": len(DEMO_QUERIES)}
     template = (Path(__file__).parent / "card.md").read_text()
-    (STARTER / "README.md").write_text(template.format(**values, free=free, demo=demo))
+    card = template.format(**values, free=free, demo=demo, size=head["size"], features=features, others=others)
+    (options.folder / "README.md").write_text(card)
 
 
 def free_queries(model: Model) -> str:

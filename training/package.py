@@ -6,73 +6,85 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import open_clip
 import torch
+from evaluate import Model
 from image_tower import NAME, image_tower
 from projection import HEAD
 from safetensors.torch import load_file, save_file
-from sources import STARTER
+from sources import STARTER, photographs
 from text_tower import CHECKPOINT, CONTEXT, EMBED, HEADS, LAYERS, WIDTH
+from torch.nn import functional as F  # noqa: N812
 
-
-def config(size: int, resize: str, logit_scale: float) -> dict[str, Any]:
-    """What open_clip reads from open_clip_config.json."""
-    return {
-        "model_cfg": {
-            "embed_dim": EMBED,
-            "init_logit_scale": logit_scale,
-            "vision_cfg": {
-                "image_size": size,
-                "timm_model_name": NAME,
-                "timm_model_pretrained": False,
-                "timm_pool": "avg",
-                "timm_proj": "mlp",
-                "timm_proj_bias": True,
-            },
-            "text_cfg": {
-                "context_length": CONTEXT,
-                "vocab_size": 49408,
-                "width": WIDTH,
-                "heads": HEADS,
-                "layers": LAYERS,
-            },
-        },
-        "preprocess_cfg": {
-            "mean": [0.5, 0.5, 0.5],
-            "std": [0.5, 0.5, 0.5],
-            "interpolation": "bicubic",
-            "resize_mode": resize,
-        },
-    }
+AGREEMENT = 0.9999  # cosine of what is packaged to the checkpoint
+COMPARED = 64  # pictures, and as many captions
 
 
 def main() -> None:
     """Writes data/starter from the last text tower and head."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tower", type=Path, default=CHECKPOINT)
+    parser.add_argument("--head", type=Path, default=HEAD)
     parser.add_argument("--out", type=Path, default=STARTER)
     options = parser.parse_args()
-    head = load_file(HEAD)
-    used = json.loads(HEAD.with_suffix(".json").read_text())
-    settings = config(used["size"], used["resize"], float(head["logit_scale"]))
-    model = open_clip.model.CLIP(**settings["model_cfg"])
+    head = load_file(options.head)
+    used = json.loads(options.head.with_suffix(".json").read_text())
+    vision = {
+        "image_size": used["size"],
+        "timm_model_name": NAME,
+        "timm_model_pretrained": False,
+        "timm_pool": "avg",
+        "timm_proj": "mlp",
+        "timm_proj_bias": True,
+    }
     state = {f"visual.trunk.{k}": v for k, v in image_tower().state_dict().items() if not k.startswith("classifier")}
     state |= {f"visual.head.mlp.{k}": v for k, v in head.items() if k != "logit_scale"}
     state |= load_file(options.tower) | {"logit_scale": head["logit_scale"]}
+    write(state, config(vision, used["resize"], float(head["logit_scale"])), options.out)
+
+
+def config(vision: dict[str, Any], resize: str, logit_scale: float) -> dict[str, Any]:
+    """What open_clip reads from open_clip_config.json."""
+    text = {"context_length": CONTEXT, "vocab_size": 49408, "width": WIDTH, "heads": HEADS, "layers": LAYERS}
+    pixels = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": resize}
+    model = {"embed_dim": EMBED, "init_logit_scale": logit_scale, "vision_cfg": vision, "text_cfg": text}
+    return {"model_cfg": model, "preprocess_cfg": pixels}
+
+
+def write(state: dict[str, torch.Tensor], settings: dict[str, Any], folder: Path) -> None:
+    """The folder, if what open_clip loads from it agrees with the given weights; a ValueError if it does not."""
+    model = open_clip.model.CLIP(**settings["model_cfg"])
     missing, unknown = model.load_state_dict(state, strict=False)
     if unknown or missing:
         raise ValueError(f"missing {missing}, unknown {unknown}")
     weights = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     if not all(torch.isfinite(v).all() for v in weights.values()):
         raise ValueError("a weight does not fit into float16")
-    options.out.mkdir(parents=True, exist_ok=True)
-    _swap(options.out / "open_clip_config.json", (json.dumps(settings, indent=2) + "\n").encode())
-    save_file({k: v.contiguous() for k, v in weights.items()}, options.out / "part.safetensors")
-    (options.out / "part.safetensors").chmod(0o644)
-    os.replace(options.out / "part.safetensors", options.out / "open_clip_model.safetensors")
+    folder.mkdir(parents=True, exist_ok=True)
+    _swap(folder / "open_clip_config.json", (json.dumps(settings, indent=2) + "\n").encode())
+    save_file({k: v.contiguous() for k, v in weights.items()}, folder / "part.safetensors")
+    (folder / "part.safetensors").chmod(0o644)
+    os.replace(folder / "part.safetensors", folder / "open_clip_model.safetensors")
     files = ("open_clip_config.json", "open_clip_model.safetensors")
-    print(np.round(sum((options.out / name).stat().st_size for name in files) / 1e6, 1), "MB")
+    print(f"{sum((folder / name).stat().st_size for name in files) / 1e6:.1f} MB")
+    for name, least in agreement(model, Model(folder)).items():
+        print(f"{name}: cosine to the checkpoint {least:.6f} at least")
+        if least < AGREEMENT:
+            raise ValueError(f"the packaged {name} do not agree with the checkpoint")
+
+
+@torch.inference_mode()
+def agreement(checkpoint: open_clip.model.CLIP, packaged: Model) -> dict[str, float]:
+    """The least cosine between the two, over some validation photographs and their first captions."""
+    rows = photographs("validation")[:COMPARED]
+    pixels = torch.stack([packaged.open(file) for file in rows.file])
+    tokens = packaged.tokenizer([group[0] for group in rows.captions])
+    checkpoint = checkpoint.eval()
+    both = {
+        "pictures": (checkpoint.encode_image(pixels), packaged.model.encode_image(pixels)),
+        "texts": (checkpoint.encode_text(tokens), packaged.model.encode_text(tokens)),
+    }
+    return {name: float(F.cosine_similarity(*pair).min()) for name, pair in both.items()}
 
 
 def _swap(file: Path, data: bytes) -> None:

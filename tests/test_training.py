@@ -1,0 +1,107 @@
+"""What the training scripts promise: crops of pictures and of maps agree, the student is what open_clip builds."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[SimpleNamespace]:
+    """The modules of training/ and benchmarks/quality.py, and afterwards none of their plain names."""
+    before, places = set(sys.modules), [str(REPOSITORY / name) for name in ("training", "benchmarks")]
+    sys.path[:0] = places
+    modules: dict[str, ModuleType] = {name: importlib.import_module(name) for name in ("evaluate", "vit", "quality")}
+    yield SimpleNamespace(**modules, packed=sys.modules["packed"])
+    sys.path[:] = [place for place in sys.path if place not in places]
+    for name in set(sys.modules) - before:
+        if any(str(getattr(sys.modules[name], "__file__", "")).startswith(place) for place in places):
+            del sys.modules[name]
+
+
+def ramps(packed: ModuleType, count: int) -> Any:
+    """Pictures that grow brighter to the right, and maps that say so: channel 0 across, channel 1 down, 0 to 255."""
+
+    def ramp(side: int) -> np.ndarray:
+        return (np.arange(side) + 0.5) / side * 255
+
+    pixels = np.empty((count, 3, packed.PIXELS, packed.PIXELS), np.uint8)
+    pixels[:] = ramp(packed.PIXELS)
+    maps = np.zeros((count, packed.CHANNELS, packed.CELLS, packed.CELLS), np.float16)
+    maps[:, 0], maps[:, 1] = ramp(packed.CELLS), ramp(packed.CELLS)[:, None]
+    hints = np.zeros((count, packed.HINT_CHANNELS, packed.HINT_CELLS, packed.HINT_CELLS), np.float16)
+    nothing = np.zeros(0, np.float32)
+    aspects = np.linspace(0.5, 2, count).astype(np.float32)
+    return packed.Packed(pixels, maps, hints, aspects, back=nothing, mean=nothing, spread=nothing)
+
+
+@pytest.mark.parametrize("size", [144, 96])
+def test_a_crop_sees_the_place_its_map_was_taken_from(scripts: SimpleNamespace, size: int) -> None:
+    data = ramps(scripts.packed, 64)
+    crops = scripts.vit.Crops(data, np.arange(64), size, torch.Generator().manual_seed(3))
+    side = size // 16
+    maps = crops.mix(scripts.vit._sampled(torch.from_numpy(data.maps).float(), crops.where, side))[:, 0]
+    pixels = (crops.pixels[:, 0] + 1) * 127.5
+    patches = pixels.unflatten(1, (side, 16)).unflatten(3, (side, 16)).mean((2, 4))
+    whole = crops.share == 0  # a mixture of two that are turned differently is nearly flat
+    for seen, said in zip(patches.flatten(1)[whole], maps.flatten(1)[whole], strict=True):
+        assert np.corrcoef(seen, said)[0, 1] > 0.97  # contrast and brightness change, the edge of the map is flat
+
+
+def test_crops_have_the_shape_of_the_picture_before_it_was_squashed(scripts: SimpleNamespace) -> None:
+    aspects = torch.linspace(0.5, 2, 500)
+    where = scripts.vit._where(aspects, torch.Generator().manual_seed(0))
+    width, height = where[:, 0, 0].abs() * aspects, where[:, 1, 1]
+    assert float((width / height).log().abs().max()) < 0.7  # never flatter than 2 to 1, where pictures reach 2 to 1
+    reach = where[:, :, :2].abs().sum(2) + where[:, :, 2].abs()
+    assert float(reach.max()) <= 1 + 1e-5  # inside the picture
+    assert 0.4 < float((where[:, 0, 0] < 0).float().mean()) < 0.6  # half of them are turned round
+
+
+def test_the_student_is_the_tower_that_open_clip_builds(scripts: SimpleNamespace) -> None:
+    torch.manual_seed(0)
+    student = scripts.vit.Student(hint_channels=8).eval()
+    text = {"context_length": 8, "vocab_size": 100, "width": 64, "heads": 1, "layers": 1}
+    built = open_clip.model.CLIP(scripts.vit.EMBED, scripts.vit.VISION, text).visual.eval()
+    built.load_state_dict(student.tower.state_dict())
+    pixels = torch.randn(2, 3, scripts.vit.SIZE, scripts.vit.SIZE)
+    with torch.inference_mode():
+        embeddings, maps, hints = student(pixels)
+        assert torch.allclose(built(pixels), embeddings, atol=1e-4)
+        assert (maps.shape, hints.shape) == ((2, scripts.vit.MAP_CHANNELS, 9, 9), (2, 8, 9, 9))
+        assert student(torch.randn(1, 3, 96, 96))[1].shape == (1, scripts.vit.MAP_CHANNELS, 6, 6)
+
+
+def test_recalls_are_those_of_a_full_sort(scripts: SimpleNamespace) -> None:
+    chance = np.random.default_rng(0)
+    pictures, captions = chance.normal(size=(30, 8)), chance.normal(size=(60, 8))
+    owner = np.repeat(np.arange(30), 2)
+    found = scripts.evaluate.recalls(pictures, captions, owner)
+    scores = pictures @ captions.T
+    for k in (1, 5, 10):
+        nearest = np.argsort(-scores, axis=0)[:k]  # (k, 60) pictures
+        assert found[f"text_to_image_r{k}"] == pytest.approx((nearest == owner).any(0).mean())
+        said = owner[np.argsort(-scores, axis=1)[:, :k]]  # (30, k) owners of captions
+        assert found[f"image_to_text_r{k}"] == pytest.approx((said == np.arange(30)[:, None]).any(1).mean())
+
+
+def test_a_number_of_other_weights_is_named(
+    scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scripts.quality, "RESULTS", tmp_path)
+    for name, weights in (("zeroshot", "aa"), ("memory", "bb")):
+        (tmp_path / f"{name}.json").write_text(json.dumps({scripts.quality.STAMP: weights}))
+    (tmp_path / "encode.json").write_text("{}")
+    assert scripts.quality.stale(["zeroshot", "memory", "encode"], "aa") == {"memory": "bb", "encode": ""}
