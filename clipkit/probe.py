@@ -15,7 +15,7 @@ from clipkit.head import Head
 from clipkit.hidden import EVERY, TwoLayers, train_two_layers
 from clipkit.learning import Choice, Examples, Labels, Learner, Part, aligned, choose, hold_back, linear_head
 from clipkit.records import FloatArray
-from clipkit.regression import Correction, correct, frame
+from clipkit.regression import Correction, correct, frame, on_one_thread
 
 if TYPE_CHECKING:
     from clipkit.encoder import Encoder
@@ -169,7 +169,7 @@ class _Logistic:
         place = frame(examples.rows)
         spread = float(np.sqrt((place.coordinates**2).sum(axis=1).mean())) or 1.0
         self._model.set_params(C=strength * spread**2)
-        with warnings.catch_warnings():  # it takes one picture a class for a regression
+        with on_one_thread(), warnings.catch_warnings():  # it takes one picture a class for a regression
             warnings.filterwarnings("ignore", message="The number of unique classes", category=UserWarning)
             self._model.fit(place.coordinates / np.float32(spread), examples.targets)
         weight, bias = place.whole(self._model.coef_) / spread, self._model.intercept_
