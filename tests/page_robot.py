@@ -27,7 +27,8 @@ START_SECONDS = 240.0  # torch and Gradio from a cold disk, on a busy machine
 PATIENCE_MS = 60_000  # for one answer: the first one loads the model
 SIZE = {"width": 1600, "height": 1000}
 PHONE = {"width": 390, "height": 844}
-# Public-domain photographs that scikit-image and scikit-learn bring along.
+# Photographs that scikit-image and scikit-learn bring along. china.jpg and flower.jpg are CC BY: fine to test with, not
+# to show in docs/images.
 PHOTOGRAPHS = {
     "skimage/data": ("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png"),
     "sklearn/datasets/images": ("china.jpg", "flower.jpg"),
