@@ -30,10 +30,11 @@ def main() -> None:
         index(folder, Path(scratch))
         with serving(Path(scratch), str(folder), "--model", "starter") as address:
             with robot(browser, address, viewport=WIDE) as page:
-                page.open().search("a cat")
+                page.open().search("a cup of coffee")  # the first one waits for the model
+                page.search("a cat")
                 page.shoot("search")
                 page.tab("Classify")
-                page.window.locator("#ck-classes textarea").fill("cat, person, coffee, space, texture")
+                page.window.locator("#ck-classes textarea").fill("cat, coffee, rocket, astronaut, bricks, coins")
                 page.window.locator("#ck-sort").click()
                 page.window.wait_for_selector("#ck-board .ck-pick, #ck-board img")
                 page.shoot("classify")
