@@ -32,7 +32,7 @@ MODEL_HELP = "An open_clip model (see `clipkit models`), or one of transformers:
     show_default=True,
     help="What learns beside the new head: head (nothing), all, last:N blocks, patch-embedding.",
 )
-@click.option("--epochs", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), default=50, show_default=True, help="Passes over the pictures.")
 @click.option(
     "--views",
     type=click.IntRange(min=0),
@@ -42,11 +42,17 @@ MODEL_HELP = "An open_clip model (see `clipkit models`), or one of transformers:
 )
 @click.option("--fresh-views", is_flag=True, help="New views every epoch: slower, and what tutorials do.")
 @click.option("--lr", type=float, default=3e-4, show_default=True, help="Highest learning rate.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Pictures a step.")
 @click.option(
     "--patience", type=click.IntRange(min=0), default=10, show_default=True, help="Epochs without a better; 0: no stop."
 )
-@click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=42, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0, max=2**32 - 1),
+    default=42,
+    show_default=True,
+    help="Of everything drawn by lot.",
+)
 @click.option("--split", metavar="NAME", help="Of the dataset: what is learned from. Default: its train; never test.")
 @options.device
 @options.precision
