@@ -71,7 +71,13 @@ def _own_photos(photos: str) -> int:
 
 
 def _what_next(photos: str, query: str) -> None:
-    print(f'\nNow type:\n  . .venv/bin/activate\n  clipkit search "{query}" {photos}\n  clipkit index ~/Pictures')
+    steps = (
+        ". .venv/bin/activate",
+        f'clipkit search "{query}" {photos}',
+        f"clipkit ui {photos}",
+        "clipkit index ~/Pictures",
+    )
+    print("\nNow type:", *steps, sep="\n  ")
 
 
 def _show(*arguments: str) -> int:
