@@ -9,16 +9,8 @@ window.clipkitClassify = (() => {
   let current = null; // the picture that the chooser shows
   let chooser = null;
 
-  const one = (selector, inside = document) => inside.querySelector(selector);
-  const all = (selector, inside = document) => [...inside.querySelectorAll(selector)];
+  const { one, all, make, pictureDialog } = window.clipkit; // page.js, which is loaded before
   const picks = () => (board ? all(".ck-pick", board) : []);
-  const make = (tag, name, text, attributes = {}) => {
-    const node = document.createElement(tag);
-    if (name) node.className = name;
-    if (text) node.textContent = text;
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    return node;
-  };
   const names = () => {
     const node = board && one(".ck-columns", board);
     return node ? JSON.parse(node.dataset.classes) : [];
@@ -121,28 +113,13 @@ window.clipkitClassify = (() => {
   // ---- the chooser --------------------------------------------------------------------------------------------------
   function build() {
     if (chooser) return chooser;
-    chooser = make("dialog", "ck-view ck-choose", "", { "aria-label": "choose the class of this picture" });
-    const frame = make("div", "ck-frame");
-    const image = make("img", "", "", { alt: "" });
-    image.addEventListener("error", () => chooser.classList.add("ck-unshown"));
-    image.addEventListener("load", () => chooser.classList.remove("ck-loading"));
-    frame.append(image, make("p", "ck-cannot", "This picture cannot be shown."));
-    for (const [name, label, step] of [["ck-back", "previous picture", -1], ["ck-next", "next picture", 1]]) {
-      const button = make("button", `ck-turn ${name}`, step < 0 ? "‹" : "›", { type: "button", "aria-label": label });
-      button.addEventListener("click", () => turn(step));
-      frame.append(button);
-    }
     const side = make("div", "ck-about");
     const filter = make("input", "ck-filter", "", { type: "text", placeholder: "find a class", "aria-label": "find a class" });
     filter.addEventListener("input", () => list(filter.value));
     side.append(make("h3", "ck-title"), make("div", "ck-chances"), filter, make("div", "ck-choices", "", { role: "group" }));
-    const shut = make("button", "ck-shut", "×", { type: "button", "aria-label": "close" });
-    shut.addEventListener("click", () => chooser.close());
-    chooser.append(frame, side, shut);
-    chooser.addEventListener("click", (event) => { if (event.target === chooser) chooser.close(); });
+    chooser = pictureDialog("ck-view ck-choose", "choose the class of this picture", side, turn);
     chooser.addEventListener("close", () => { if (current && current.isConnected) current.focus(); });
     chooser.addEventListener("keydown", keys);
-    document.body.append(chooser);
     return chooser;
   }
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from base64 import b64encode
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from clipkit.attempts import Shots
 from clipkit.comparison import ZERO_SHOT, Comparison, Mistake, Row, said_shots
+from clipkit.comparison_page import gain, matrix_figure, png, span
 from clipkit.errors import ClipkitError
-from clipkit.images import MAX_FILE_BYTES, is_picture
-from clipkit.ordering import by_confusion
-from clipkit.report import DARK, LIGHT, Theme, confusion_figure, curves_figure
+from clipkit.report import DARK, LIGHT, curves_figure
 from clipkit.thumbnails import thumbnail, to_jpeg
 
 from .cards import safe
 from .comparing import root_of
+from .shelf import picture_below
 
 SIZE = 152  # pixels of a thumbnail: sharp at 76
 PAIRS = 8  # shown of a row
@@ -58,14 +56,10 @@ def _parts(comparison: Comparison, roots: Collection[Path]) -> Iterator[str]:
 
 def _lead(comparison: Comparison) -> str:
     best, zero = comparison.best, comparison.zero_shot
-    said = f"<b>{_named(best.method, best.shots)}</b> names {_percent(best.acc1)} rightly ({_span(best.acc1_ci95)})"
+    said = f"<b>{_named(best.method, best.shots)}</b> names {_percent(best.acc1)} rightly ({span(best.acc1_ci95)})"
     if zero is None or zero is best:
         return f"{said}."
-    gain = ""
-    if best.gain is not None and best.gain_ci95 is not None:
-        low, high = best.gain_ci95
-        gain = f": {100 * best.gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}) for {best.labels:,} labels"
-    return f"{said}, the classes' names alone {_percent(zero.acc1)}{gain}."
+    return f"{said}, the classes' names alone {_percent(zero.acc1)}{gain(best)}."
 
 
 def _table(comparison: Comparison) -> Iterator[str]:
@@ -78,7 +72,7 @@ def _table(comparison: Comparison) -> Iterator[str]:
         cells: tuple[str, ...] = (
             said_shots(row.shots),
             f"{100 * row.acc1:.1f}",
-            _span(row.acc1_ci95),
+            span(row.acc1_ci95),
             f"{100 * row.mean_per_class:.1f}",
         )
         cells += (f"{row.seeds:,}", f"{row.seconds:.2f}", f"{row.labels:,}")
@@ -91,8 +85,8 @@ def _curves(comparison: Comparison) -> str:
     about = "Accuracy by labelled pictures a class, a line a method; shaded: the 95 % interval"
     figures = []
     for theme, name in ((LIGHT, "light"), (DARK, "dark")):
-        narrow = _png(curves_figure(comparison, narrow=True, theme=theme))
-        wide = _png(curves_figure(comparison, theme=theme))
+        narrow = png(curves_figure(comparison, narrow=True, theme=theme))
+        wide = png(curves_figure(comparison, theme=theme))
         figures.append(
             f'<picture class="ck-in-{name}"><source media="(max-width: 30rem)" srcset="{narrow} 2x">'
             f'<img alt="{about}" srcset="{wide} 2x"></picture>'
@@ -107,19 +101,12 @@ def _confusion(comparison: Comparison, row: Row) -> str:
     themes = ((LIGHT, "light"), (DARK, "dark"))
     try:
         images = "".join(
-            f'<img class="ck-in-{name}" alt="{about}" srcset="{_png(_matrix(comparison, row, theme))} 2x">'
+            f'<img class="ck-in-{name}" alt="{about}" srcset="{png(matrix_figure(comparison, row, theme))} 2x">'
             for theme, name in themes
         )
     except ClipkitError as error:
         return f'<p class="ck-line">{safe(error.message)}</p>'
     return f'<div class="ck-wide" tabindex="0"><figure class="ck-figure">{images}</figure></div>'
-
-
-def _matrix(comparison: Comparison, row: Row, theme: Theme) -> bytes:
-    matrix = comparison.confusion(row.method, row.shots)
-    order = by_confusion(matrix, comparison.groups)
-    names, groups = ([words[i] for i in order] for words in (comparison.classes, comparison.groups))
-    return confusion_figure(matrix[order][:, order], names, groups=groups, percent=True, theme=theme)
 
 
 def _pairs(comparison: Comparison, row: Row, root: Path | None) -> Iterator[str]:
@@ -144,14 +131,12 @@ def _pictures(comparison: Comparison, pair: Mistake, root: Path) -> str:
 
 def _picture(root: Path, name: str, about: str) -> str:
     """A small picture, if the file is one, and lies below `root` when links are followed."""
+    file = picture_below(root, name)
+    if file is None:
+        return ""
     try:
-        file = Path(os.path.realpath(root / name, strict=True))
-        status = file.stat()
-        is_plain = stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE_BYTES and is_picture(file.name)
-        if not is_plain or not file.is_relative_to(os.path.realpath(root)):
-            return ""
         data = b64encode(to_jpeg(thumbnail(file, SIZE).canvas)).decode("ascii")
-    except (ClipkitError, OSError, ValueError):
+    except (ClipkitError, OSError):
         return ""
     said = safe(about)
     return f'<img alt="{said}" title="{said}" src="data:image/jpeg;base64,{data}" width="76" height="76">'
@@ -179,11 +164,3 @@ def _named(method: str, shots: Shots) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
-
-
-def _span(interval: tuple[float, float]) -> str:
-    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
-
-
-def _png(content: bytes) -> str:
-    return f"data:image/png;base64,{b64encode(content).decode('ascii')}"

@@ -145,20 +145,29 @@ window.clipkit = (() => {
   }
 
   // ---- the large view -----------------------------------------------------------------------------------------------
-  let dialog = null;
-  function viewer() {
-    if (dialog) return dialog;
-    dialog = make("dialog", "ck-view", "", { "aria-label": "picture" });
+  function pictureDialog(name, label, side, turn) { // a picture with `side` beside it; turn(1) and turn(-1) go on
+    const box = make("dialog", name, "", { "aria-label": label });
     const frame = make("div", "ck-frame");
     const image = make("img", "", "", { alt: "" });
-    image.addEventListener("error", () => dialog.classList.add("ck-unshown"));
-    image.addEventListener("load", () => dialog.classList.remove("ck-loading"));
+    image.addEventListener("error", () => box.classList.add("ck-unshown"));
+    image.addEventListener("load", () => box.classList.remove("ck-loading"));
     frame.append(image, make("p", "ck-cannot", "This picture cannot be shown."));
-    for (const [name, label, step] of [["ck-back", "previous picture", -1], ["ck-next", "next picture", 1]]) {
-      const button = make("button", `ck-turn ${name}`, step < 0 ? "‹" : "›", { type: "button", "aria-label": label });
+    for (const [place, said, step] of [["ck-back", "previous picture", -1], ["ck-next", "next picture", 1]]) {
+      const button = make("button", `ck-turn ${place}`, step < 0 ? "‹" : "›", { type: "button", "aria-label": said });
       button.addEventListener("click", () => turn(step));
       frame.append(button);
     }
+    const shut = make("button", "ck-shut", "×", { type: "button", "aria-label": "close" });
+    shut.addEventListener("click", () => box.close());
+    box.append(frame, side, shut);
+    box.addEventListener("click", (event) => { if (event.target === box) box.close(); });
+    document.body.append(box);
+    return box;
+  }
+
+  let dialog = null;
+  function viewer() {
+    if (dialog) return dialog;
     const side = make("div", "ck-about");
     side.append(make("h3", "ck-title"), make("dl", "ck-facts"));
     const row = make("div", "ck-do");
@@ -172,12 +181,8 @@ window.clipkit = (() => {
       row.append(button);
     }
     side.append(row);
-    const shut = make("button", "ck-shut", "×", { type: "button", "aria-label": "close" });
-    shut.addEventListener("click", close);
-    dialog.append(frame, side, shut);
-    dialog.addEventListener("click", (event) => { if (event.target === dialog) close(); });
+    dialog = pictureDialog("ck-view", "picture", side, turn);
     dialog.addEventListener("close", () => { if (current) current.focus(); });
-    document.body.append(dialog);
     return dialog;
   }
 
@@ -324,5 +329,5 @@ window.clipkit = (() => {
     });
   }
 
-  return { grid, chips, panel, signal, showRecent, head, filters };
+  return { one, all, make, pictureDialog, grid, chips, panel, signal, showRecent, head, filters };
 })();

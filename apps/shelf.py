@@ -139,14 +139,7 @@ class Library:
         """The same, of a path that the catalogue has: quick enough for every picture of a library."""
         if not is_picture(path.rpartition("/")[2]):
             return None
-        try:
-            file = Path(os.path.realpath(self.root / path, strict=True))
-            status = file.stat()
-        except (OSError, ValueError):
-            return None
-        is_inside = file.is_relative_to(os.path.realpath(self.root))
-        is_plain = stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE_BYTES
-        return file if is_inside and is_plain and is_picture(file.name) else None
+        return picture_below(self.root, path)
 
     def _load(self, name: str, exact_pixels: bool) -> Encoder:
         self._encoder = self._load_model(name, exact_pixels)
@@ -210,6 +203,18 @@ class Shelf:
             if (name, exact_pixels) not in self._encoders:
                 self._encoders[name, exact_pixels] = self._load_model(name, exact_pixels)
             return self._encoders[name, exact_pixels]
+
+
+def picture_below(root: Path, path: str) -> Path | None:
+    """The file, if it is a regular one and a picture, and lies below `root` when links are followed."""
+    try:
+        file = Path(os.path.realpath(root / path, strict=True))
+        status = file.stat()
+    except (OSError, ValueError):
+        return None
+    is_inside = file.is_relative_to(os.path.realpath(root))
+    is_plain = stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE_BYTES
+    return file if is_inside and is_plain and is_picture(file.name) else None
 
 
 def _stamp(file: Path) -> Stamp | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -15,9 +14,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from clipkit import surroundings
+from clipkit.surroundings import versions
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -155,7 +156,7 @@ def write(name: str, results: Mapping[str, Any], targets: Sequence[Target], argu
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": {**machine(), "load_average_before": arguments.load_average},
-        "versions": versions(),
+        "versions": versions(PACKAGES),
         "results": results,
         "targets": [{**vars(target), "is_met": target.is_met} for target in targets],
     }
@@ -173,29 +174,7 @@ def commit() -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """What ran it; nothing that names it."""
-    return {
-        "cpu": _cpu_model(),
-        "cores": usable_cores(),
-        "memory_gb": round(_memory("MemTotal") / 1e9, 1),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that decide the speed, as far as they are installed."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {**surroundings.machine(), "memory_gb": round(_memory("MemTotal") / 1e9, 1)}
 
 
 def print_table(rows: Sequence[Sequence[object]]) -> None:
@@ -212,14 +191,6 @@ def _git(*arguments: str) -> str | None:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):  # no git, or an unpacked archive
         return None
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def _memory(field: str) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from clipkit.files import replace_file
 
 Shots = int | None  # labelled pictures a class; 0: none, None: all that there are
 Value = int | float | str
@@ -70,21 +70,6 @@ class Kept:
     def _file(self, method: str, shots: Shots, seed: int) -> Path:
         name = hashlib.sha256(json.dumps([self._key, method, shots, seed]).encode()).hexdigest()
         return self._folder / f"{name[:40]}.json"
-
-
-def replace_file(file: Path, content: bytes) -> None:
-    """Write the file whole or not at all, its folder too where there is none; OSError."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".clipkit-{secrets.token_hex(8)}.part")
-    try:
-        with open(beside, "xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(beside, file)
-    finally:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 def _seal(said: Mapping[str, object]) -> str:

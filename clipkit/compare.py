@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +25,7 @@ from clipkit.prompts import Templates
 from clipkit.records import Embeddings, Failure, Progress
 from clipkit.scoring import find_mistakes, score_cells, score_rows, score_runs
 from clipkit.splits import Split, check_classes, read_split
+from clipkit.surroundings import machine, versions
 
 if TYPE_CHECKING:
     from clipkit.training import Recipe
@@ -162,7 +161,7 @@ def _attempts(plan: _Plan, material: Material, split: Split, progress: Show) -> 
 def _kept(name: str, digest: str, material: Material) -> Kept:
     encoder = material.encoder
     said = [digest, encoder.model, encoder.fingerprint, str(encoder.recipe), _precision(encoder)]
-    said += [settings_of(name, material), str(sorted(_versions().items()))]
+    said += [settings_of(name, material), str(sorted(versions(PACKAGES).items()))]
     key = hashlib.sha256(json.dumps(said).encode()).hexdigest()
     folder = cache_folder() / "comparisons"
     return Kept(folder, key, count=len(material.test), classes=len(material.classes))
@@ -203,8 +202,8 @@ def _scored(
         left_out=plan.left_out,
         failed=tuple(_told(failure, path) for part in split.parts.values() for failure in part.failed),
         feature_seconds={},
-        machine=_machine(),
-        versions=_versions(),
+        machine=machine(),
+        versions=versions(PACKAGES),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         cells=score_cells(attempts, targets),
     )
@@ -227,28 +226,3 @@ def _precision(encoder: Encoder) -> str:
     """Of both towers: bfloat16 moves a cosine by 1e-3."""
     towers = getattr(encoder, "towers", None)
     return "" if towers is None else " ".join(dict.fromkeys([str(towers.image), str(towers.text)]))
-
-
-def _machine() -> dict[str, Any]:
-    """What ran it; nothing that names it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    system = f"{platform.system()} {platform.machine()}"
-    return {"cpu": _cpu(), "cores": cores, "system": system, "python": platform.python_version()}
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

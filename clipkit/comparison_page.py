@@ -10,9 +10,9 @@ from html import escape
 from pathlib import Path
 from typing import Protocol
 
-from clipkit.attempts import replace_file
 from clipkit.comparison import FORMAT, ZERO_SHOT, Comparison, Interval, Mistake, Row, said_shots
 from clipkit.errors import ClipkitError, ImageError
+from clipkit.files import replace_file
 from clipkit.ordering import by_confusion
 from clipkit.report import DARK, LIGHT, Theme, confusion_figure, cost_figure, curves_figure
 from clipkit.terminal import printable
@@ -138,14 +138,17 @@ def _body(comparison: Comparison, *, thumbnails: bool) -> Iterator[str]:
 
 def _lead(comparison: Comparison) -> str:
     best, zero = comparison.best, comparison.zero_shot
-    said = f"<b>{_named(best)}</b> is right about {_percent(best.acc1)} ({_span(best.acc1_ci95)})"
+    said = f"<b>{_named(best)}</b> is right about {_percent(best.acc1)} ({span(best.acc1_ci95)})"
     if zero is None or zero is best:
         return f"{said}."
-    gain = ""
-    if best.gain is not None and best.gain_ci95 is not None:
-        low, high = best.gain_ci95
-        gain = f": {100 * best.gain:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}) for {best.labels:,} labels"
-    return f"{said}, the classes' names alone about {_percent(zero.acc1)} ({_span(zero.acc1_ci95)}){gain}."
+    return f"{said}, the classes' names alone about {_percent(zero.acc1)} ({span(zero.acc1_ci95)}){gain(best)}."
+
+
+def gain(row: Row) -> str:
+    """What its labels bought, as the end of a sentence; "" where there is no zero-shot to compare it with."""
+    if row.gain is None or row.gain_ci95 is None:
+        return ""
+    return f": {100 * row.gain:+.1f} points ({_points(row.gain_ci95)}) for {row.labels:,} labels"
 
 
 def _accuracies(comparison: Comparison) -> Iterator[str]:
@@ -180,15 +183,15 @@ def _details(comparison: Comparison) -> Iterator[str]:
     yield '<h2>All rows</h2>\n<div class="scroll"><table><thead><tr>'
     yield "".join(f"<th>{head}</th>" for head in (*heads, "seeds", "seconds", "labels")) + "</tr></thead>\n<tbody>\n"
     for row in comparison.rows:
-        gain = "" if row.gain_ci95 is None or row.method == ZERO_SHOT else _points(row.gain_ci95)
+        over = "" if row.gain_ci95 is None or row.method == ZERO_SHOT else _points(row.gain_ci95)
         cells = (
             said_shots(row.shots),
             f"{100 * row.acc1:.1f}",
-            _span(row.acc1_ci95),
+            span(row.acc1_ci95),
             f"{100 * row.mean_per_class:.1f}",
-            _span(row.mean_per_class_ci95),
-            _span((row.lowest, row.highest)) if row.seeds > 1 else "",
-            gain,
+            span(row.mean_per_class_ci95),
+            span((row.lowest, row.highest)) if row.seeds > 1 else "",
+            over,
             str(row.seeds),
             f"{row.seconds:.2f}",
             f"{row.labels:,}",
@@ -265,20 +268,25 @@ def _picture(light: bytes, dark: bytes, about: str, small: Sequence[bytes] = ())
     conditions = ["(max-width: 30rem) and (prefers-color-scheme: dark)", "(max-width: 30rem)"]
     sources = list(zip(conditions, reversed(small), strict=False))
     sources.append(("(prefers-color-scheme: dark)", dark))
-    lines = "".join(f'<source media="{media}" srcset="{_png(content)} 2x">' for media, content in sources)
-    return f'<picture>{lines}<img alt="{_text(about)}" srcset="{_png(light)} 2x"></picture>'
+    lines = "".join(f'<source media="{media}" srcset="{png(content)} 2x">' for media, content in sources)
+    return f'<picture>{lines}<img alt="{_text(about)}" srcset="{png(light)} 2x"></picture>'
 
 
-def _png(content: bytes) -> str:
+def png(content: bytes) -> str:
+    """A picture as an address that needs no request."""
     return f"data:image/png;base64,{b64encode(content).decode('ascii')}"
 
 
-def _confusion(comparison: Comparison, row: Row, theme: Theme) -> bytes:
+def matrix_figure(comparison: Comparison, row: Row, theme: Theme, *, title: str = "") -> bytes:
+    """The row's confusion matrix as PNG, in an order that brings together what is confused."""
     matrix = comparison.confusion(row.method, row.shots)
     order = by_confusion(matrix, comparison.groups)
     names, groups = ([words[i] for i in order] for words in (comparison.classes, comparison.groups))
-    title = f"{_title(row)}: % of each class's pictures"
     return confusion_figure(matrix[order][:, order], names, groups=groups, percent=True, title=title, theme=theme)
+
+
+def _confusion(comparison: Comparison, row: Row, theme: Theme) -> bytes:
+    return matrix_figure(comparison, row, theme, title=f"{_title(row)}: % of each class's pictures")
 
 
 def _named(row: Row) -> str:
@@ -293,7 +301,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}&nbsp;%"
 
 
-def _span(interval: Interval) -> str:
+def span(interval: Interval) -> str:
+    """From where to where, in percent."""
     return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
 
 

@@ -95,9 +95,9 @@ def load_dataset(
     CSV's column `split`. label: the CSV's column of labels. download: fetch Pets if it is not there.
     """
     place = Path(path)
-    root = place.parent if place.name == PETS_FOLDER else place
-    if download or (root / PETS_FOLDER).is_dir():
-        return _pets(root, split or "test", download)
+    root = pets_root(place)
+    if download or root:
+        return _pets(root or _around(place), split or "test", download)
     if place.is_file():
         return _table(place, split, label)
     if not place.is_dir():
@@ -106,6 +106,12 @@ def load_dataset(
         )
     table = next((place / name for name in TABLES if (place / name).is_file()), None)
     return _table(table, split, label) if table else _folders(place, split)
+
+
+def pets_root(path: str | os.PathLike[str]) -> Path | None:
+    """The folder that holds `oxford-iiit-pet`, where `path` is it or that folder; None where there is none."""
+    root = _around(Path(path))
+    return root if (root / PETS_FOLDER).is_dir() else None
 
 
 def embed_pictures(
@@ -139,6 +145,10 @@ def _one_by_one(files: Sequence[str], encoder: Encoder, space: str, failed: list
         except ImageError as error:
             failed.append(Failure(file, error.message))
     return parts
+
+
+def _around(place: Path) -> Path:
+    return place.parent if place.name == PETS_FOLDER else place
 
 
 def _pets(root: Path, split: str, download: bool) -> Dataset:

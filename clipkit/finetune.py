@@ -15,8 +15,8 @@ import numpy.typing as npt
 from clipkit.datasets import Dataset
 from clipkit.encoder import OpenClipEncoder, open_clip_catalogue
 from clipkit.errors import DatasetError
-from clipkit.head import Head
-from clipkit.material import Prediction, Work, logits, softmax
+from clipkit.head import Head, softmax
+from clipkit.material import Prediction, Work, logits
 from clipkit.models import find_weights
 from clipkit.records import Failure, FloatArray, Progress
 from clipkit.sealed import check_writable

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clipkit.datasets import PETS_FOLDER, Dataset, EmbeddedDataset, load_dataset
+from clipkit.datasets import Dataset, EmbeddedDataset, load_dataset, pets_root
 from clipkit.encoder import Encoder
 from clipkit.errors import DatasetError, QueryError
 from clipkit.fewshot import Prototypes, TextBlend, draw_shots
@@ -91,7 +91,7 @@ def fit_head(
     spaces = ("projected",) if method in FROM_TEXT else SPACES if space == AUTO else (space,)
     zeroshot = None
     if method in FROM_TEXT:
-        words = templates or ("pets" if _is_pets(path) else "simple")
+        words = templates or ("pets" if pets_root(path) else "simple")
         zeroshot = ZeroShotClassifier(encoder, train.classes, templates=words).head
     tries = {}
     for name in spaces:
@@ -108,7 +108,7 @@ def training_part(path: str | os.PathLike[str], split: str | None = None) -> Dat
     """What may be learned from: trainval of Pets, a dataset's own train, or else all of it; DatasetError for test."""
     if split in TEST:
         raise DatasetError(f"{split} is for measuring, not for learning", hint="--split train")
-    if split or _is_pets(path):
+    if split or pets_root(path):
         return _labelled(load_dataset(path, split=split or "trainval"))
     train, validation, test = own_parts(Path(path))
     if test and not train:
@@ -131,16 +131,11 @@ def _check(method: str, space: str, strength: float | None) -> None:
 
 def _parts(path: str | os.PathLike[str], split: str | None) -> tuple[Dataset, Dataset | None]:
     train = training_part(path, split)
-    own, name, _ = (None,) * 3 if split or _is_pets(path) else own_parts(Path(path))
+    own, name, _ = (None,) * 3 if split or pets_root(path) else own_parts(Path(path))
     if not (own and name):
         return train, None
     held = _labelled(load_dataset(path, split=name))
     return train, None if set(held.files) & set(train.files) else held
-
-
-def _is_pets(path: str | os.PathLike[str]) -> bool:
-    place = Path(path)
-    return place.name == PETS_FOLDER or (place / PETS_FOLDER).is_dir()
 
 
 def _labelled(dataset: Dataset) -> Dataset:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.errors import ModelError, ModelMismatch, NotFittedError, ShapeError
+from clipkit.files import replace_file
 from clipkit.hidden import Hidden
 from clipkit.records import FloatArray, IntArray
 
@@ -125,7 +125,7 @@ class Head:
         """(n, c) float32: by softmax, or where `multi_label` by a sigmoid for each class."""
         table = self.logits(embeddings)
         for block in self._places(len(table)):
-            table[block] = _sigmoid(table[block]) if self.multi_label else _softmax(table[block])
+            table[block] = _sigmoid(table[block]) if self.multi_label else softmax(table[block])
         return table
 
     def best(self, embeddings: npt.ArrayLike) -> IntArray:
@@ -151,7 +151,7 @@ class Head:
             chosen = self._choose(rows[block], scores)[:, None]
             places[block] = chosen if k == 1 else _first_then(chosen, scores, k)
             scores *= np.float32(self.temperature)
-            table = _sigmoid(scores) if self.multi_label else _softmax(scores)
+            table = _sigmoid(scores) if self.multi_label else softmax(scores)
             sure[block] = np.take_along_axis(table, places[block], axis=1)
         return places, sure
 
@@ -196,7 +196,7 @@ class Head:
             arrays |= {"hidden_weight": np.ascontiguousarray(self.hidden.weight), "hidden_bias": self.hidden.bias}
         text = json.dumps(said)
         metadata = {"format": FORMATS[self.hidden is not None], "head": text, "sha256": _digest(arrays, text)}
-        _replace(Path(file), save(arrays, metadata=metadata))
+        replace_file(Path(file), save(arrays, metadata=metadata))
 
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> Head:
@@ -298,19 +298,6 @@ def _digest(arrays: Mapping[str, npt.NDArray[Any]], said: str) -> str:
     return digest.hexdigest()
 
 
-def _replace(file: Path, content: bytes) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    try:
-        with open(beside, "xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(beside, file)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
 def _first_then(chosen: IntArray, scores: FloatArray, k: int) -> IntArray:
     """`chosen` (n, 1) and the best of the others in scores (n, c), equal ones in class order: (n, k)."""
     keys = -scores
@@ -325,10 +312,12 @@ def _unit(rows: FloatArray) -> FloatArray:
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), _TINY), dtype=np.float32)
 
 
-def _softmax(logits: FloatArray) -> FloatArray:
-    table = np.exp(logits - logits.max(axis=1, keepdims=True))
+def softmax(logits: npt.ArrayLike) -> FloatArray:
+    """Probabilities (n, c) of logits (n, c)."""
+    table = np.asarray(logits, dtype=np.float32)
+    table = np.asarray(np.exp(table - table.max(axis=1, keepdims=True)))
     table /= table.sum(axis=1, keepdims=True)
-    return np.asarray(table, dtype=np.float32)
+    return table
 
 
 def _sigmoid(logits: FloatArray) -> FloatArray:

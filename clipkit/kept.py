@@ -13,6 +13,7 @@ import numpy as np
 from clipkit.datasets import Dataset, EmbeddedDataset, embed_pictures
 from clipkit.encoder import Encoder
 from clipkit.errors import ModelError
+from clipkit.files import digest
 from clipkit.head import Head
 from clipkit.places import cache_folder
 from clipkit.records import Embeddings, Failure, Progress
@@ -26,7 +27,7 @@ def embed_once(
     progress: Callable[[Progress], None] | None = None,
 ) -> EmbeddedDataset:
     """As `embed_pictures`, from the cache where the same bytes were embedded by the same model and recipe before."""
-    digests = [_digest(file) for file in dataset.files]
+    digests = [digest(file) or "unreadable" for file in dataset.files]
     file = cache_folder() / "pictures" / f"{_key(encoder, space, digests)}.safetensors"
     with suppress(ModelError):  # absent or damaged: it is a cache
         return _read(file, dataset, encoder, space)
@@ -57,14 +58,6 @@ def _write(file: Path, dataset: Dataset, embedded: EmbeddedDataset, encoder: Enc
     bias = np.zeros(len(rows), np.float32)
     notes = (json.dumps(failed),)
     Head(names, rows, bias, 1.0, encoder.model, encoder.fingerprint, space=space, notes=notes).save(file)
-
-
-def _digest(file: str) -> str:
-    try:
-        with open(file, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
-        return "unreadable"
 
 
 def _key(encoder: Encoder, space: str, digests: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from clipkit.encoder import check_embeddings
 from clipkit.errors import DatasetError, ModelMismatch, NotFittedError, ShapeError
-from clipkit.head import Head
+from clipkit.head import Head, softmax
 from clipkit.hidden import Hidden
 from clipkit.records import Embeddings, FloatArray, IntArray
 
@@ -232,13 +232,6 @@ def as_embeddings(embeddings: npt.ArrayLike) -> Embeddings:
     if rows.ndim != 2 or not len(rows):
         raise ShapeError(f"embeddings of shape {rows.shape} are not (n, d) with a row or more")
     return check_embeddings(rows, rows.shape[1])
-
-
-def softmax(logits: npt.ArrayLike) -> FloatArray:
-    """Probabilities (n, c)."""
-    table = np.asarray(logits, dtype=np.float32)
-    table = np.exp(table - table.max(axis=1, keepdims=True))
-    return np.asarray(table / table.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 def cross_entropy(logits: npt.ArrayLike, targets: IntArray) -> float:

@@ -15,11 +15,13 @@ import numpy.typing as npt
 
 from clipkit.datasets import Dataset
 from clipkit.errors import DatasetError, ImageError
+from clipkit.files import digest
+from clipkit.head import softmax
 from clipkit.metrics import classification_metrics
 from clipkit.records import Failure, FloatArray, IntArray, Progress
 from clipkit.training import Batch, Learner, Material, Recipe, order
 from clipkit.tunable import Tunable
-from clipkit.views import dice_for, digest, random_view, read_canvas, see
+from clipkit.views import dice_for, random_view, read_canvas, see
 
 if TYPE_CHECKING:
     import torch
@@ -64,13 +66,13 @@ class Work:
             raise DatasetError(f"no picture of {gone[0]} can be read", hint="take the class out, or mend its pictures")
         if not len(self.held_out):
             raise DatasetError("no validation picture can be read")
-        self._contents = [digest(file) for file in self.pictures.files]
+        self._contents = [digest(file) or "unreadable" for file in self.pictures.files]
         self._targets, self._right = self.pictures.targets(self.classes), self.held_out.targets(self.classes)
         self.material = Material(len(self.pictures), self._train, self._validation)
 
     def identity(self) -> dict[str, Any]:
         """Everything that a checkpoint must agree on before a run goes on from it."""
-        known = [digest(file) for file in self.held_out.files]
+        known = [digest(file) or "unreadable" for file in self.held_out.files]
         pictures = [self._contents, self._targets.tolist(), known, self._right.tolist()]
         said = {
             "model": self.source.model,
@@ -139,11 +141,6 @@ def logits(learner: Learner, batches: Iterator[tuple[Any, Any]]) -> FloatArray:
 
     with torch.no_grad():
         return np.concatenate([learner.logits(inputs).float().cpu().numpy() for inputs, _ in batches])
-
-
-def softmax(logits: FloatArray) -> FloatArray:
-    table = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(table / table.sum(axis=1, keepdims=True), np.float32)
 
 
 def _readable(dataset: Dataset, source: Tunable, progress: Callable[[Progress], None] | None) -> Dataset:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.errors import ClipkitError, ModelError
+from clipkit.files import replace_file
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -30,23 +28,13 @@ def check_writable(folder: Path) -> None:
 
 
 def write_sealed(file: Path, arrays: Arrays, said: Any, *, form: str) -> None:
-    """Replace `file` in one step that a power cut leaves done or undone: temporary name, fsync, rename, fsync."""
+    """Replace `file` in one step that a power cut leaves done or undone."""
     from safetensors.numpy import save
 
     text = json.dumps(said)
     whole = {name: np.array(value, order="C", ndmin=0) for name, value in arrays.items()}
     content = save(whole, metadata={"format": form, "said": text, "sha256": _digest(whole, text)})
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    try:
-        with open(beside, "xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(beside, file)
-        _sync_folder(file.parent)
-    finally:
-        beside.unlink(missing_ok=True)
+    replace_file(file, content)
 
 
 def read_sealed(file: Path, *, form: str, hint: str | None = None) -> tuple[dict[str, npt.NDArray[Any]], Any]:
@@ -74,12 +62,3 @@ def _digest(arrays: Arrays, said: str) -> str:
         digest.update(f"{name} {arrays[name].shape} {arrays[name].dtype}".encode())
         digest.update(np.ascontiguousarray(arrays[name]).tobytes())
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # Windows opens no folders
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

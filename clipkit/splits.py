@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from clipkit.datasets import PETS_FOLDER, TABLES, Dataset, load_dataset
+from clipkit.datasets import TABLES, Dataset, load_dataset, pets_root
 from clipkit.errors import DatasetError
+from clipkit.files import digest
 
 TRAIN = ("train", "trainval", "training")
 VALIDATION = ("val", "validation", "valid", "dev")
@@ -80,8 +81,7 @@ def read_split(path: str | os.PathLike[str]) -> Split:
     path: as for `load_dataset`. DatasetError where a part is missing, has no labels, or is of one class only.
     """
     place = Path(path)
-    root = place.parent if place.name == PETS_FOLDER else place
-    if (root / PETS_FOLDER).is_dir():
+    if root := pets_root(place):
         parts = [_labelled(root, part) for part in ("trainval", "test")]
         groups = {label: _species(file) for part in parts for file, label in zip(part.files, part.labels, strict=True)}
         split = _apart("Oxford-IIIT Pet", "its own trainval and test", parts[0], None, parts[1])
@@ -191,15 +191,7 @@ def _only(dataset: Dataset, chosen: np.ndarray) -> Dataset:
 
 
 def _digests(files: Sequence[str]) -> list[str]:
-    return [_digest(file) for file in files]
-
-
-def _digest(file: str) -> str:
-    try:
-        with open(file, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
-        return f"unreadable {file}"
+    return [digest(file) or f"unreadable {file}" for file in files]
 
 
 def _species(file: str) -> str:

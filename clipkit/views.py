@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.errors import ImageError, ModelError
+from clipkit.files import digest
 from clipkit.places import cache_folder
 from clipkit.records import Failure, FloatArray, PixelRecipe, Pixels, Progress
 from clipkit.sealed import read_sealed, write_sealed
@@ -84,15 +85,6 @@ def random_box(height: int, width: int, dice: np.random.Generator, *, smallest: 
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def digest(file: str | os.PathLike[str]) -> str:
-    """SHA-256 of the content; "unreadable" where there is none."""
-    try:
-        with open(file, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
-        return "unreadable"
-
-
 def dice_for(content: str, *numbers: int) -> np.random.Generator:
     """The same for the same content and numbers, wherever the picture lies and whatever others are there."""
     return np.random.default_rng([int(hashlib.sha256(content.encode()).hexdigest()[:16], 16), *numbers])
@@ -112,7 +104,7 @@ def see(
     training on it, at any seed, shares them; what was computed before comes from the cache. Rounded to float16.
     """
     folder = _folder(reader, views, smallest)
-    contents = [digest(file) for file in files]
+    contents = [digest(file) or "unreadable" for file in files]
     known = _known(folder, set(contents))
     missing = [i for i, content in enumerate(contents) if content not in known]
     failed: list[Failure] = []
