@@ -19,6 +19,7 @@ from clipkit.records import FloatArray
 from clipkit.thumbnails import Canvas, to_png
 from clipkit.tunable import TunableEncoder
 from clipkit.vit import ViTClassifier
+from clipkit.weighing import levit_weights, multihead_weights, pool_weights, timm_weights
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +29,7 @@ TOLERANCE = 1e-3  # of recomputed attention against the block's own output; anot
 GAP = 8  # pixels of white between two panels
 SHOWN = 448  # pixels a panel is wide at least
 STRENGTH = 0.7  # of the colour where attention is highest
+CLASS, POOL, MEAN = "class token", "attention pool", "mean of the patches"  # what a tower answers from
 WITH_ATTENTION = "a ViT: --model ViT-B-16/laion2b_s34b_b88k, or the folder of one"
 
 
@@ -51,8 +53,9 @@ class Grid:
 class Explanation:
     """What a tower did with one picture.
 
-    last, rollout: (rows, columns), summing to at most 1, the rest being the prefix's share; None where `reason` says
-    why. seen: the picture as the model reads it (height, width, 3). speaker: whose attention it is.
+    last, rollout: of the last layer and through all of them, summing to at most 1, the rest being the prefix's share;
+    None where `reason` says why. rollout is (rows, columns); last too, or smaller where the tower narrows its grid.
+    seen: the picture as the model reads it (height, width, 3). speaker: whose attention it is.
     """
 
     model: str
@@ -76,11 +79,15 @@ class Explanation:
 
 @dataclass(frozen=True, eq=False)
 class _Looked:
-    """layers: attention among all tokens, first layer first. pool: of a learned query over them at the end, or None."""
+    """layers: attention among all tokens, first layer first. speaker: whose the answer is.
+
+    pool: of a learned query over them at the end, where that is the speaker.
+    """
 
     layers: Sequence[Weights]
-    pool: Weights | None
+    speaker: str
     prefix: tuple[str, ...]
+    pool: Weights | None = None
 
 
 def explain(model: OpenClipEncoder | ViTClassifier, picture: str | os.PathLike[str]) -> Explanation:
@@ -104,9 +111,8 @@ def explain(model: OpenClipEncoder | ViTClassifier, picture: str | os.PathLike[s
         last, rolled = _maps(looked, grid)
     except _NoAttention as why:
         return Explanation(model.model, grid, seen, reason=f"{model.model}: {why}")
-    whole = Grid(grid.image, grid.patch, grid.rows, grid.columns, looked.prefix, looked.layers[-1].shape[-1])
-    speaker = "attention pool" if looked.pool is not None else "class token"
-    return Explanation(model.model, whole, seen, last, rolled, speaker)
+    whole = Grid(grid.image, grid.patch, grid.rows, grid.columns, looked.prefix, looked.layers[0].shape[-1])
+    return Explanation(model.model, whole, seen, last, rolled, looked.speaker)
 
 
 def facts(explanation: Explanation) -> dict[str, Any]:
@@ -130,47 +136,18 @@ def facts(explanation: Explanation) -> dict[str, Any]:
 
 
 def rollout(layers: Sequence[Weights]) -> FloatArray:
-    """(tokens, tokens): how much of each input token is in each output token; rows sum to 1.
+    """(tokens at the end, tokens at the start): how much of each input is in each output; rows sum to 1.
 
     Abnar & Zuidema 2020, "Quantifying attention flow in transformers": the mean of the heads, half of it the residual
-    connection, multiplied through the layers.
+    connection, multiplied through the layers. A layer whose fewer tokens ask more (LeViT) has no residual connection.
     """
-    count = layers[0].shape[-1]
-    flow = np.eye(count)
+    flow = np.eye(layers[0].shape[-1])
     for weights in layers:
-        step = 0.5 * weights.astype(np.float64).mean(axis=0) + 0.5 * np.eye(count)
+        step = weights.astype(np.float64).mean(axis=0)
+        if len(step) == len(flow):
+            step = 0.5 * step + 0.5 * np.eye(len(step))
         flow = (step / step.sum(axis=1, keepdims=True)) @ flow
     return np.asarray(flow, np.float32)
-
-
-def multihead_weights(attention: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(weights (n, heads, t, t), output (n, t, width)) of torch's `MultiheadAttention` on itself, from q and k."""
-    n, count, width = tokens.shape
-    heads = attention.num_heads
-    stacked = tokens @ attention.in_proj_weight.T + attention.in_proj_bias
-    q, k, v = (part.reshape(n, count, heads, width // heads).transpose(1, 2) for part in stacked.chunk(3, dim=-1))
-    weights = (q @ k.transpose(-2, -1) * (width // heads) ** -0.5).softmax(dim=-1)
-    return weights, attention.out_proj((weights @ v).transpose(1, 2).reshape(n, count, width))
-
-
-def timm_weights(attention: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same for a timm `Attention`."""
-    n, count, _ = tokens.shape
-    stacked = attention.qkv(tokens).reshape(n, count, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
-    q, k, v = stacked.unbind(0)
-    q, k = attention.q_norm(q), attention.k_norm(k)
-    weights = (q * attention.scale @ k.transpose(-2, -1)).softmax(dim=-1)
-    return weights, attention.proj(attention.norm((weights @ v).transpose(1, 2).reshape(n, count, -1)))
-
-
-def pool_weights(pool: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(weights (n, heads, 1, t), output (n, width)) of timm's attention pool: one learned query asks all."""
-    n, count, width = tokens.shape
-    q = pool.q(pool.latent.expand(n, -1, -1)).reshape(n, pool.latent_len, pool.num_heads, -1).transpose(1, 2)
-    k, v = pool.kv(tokens).reshape(n, count, 2, pool.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-    weights = (pool.q_norm(q) * pool.scale @ pool.k_norm(k).transpose(-2, -1)).softmax(dim=-1)
-    output = pool.proj((weights @ v).transpose(1, 2).reshape(n, pool.latent_len, width))
-    return weights, (output + pool.mlp(pool.norm(output)) if pool.mlp is not None else output)[:, 0]
 
 
 def paint(picture: Canvas, attention: FloatArray) -> Canvas:
@@ -198,8 +175,6 @@ def _look_at_transformers(network: Any, pixels: torch.Tensor, options: dict[str,
     kind = network.config.model_type
     if "cls_token" not in names:
         raise _NoAttention(f"a {kind} tower has no class token whose attention to patches could be shown")
-    if getattr(network.config, "use_mean_pooling", False):
-        raise _NoAttention(f"this {kind} tower answers from the mean of its patches, not from a class token")
     network.set_attn_implementation("eager")  # the others return no attention
     with torch.no_grad():
         layers = network(pixel_values=pixels, output_attentions=True, **options).attentions
@@ -207,7 +182,8 @@ def _look_at_transformers(network: Any, pixels: torch.Tensor, options: dict[str,
         raise _NoAttention(f"a {kind} tower returns no attention")
     prefix = ("class", *("distillation" for name in names if name == "distillation_token"))
     registers = getattr(network.config, "num_register_tokens", 0) or 0
-    return _Looked([layer[0].float().numpy() for layer in layers], None, (*prefix, *["register"] * registers))
+    speaker = MEAN if getattr(network.config, "use_mean_pooling", False) else CLASS
+    return _Looked([layer[0].float().numpy() for layer in layers], speaker, (*prefix, *["register"] * registers))
 
 
 def _look_at_open_clip(visual: Any, pixels: torch.Tensor) -> _Looked:
@@ -217,25 +193,31 @@ def _look_at_open_clip(visual: Any, pixels: torch.Tensor) -> _Looked:
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
     if blocks is None:
         raise _NoAttention("a convolutional tower has no class token whose attention could be shown")
-    if visual.attn_pool is not None or visual.pool_type != "tok":
-        raise _NoAttention("this tower answers from a mean of its patches, not from a class token")
+    speaker = _speaker(visual.pool_type if visual.attn_pool is None else "")
     attentions = [getattr(block, "attn", None) for block in blocks]
-    return _Looked(_recompute(visual, attentions, multihead_weights, pixels), None, ("class",))
+    return _Looked(_recompute(visual, attentions, multihead_weights, pixels), speaker, ("class",))
 
 
 def _look_at_timm(trunk: Any, visual: Any, pixels: torch.Tensor) -> _Looked:
+    if biased := [module for module in trunk.modules() if hasattr(module, "attention_biases")]:
+        return _Looked(_recompute(visual, biased, levit_weights, pixels), MEAN, ())
     blocks = getattr(trunk, "blocks", None)
     attentions = [getattr(block, "attn", None) for block in blocks] if blocks is not None else []
     if not attentions or not all(hasattr(attention, "qkv") for attention in attentions):
         raise _NoAttention("a convolutional tower has no class token whose attention could be shown")
     pool = getattr(trunk, "attn_pool", None)
-    if pool is None and getattr(trunk, "global_pool", "") != "token":
-        raise _NoAttention("this tower answers from the mean of its patches, not from a class token")
+    speaker = POOL if pool is not None else _speaker(getattr(trunk, "global_pool", ""))
     layers = _recompute(visual, attentions, timm_weights, pixels)
     last = _recompute(visual, [pool], pool_weights, pixels)[0] if pool is not None else None
     count = int(getattr(trunk, "num_prefix_tokens", 0))
     has_class = bool(getattr(trunk, "cls_token", None) is not None)
-    return _Looked(layers, last, (*["class"] * has_class, *["register"] * (count - has_class)))
+    return _Looked(layers, speaker, (*["class"] * has_class, *["register"] * (count - has_class)), last)
+
+
+def _speaker(pool: str) -> str:
+    if speaker := {"tok": CLASS, "token": CLASS, "avg": MEAN}.get(pool):
+        return speaker
+    raise _NoAttention("this tower answers neither from its class token nor from the mean of its patches")
 
 
 def _recompute(
@@ -283,18 +265,20 @@ def _listening(modules: Sequence[Any]) -> Iterator[list[tuple[torch.Tensor, torc
 
 
 def _maps(looked: _Looked, grid: Grid) -> tuple[FloatArray, FloatArray]:
-    """Attention of the token that answers, in the last layer and rolled out: both (rows, columns)."""
-    before, count = len(looked.prefix), grid.rows * grid.columns
-    if any(layer.shape[-1] != before + count for layer in looked.layers):
-        raise _NoAttention(f"its {looked.layers[0].shape[-1]} tokens are not {count} patches and {before} before them")
+    """What the answer attends to, in the last layer and rolled out (rows, columns)."""
+    before, shape = len(looked.prefix), (grid.rows, grid.columns)
+    count, at_last = looked.layers[0].shape[-1], looked.layers[-1].shape[-1]
+    if count != before + grid.rows * grid.columns:
+        raise _NoAttention(f"its {count} tokens are not {grid.rows * grid.columns} patches and {before} before them")
+    narrow = shape if at_last == count else (round(at_last**0.5),) * 2  # LeViT's grids are squares
     flow = rollout(looked.layers)
     if looked.pool is not None:
-        asked = looked.pool.mean(axis=0)[0]  # (tokens,)
-        last, rolled = asked, asked @ flow
+        last = looked.pool.mean(axis=0)[0]  # (tokens,)
+        rolled = last @ flow
     else:
-        last, rolled = looked.layers[-1].mean(axis=0)[0], flow[0]
-    shape = (grid.rows, grid.columns)
-    return last[before:].reshape(shape).astype(np.float32), rolled[before:].reshape(shape).astype(np.float32)
+        asking = slice(0, 1) if looked.speaker == CLASS else slice(before, None)
+        last, rolled = looked.layers[-1].mean(axis=0)[asking].mean(axis=0), flow[asking].mean(axis=0)
+    return last[before:].reshape(narrow).astype(np.float32), rolled[before:].reshape(shape).astype(np.float32)
 
 
 def _grid(network: Any, pixels: torch.Tensor, run: Callable[[], Any]) -> Grid:

@@ -114,8 +114,8 @@ def explain(
     \b
       clipkit explain dog.jpg --model google/vit-base-patch16-224 --out attention.png
 
-    The attention is that of the token the model answers from, in its last layer and rolled out over all layers. It
-    says where information came from, not why an answer was given.
+    The attention is that of the token the model answers from, or of all patches where it answers from their mean, in
+    its last layer and rolled out over all layers. It says where information came from, not why an answer was given.
     """
     from clipkit.attention import explain as run
     from clipkit.tunable import load_model

@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from clipkit.attention import Explanation, explain, facts, multihead_weights, pool_weights, rollout, timm_weights
+from clipkit.attention import Explanation, explain, facts, rollout
 from clipkit.encoder import load_encoder
 from clipkit.errors import ModelError
 from clipkit.vit import ViTClassifier
+from clipkit.weighing import levit_weights, multihead_weights, pool_weights, timm_weights
 from tests.tiny_models import CLIP_TEXT, CONFIGS, HALF, make_model
 from tests.tiny_vits import make_vit
 
@@ -36,8 +37,8 @@ def tokens() -> torch.Tensor:
     return torch.randn(2, 7, 32, generator=torch.Generator().manual_seed(1))
 
 
-def timm_model(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, pool: str) -> Path:
-    vision = {"timm_model_name": name, "image_size": 160, "timm_pool": pool, "timm_proj": "linear"}
+def timm_model(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, pool: str, size: int = 160) -> Path:
+    vision = {"timm_model_name": name, "image_size": size, "timm_pool": pool, "timm_proj": "linear"}
     config = {
         "model_cfg": {**TIMM, "vision_cfg": vision},
         "preprocess_cfg": {**HALF, "interpolation": "bicubic", "resize_mode": "shortest"},
@@ -181,11 +182,50 @@ def test_an_attention_pool_speaks_for_a_tower_without_a_class_token(
     assert shown.grid.tokens == 101
 
 
-@pytest.mark.parametrize(
-    ("kind", "words"),
-    [("swin", "no class token"), ("convnext", "no class token"), ("beit", "mean of its patches")],
-)
-def test_a_classifier_without_class_attention_says_so(tmp_path: Path, photo: Path, kind: str, words: str) -> None:
+@torch.no_grad()
+def test_recomputed_attention_of_levit_is_that_of_both_its_blocks() -> None:
+    from timm.models.levit import Attention, AttentionDownsample
+
+    torch.manual_seed(0)
+    tokens = torch.randn(2, 25, 32)
+    among_all = Attention(32, 8, num_heads=2, attn_ratio=2, resolution=5, act_layer=torch.nn.Hardswish)
+    narrowing = AttentionDownsample(32, 48, 8, num_heads=2, attn_ratio=4, resolution=5)
+    for attention, asking in ((among_all, 25), (narrowing, 9)):
+        attention.eval()  # returns nothing
+        torch.nn.init.normal_(attention.attention_biases)
+        torch.nn.init.ones_(attention.proj.ln.bn.weight)  # 0 at the start
+        weights, output = levit_weights(attention, tokens)
+        assert output.std() > 0.01
+        torch.testing.assert_close(output, attention(tokens), rtol=0, atol=1e-5)
+        torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 2, asking))
+
+
+def test_levit_shows_all_patches_rolled_out_and_a_narrower_grid_at_the_end(
+    tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = timm_model(tmp_path / "levit", monkeypatch, "levit_128s", "avg", size=224)
+    shown = explain(load_encoder(str(folder), precision="float32"), photo)
+    assert shown.last is not None
+    assert shown.rollout is not None
+    assert (shown.speaker, shown.last.shape, shown.rollout.shape) == ("mean of the patches", (4, 4), (14, 14))
+    assert shown.grid.tokens == 196
+    assert shown.rollout.sum() == pytest.approx(1, abs=1e-4)
+    assert facts(shown)["tokens"] == "196 = 224 * 224 / (16 * 16)"
+    assert Image.open(BytesIO(shown.overlay())).width == 3 * 448 + 16
+
+
+def test_a_tower_that_answers_from_the_mean_of_its_patches_shows_their_mean(tmp_path: Path, photo: Path) -> None:
+    shown = explain(ViTClassifier(make_vit("beit", tmp_path / "beit")), photo)
+    assert shown.speaker == "mean of the patches"
+    assert shown.rollout is not None
+    assert shown.rollout.shape == (4, 4)
+    assert 0.5 < shown.rollout.sum() < 1  # the rest is the class token's share
+    assert explain(load_encoder(str(make_model("siglip", tmp_path / "siglip"))), photo).speaker == shown.speaker
+
+
+@pytest.mark.parametrize("kind", ["swin", "convnext"])
+def test_a_classifier_without_class_attention_says_so(tmp_path: Path, photo: Path, kind: str) -> None:
+    words = "no class token"
     shown = explain(ViTClassifier(make_vit(kind, tmp_path / kind)), photo)
     assert words in str(shown.reason)
     assert shown.last is None
@@ -194,7 +234,7 @@ def test_a_classifier_without_class_attention_says_so(tmp_path: Path, photo: Pat
     assert shown.grid.rows * shown.grid.patch[0] == 32
 
 
-@pytest.mark.parametrize(("kind", "words"), [("cnn", "convolutional"), ("siglip", "mean"), ("resnet", "convolutional")])
+@pytest.mark.parametrize(("kind", "words"), [("cnn", "convolutional"), ("resnet", "convolutional")])
 def test_a_tower_without_class_attention_says_so(tmp_path: Path, photo: Path, kind: str, words: str) -> None:
     shown = explain(load_encoder(str(make_model(kind, tmp_path / kind))), photo)
     assert words in str(shown.reason)

@@ -71,7 +71,7 @@ FLOORS = {
         "attempts",
         "ordering",
     ],
-    1: ["records", "errors", "places", "files", "surroundings"],
+    1: ["records", "errors", "places", "files", "surroundings", "weighing"],
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}
 # An import that does not go down, and why it may stand.

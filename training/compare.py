@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from sources import STARTER, WORK, data_folder
-from vit_package import OUT as VIT
+from vit import folder
 
 from clipkit import ImageIndex, load_encoder
 from clipkit.datasets import load_dataset
@@ -29,7 +29,7 @@ PIXELS = 96  # pictures a round, pixels ready
 def main() -> None:
     """Prints the table; with --out it is kept as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folders", nargs="*", type=Path, default=[STARTER, VIT])
+    parser.add_argument("folders", nargs="*", type=Path, default=[STARTER, folder("levit") / "starter-vit"])
     parser.add_argument("--test", action="store_true", help="Pets test instead of trainval: only for what ships")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

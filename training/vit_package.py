@@ -7,24 +7,25 @@ import torch
 from evaluate import Model
 from package import config, write
 from sources import STARTER
-from vit import CHECKPOINT, FOLDER, VISION
-
-OUT = FOLDER / "starter-vit"
+from students import STUDENTS
+from vit import folder
 
 
 def main() -> None:
-    """Writes work/vit/starter-vit from the last checkpoint, or from --checkpoint finished.pt."""
+    """Writes work/STUDENT/starter-vit from finished.pt, or from another --checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--student", choices=sorted(STUDENTS), default="levit")
+    parser.add_argument("--checkpoint", default="finished.pt")
     parser.add_argument("--words", type=Path, default=STARTER, help="the folder whose text tower it shares")
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     state = Model(options.words).model.state_dict()
     state = {name: value for name, value in state.items() if not name.startswith("visual.")}
-    trained = torch.load(options.checkpoint, weights_only=True)
+    trained = torch.load(folder(options.student) / options.checkpoint, weights_only=True)
     state |= {f"visual.{name}": value for name, value in trained["mean"].items()}
-    write(state, config(VISION, "shortest", float(state["logit_scale"])), options.out)
-    print(f"{trained['seen']:,} pictures seen in {trained['seconds'] / 60:.0f} minutes")
+    settings = config(STUDENTS[options.student].config, "shortest", float(state["logit_scale"]))
+    write(state, settings, options.out or folder(options.student) / "starter-vit")
+    print(f"{trained['seen']:,} pictures seen in {trained['cpu_seconds'] / 60:.0f} minutes of CPU time")
 
 
 if __name__ == "__main__":
