@@ -57,7 +57,8 @@ def main() -> None:
         raise ValueError(f"results.json has no row of these weights: evaluate.py --folder {options.folder} --tried ...")
     text = json.loads(options.tower.with_suffix(".json").read_text())
     head = json.loads(options.head.with_suffix(".json").read_text())
-    features = {1.0: "the pooled features", 0.5: "the square roots of the pooled features"}[head.get("power", 1.0)]
+    power = head.get("power", 1.0)
+    features = "the pooled features" + ("" if power == 1 else f", each to the power of {power}")
     others = head.get("others", "14,309 more photographs, without their labels")
     model = Model(options.folder)
     free, demo, right = free_queries(model), *demo_queries(model)

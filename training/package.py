@@ -38,7 +38,8 @@ def main() -> None:
         "timm_proj_bias": True,
     }
     state = {f"visual.trunk.{k}": v for k, v in image_tower().state_dict().items() if not k.startswith("classifier")}
-    state |= {f"visual.head.mlp.{k}": v for k, v in head.items() if k != "logit_scale"}
+    state |= {f"visual.{k}": v for k, v in head.items() if k.startswith("trunk.")}  # tuned by last_stage.py
+    state |= {f"visual.head.mlp.{k}": v for k, v in head.items() if k.startswith("fc")}
     state |= load_file(options.tower) | {"logit_scale": head["logit_scale"]}
     write(state, config(vision, used["resize"], float(head["logit_scale"])), options.out)
 

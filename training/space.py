@@ -7,26 +7,28 @@ from sources import QUESTIONS, WORK, photographs
 from teacher_texts import MiniLM
 
 SIZE, RESIZE = 224, "shortest"  # any will do: it only weighs text directions
-MIX_SCALE = 12.0  # how much the class-name mix counts beside the features; 6 and 12 were alike, 1 and 3 worse
+MIX = 12.0  # how much the class-name mix counts beside the features; 6 and 12 were alike, 1 and 3 worse
 DAMPING = 4.0  # of 0.5, 1, 2, 4: the mildest, and the best on captions/
 
 
 class Ridge:
     """Weighted linear least squares from [features ** power, class-name mix] to a text space, intercept unpunished."""
 
-    def __init__(self, names: np.ndarray, ridge: float, *, power: float = 1.0, loudness: float = 1.0) -> None:
+    def __init__(
+        self, names: np.ndarray, ridge: float, *, mix: float = MIX, power: float = 1.0, loudness: float = 1.0
+    ) -> None:
         head = image_tower().classifier
         self.weight, self.bias = head.weight.numpy(), head.bias.numpy()
         self.names, self.ridge = names, ridge  # names (1000, d): the text of each ImageNet class
-        self.power, self.loudness = power, loudness  # of the features, which are never negative
+        self.mix, self.power, self.loudness = mix, power, loudness  # of the features, which are never negative
 
     def inputs(self, features: np.ndarray) -> np.ndarray:
         """(n, 1280) -> (n, 1280 + d + 1)."""
         logits = features @ self.weight.T + self.bias
         odds = np.exp(logits - logits.max(1, keepdims=True))
-        mix = odds / odds.sum(1, keepdims=True) @ self.names
+        mixed = odds / odds.sum(1, keepdims=True) @ self.names
         heard = self.loudness * features**self.power
-        return np.concatenate([heard, MIX_SCALE * mix, np.ones((len(features), 1))], 1).astype(np.float32)
+        return np.concatenate([heard, self.mix * mixed, np.ones((len(features), 1))], 1).astype(np.float32)
 
     def fit(self, features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> "Ridge":
         """`coef_` (1280 + d + 1, d) from features (n, 1280), targets (n, d), weights (n,)."""

@@ -11,6 +11,7 @@ import numpy as np
 import open_clip
 import torch
 from open_clip.transformer import TextTransformer
+from optimizers import muon_and_adamw
 from safetensors.torch import load_file, save_file
 from sources import HELD_OUT_TEXTS, WORK
 from teacher_texts import CONTEXT, MiniLM
@@ -63,27 +64,28 @@ def main() -> None:
     held_tokens, held = tokens[:HELD_OUT_TEXTS], teacher[:HELD_OUT_TEXTS]
     tokens, teacher = tokens[HELD_OUT_TEXTS:], teacher[HELD_OUT_TEXTS:]
     print(len(tokens), "phrases,", sum(p.numel() for p in tower.parameters()), "parameters")
-    decayed = [p for p in tower.parameters() if p.ndim >= 2 and p is not tower.token_embedding.weight]
-    free = [p for p in tower.parameters() if p.ndim < 2 or p is tower.token_embedding.weight]
-    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": free, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=options.rate, betas=(0.9, 0.98), fused=True)
+    optimizers = muon_and_adamw(tower, ("transformer",), options.rate, lambda name: "embedding" in name)
     started = time.time()
     for step, rows in enumerate(_batches(tokens)):
         done = (time.time() - started) / 60 / options.minutes
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = _rate(step, done) * options.rate
         loss = _loss(tower, tokens[rows], teacher[rows])
-        optimizer.zero_grad()
+        tower.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         if step in (0, 100) or (step + 1) % 400 == 0 or done >= 1:
             cosine = _cosine(tower, held_tokens, held)
             print(f"step {step + 1} ({done:.0%}) loss {loss.item():.4f} held-out cosine {cosine:.4f}", flush=True)
             save_file({k: v.contiguous() for k, v in tower.state_dict().items() if k != "attn_mask"}, options.out)
         if done >= 1:
             break
-    log = {"steps": step + 1, "held_out_cosine": round(cosine, 4), "minutes": options.minutes, "phrases": len(tokens)}
+    before = options.start and options.start.with_suffix(".json")
+    done_before = json.loads(before.read_text()) if before and before.exists() else {"steps": 0, "minutes": 0}
+    log = {"steps": step + 1 + done_before["steps"], "minutes": options.minutes + done_before["minutes"]}
+    log |= {"held_out_cosine": round(cosine, 4), "phrases": len(tokens)}
     options.out.with_suffix(".json").write_text(json.dumps(log))
 
 

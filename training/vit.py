@@ -14,6 +14,7 @@ import numpy as np
 import open_clip
 import torch
 from evaluate import Model, recalls
+from optimizers import muon_and_adamw
 from packed import CELLS, Packed, packed
 from PIL import Image
 from sources import STARTER, WORK, photographs
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+INNER = ("tower.trunk.stages", "tower.transformer")
 BATCH, RATE, KEEP = 128, 1e-3, 0.9995  # KEEP: of the running mean of the weights, a step
 
 
@@ -52,10 +54,7 @@ class Training:
         self.data, self.target = packed(), self.folder / target
         self.student: Student = STUDENTS[name]()
         self.mean = copy.deepcopy(self.student.tower).requires_grad_(False).eval()
-        decayed = [p for n, p in self.student.named_parameters() if p.ndim >= 2 and not _free(n)]
-        others = [p for n, p in self.student.named_parameters() if p.ndim < 2 or _free(n)]
-        groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98), fused=True)
+        self.optimizers = muon_and_adamw(self.student, INNER, RATE, _free)
         self.seen, self.steps, self.seconds, self.cpu_seconds = 0, 0, 0.0, 0.0
         start = next((file for file in (self.target, self.folder / "last.pt") if file.exists()), None)
         if start:
@@ -72,7 +71,7 @@ class Training:
         for crops in batches(self.data, self.seen, lambda: self._shares(falling)):
             done = (time.time() - started) / 60 / minutes
             warm = min(1.0, (self.steps + 1) / 500)
-            for group in self.optimizer.param_groups:
+            for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
                 group["lr"] = RATE * warm * (max(0.0, 1 - done) if falling else 1.0)
             losses.append(self._step(crops, goals))
             self.seconds = before[0] + time.time() - started
@@ -98,10 +97,11 @@ class Training:
         own = F.normalize(raw.float(), dim=1)
         losses = [(1 - (own * goal).sum(1)).mean(), 5 * ((own @ own.T - goal @ goal.T) ** 2).mean()]
         losses += [weight * F.mse_loss(said.float(), to) for (_, weight, said), to in zip(grids, maps, strict=True)]
-        self.optimizer.zero_grad()
+        self.student.zero_grad()
         torch.stack(losses).sum().backward()
         nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.steps, self.seen = self.steps + 1, self.seen + len(crops.pixels)
         keep = min(KEEP, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
@@ -123,13 +123,17 @@ class Training:
     def _save(self) -> None:
         counts = {name: getattr(self, name) for name in ("seen", "steps", "seconds", "cpu_seconds")}
         state = {"student": self.student.state_dict(), "mean": self.mean.state_dict()}
-        torch.save({**state, "optimizer": self.optimizer.state_dict(), **counts}, self.target.with_suffix(".part"))
+        torch.save(
+            {**state, "optimizers": [optimizer.state_dict() for optimizer in self.optimizers], **counts},
+            self.target.with_suffix(".part"),
+        )
         os.replace(self.target.with_suffix(".part"), self.target)
 
     def _load(self, state: dict[str, Any]) -> None:
         self.student.load_state_dict(state["student"])
         self.mean.load_state_dict(state["mean"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         for name in ("seen", "steps", "seconds", "cpu_seconds"):
             setattr(self, name, state[name])
 
