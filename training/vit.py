@@ -17,6 +17,7 @@ from evaluate import Model, recalls
 from optimizers import muon_and_adamw
 from packed import CELLS, Packed, packed
 from PIL import Image
+from projection import in_torch, load_ridge
 from sources import STARTER, WORK, photographs
 from students import MAP_CHANNELS, STUDENTS, Grids, Student, look_at
 from torch import Tensor, nn
@@ -34,8 +35,9 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=8, help="minutes from point to point of the curve")
     parser.add_argument("--finish", type=float, help="minutes in which the rate falls to zero; writes finished.pt")
     parser.add_argument("--student", choices=sorted(STUDENTS), default="levit")
+    parser.add_argument("--starter", type=Path, default=STARTER, help="whose words and CNN it is measured by")
     options = parser.parse_args()
-    training = Training(options.student, "finished.pt" if options.finish else "last.pt")
+    training = Training(options.student, "finished.pt" if options.finish else "last.pt", options.starter)
     training.run(options.finish or options.minutes, options.every, falling=bool(options.finish))
 
 
@@ -47,7 +49,7 @@ def folder(student: str) -> Path:
 class Training:
     """What is kept from run to run: weights, their running mean, the optimizer, and how much was seen."""
 
-    def __init__(self, name: str, target: str) -> None:
+    def __init__(self, name: str, target: str, starter: Path) -> None:
         self.folder = folder(name)
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
@@ -59,7 +61,7 @@ class Training:
         start = next((file for file in (self.target, self.folder / "last.pt") if file.exists()), None)
         if start:
             self._load(torch.load(start, weights_only=True))
-        self.measure = Measure()
+        self.measure = Measure(starter)
 
     def run(self, minutes: float, every: float, *, falling: bool) -> None:
         """Steps until the time is over or a signal comes; a checkpoint with every point of the curve."""
@@ -167,7 +169,7 @@ class Goals:
     def __init__(self, data: Packed) -> None:
         self.data = data
         self.back, self.mean = torch.from_numpy(data.back), torch.from_numpy(data.mean)
-        self.head = Model(STARTER).model.visual.head
+        self.ridge = in_torch(load_ridge()[0])
         self.sources = {"maps": data.maps, "hints": data.hints}
         self.loudness = {"maps": _loudness(data.maps[:256, :MAP_CHANNELS]), "hints": _loudness(data.hints[:256])}
 
@@ -176,7 +178,7 @@ class Goals:
         """Embeddings (b, 384), and for each grid of the student what it should say."""
         arrays = {name: torch.from_numpy(array[crops.rows]).float() for name, array in self.sources.items()}
         whole = crops.mix(_sampled(arrays["maps"], crops.where, CELLS)).mean((2, 3))
-        embeddings = F.normalize(self.head(whole @ self.back + self.mean), dim=1)
+        embeddings = F.normalize(self.ridge((whole @ self.back + self.mean).clamp(min=0)), dim=1)
         asked = []
         for which, _, said in grids:
             channels, side = said.shape[1:3]
@@ -189,9 +191,9 @@ class Goals:
 class Measure:
     """Recall of the captions with the starter's words, and the agreement with its CNN, on validation photographs."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         rows = photographs("validation")
-        starter = Model(STARTER)
+        starter = Model(folder)
         self.captions = starter.texts([text for group in rows.captions for text in group])
         self.owner = np.repeat(np.arange(len(rows)), rows.captions.map(len))
         self.teacher = _centred(starter.pictures(list(rows.file)))
