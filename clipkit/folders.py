@@ -9,6 +9,7 @@ from pathlib import Path
 
 from clipkit.errors import BadIndex, IndexNotFound
 from clipkit.index import FOLDER, ImageIndex, Loader, index_folder, real_folder
+from clipkit.models import find_weights
 from clipkit.scan import Changes, compare, find_images
 from clipkit.store import FILE, Store
 
@@ -29,6 +30,7 @@ def open_or_create(
         with suppress(BadIndex) if rebuild else nullcontext():
             recorded = ImageIndex.open(place, at=at, load=load)
     if recorded is not None and not (model or exact_pixels or rebuild):
+        _refuse_another_starter(recorded)
         return recorded
     name = model or (recorded.info.model_source if recorded else "auto")
     return ImageIndex.create(place, load(name, exact_pixels), at=at, rebuild=rebuild)
@@ -81,6 +83,17 @@ def find(
     above = here if here.is_relative_to(root) else root
     inside = os.path.normpath(os.path.join(os.path.relpath(above, root), below))
     return index, "" if inside == "." else inside.replace(os.sep, "/")
+
+
+def _refuse_another_starter(index: ImageIndex) -> None:
+    """ModelMismatch where the model that comes with clipkit is not the one of this index any more.
+
+    Any other model is compared when it is loaded; but a run that finds nothing new loads none, and would say that
+    pictures can be found which no search finds. This costs one hash of 44 MB, and is remembered.
+    """
+    info = index.info
+    if info.model == "starter" and find_weights("starter", {}).fingerprint != info.weights_sha256:
+        index.encoder  # noqa: B018  says so
 
 
 def _root_above(here: Path) -> Path:
