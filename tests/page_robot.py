@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,6 +144,13 @@ class Robot:
         """What the grid shows, as a reader of the screen hears it."""
         found: list[str] = self.window.locator("#ck-grid .ck-card .ck-name").all_text_contents()
         return found
+
+    def shows(self, names: Collection[str]) -> bool:
+        """Whether the grid comes to show just these; one choice may bring two answers, and the first is the old one."""
+        deadline = time.monotonic() + PATIENCE_MS / 1000
+        while set(self.names()) != set(names) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return set(self.names()) == set(names)
 
     def card(self, name: str) -> Any:
         return self.window.locator("#ck-grid .ck-card", has=self.window.locator(f'img[alt="{name}"]')).first

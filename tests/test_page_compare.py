@@ -70,13 +70,15 @@ def script(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 
     def start(command: list[str], **ways: Any) -> subprocess.Popen[bytes]:
         out = command[command.index("--out") + 1]
-        return popen([sys.executable, "-c", f"import json, sys, time\nOUT = {out!r}\n{code}"], **ways)
+        return popen([sys.executable, "-c", f"{BEGINNING}\nOUT = {out!r}\n{code}"], **ways)
 
     monkeypatch.setattr("clipkit_apps.running.subprocess.Popen", start)
 
 
 STEP = 'print(json.dumps({"done": 3, "total": 12, "path": "knn, 4 shots, seed 1"}), file=sys.stderr, flush=True)\n'
-FOREVER = "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    sys.exit(130)\n"
+FOREVER = "time.sleep(60)\n"
+# As clipkit ends when it is stopped, from its first word on: on a busy machine the stop comes right after that.
+BEGINNING = "import json, signal, sys, time\nsignal.signal(signal.SIGINT, lambda *_: sys.exit(130))"
 
 
 def until(fact: Callable[[], Any]) -> Any:
