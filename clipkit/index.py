@@ -315,7 +315,7 @@ class ImageIndex:
         command = shlex.join(["clipkit", "index", str(self.root), *place, "--rebuild"])
         if encoder.fingerprint != info.weights_sha256 or encoder.dim != info.dim:
             name = "other weights of the same name" if encoder.model == info.model else encoder.model
-            hint = command if encoder.model == info.model else f"{command} --model {encoder.model}"
+            hint = command if encoder.model == info.model else f"{command} --model {shlex.quote(encoder.source)}"
             raise ModelMismatch(f"{self.root} was indexed with {info.model}, not {name}", hint=hint)
         if str(encoder.recipe) != info.pixel_recipe:
             flag = " --exact-pixels" if encoder.recipe.exact else ""
