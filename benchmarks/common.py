@@ -54,6 +54,15 @@ def read_arguments(description: str) -> argparse.Namespace:
     return arguments
 
 
+def photographs() -> Path | None:
+    """The folder of real photographs, CLIPKIT_TEST_DATA; None, and a line that says so, where there is none."""
+    folder = os.environ.get("CLIPKIT_TEST_DATA")
+    if folder and Path(folder).is_dir():
+        return Path(folder)
+    print("CLIPKIT_TEST_DATA does not point at the photographs: nothing to measure")
+    return None
+
+
 def work_folder() -> Path:
     """Where what the benchmarks make is kept from run to run: CLIPKIT_BENCH, or below the system's temporary folder."""
     folder = Path(os.environ.get("CLIPKIT_BENCH") or Path(tempfile.gettempdir()) / "clipkit-bench")

@@ -12,7 +12,7 @@ import numpy as np
 from clipkit_apps.classified import Matrix, classify
 from clipkit_apps.lessons import teach
 from clipkit_apps.relevance import ORDER, rule_for
-from common import print_table, read_arguments, work_folder, write
+from common import photographs, print_table, read_arguments, work_folder, write
 
 from clipkit.datasets import load_dataset
 from clipkit.encoder import Encoder, load_encoder
@@ -22,18 +22,16 @@ from clipkit.query import embed, parse
 from clipkit.zeroshot import ZeroShotClassifier, neutral_mean
 
 CORRECTIONS, DRAWS = 5, 20
-FIRST = 20  # results a page shows
 
 
 def main() -> None:
     arguments = read_arguments(__doc__ or "")
-    folder = os.environ.get("CLIPKIT_TEST_DATA")
-    if not folder or not Path(folder).is_dir():
-        print("CLIPKIT_TEST_DATA does not point at the photographs: nothing to measure")
+    folder = photographs()
+    if folder is None:
         return
     os.environ.setdefault("CLIPKIT_CACHE", str(work_folder() / "zeroshot-cache"))
     encoder = load_encoder("starter")
-    found = {"relevance": relevance(Path(folder), encoder), "corrections": corrections(Path(folder), encoder)}
+    found = {"relevance": relevance(folder, encoder), "corrections": corrections(folder, encoder)}
     write("page_words", found, [], arguments)
 
 

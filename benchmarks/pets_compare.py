@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
-from common import RESULTS, Target, print_table, private_cache, read_arguments, work_folder, write
+from common import RESULTS, Target, photographs, print_table, private_cache, read_arguments, work_folder, write
 
 from clipkit.compare import SEEDS, SHOTS, compare
 from clipkit.comparison import Comparison, Row, said_shots
@@ -25,13 +23,12 @@ NAME = "pets_compare"
 
 def main() -> None:
     arguments = read_arguments(__doc__ or "")
-    folder = os.environ.get("CLIPKIT_TEST_DATA")
-    if not folder or not Path(folder).is_dir():
-        print("CLIPKIT_TEST_DATA does not point at the photographs: nothing to measure")
+    folder = photographs()
+    if folder is None:
         return
     private_cache(f"{NAME}-cache")  # empty, so that every second is measured
     started = time.perf_counter()
-    comparison = measure(folder, quick=arguments.quick)
+    comparison = measure(str(folder), quick=arguments.quick)
     comparison = replace(comparison, path="data")  # not where it lies on this disk
     taken = time.perf_counter() - started
     place = work_folder() / f"{NAME}.quick" if arguments.quick else RESULTS / NAME

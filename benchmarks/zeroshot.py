@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import print_table, read_arguments, work_folder, write
+from common import photographs, print_table, read_arguments, work_folder, write
 from unknown import class_sets, measure
 
 from clipkit.datasets import load_dataset
@@ -22,15 +22,14 @@ from clipkit.zeroshot import ZeroShotClassifier
 
 def main() -> None:
     arguments = read_arguments(__doc__ or "")
-    folder = os.environ.get("CLIPKIT_TEST_DATA")
-    if not folder or not Path(folder).is_dir():
-        print("CLIPKIT_TEST_DATA does not point at the photographs: nothing to measure")
+    folder = photographs()
+    if folder is None:
         return
     os.environ.setdefault("CLIPKIT_CACHE", str(work_folder() / "zeroshot-cache"))  # kept, so that a trial is quick
     os.environ["HF_HUB_OFFLINE"] = "1"
     encoder = load_encoder("starter")
-    results = accuracy(Path(folder), encoder)
-    results["unknown"] = unknown_table(Path(folder), encoder, quick=arguments.quick)
+    results = accuracy(folder, encoder)
+    results["unknown"] = unknown_table(folder, encoder, quick=arguments.quick)
     write("zeroshot", results, [], arguments)
 
 

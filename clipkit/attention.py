@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -268,7 +269,8 @@ def _maps(looked: _Looked, grid: Grid) -> tuple[FloatArray, FloatArray]:
     """What the answer attends to, in the last layer and rolled out (rows, columns)."""
     before, shape = len(looked.prefix), (grid.rows, grid.columns)
     count, at_last = looked.layers[0].shape[-1], looked.layers[-1].shape[-1]
-    if count != before + grid.rows * grid.columns:
+    is_chain = all(after.shape[-1] == layer.shape[-2] for layer, after in pairwise(looked.layers))
+    if count != before + grid.rows * grid.columns or not is_chain or (before and at_last != count):
         raise _NoAttention(f"its {count} tokens are not {grid.rows * grid.columns} patches and {before} before them")
     narrow = shape if at_last == count else (round(at_last**0.5),) * 2  # LeViT's grids are squares
     flow = rollout(looked.layers)

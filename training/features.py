@@ -45,7 +45,7 @@ def main() -> None:
             target = features_file(name, options.size, options.resize, view)
             if target.exists():
                 continue
-            out = [_pooled(tower, batch) for batch in _batches(name, options.size, options.resize, view)]
+            out = [_pooled(tower, batch) for batch in batches(name, options.size, options.resize, view)]
             np.save(target, np.concatenate(out).astype(np.float16))
             print(target.name, flush=True)
 
@@ -56,7 +56,8 @@ def _pooled(tower: torch.nn.Module, batch: Tensor) -> np.ndarray:
     return tower.forward_head(maps, pre_logits=True).numpy()
 
 
-def _batches(name: str, size: int, resize: str, view: str) -> Iterator[Tensor]:
+def batches(name: str, size: int, resize: str, view: str) -> Iterator[Tensor]:
+    """The pictures of one set as (b, 3, size, size), in order."""
     files = list(photographs(name).file)
     plain = preprocess(size, resize)
 

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import torch
 from image_tower import image_tower
-from projection import DISTILLED, HEAD, in_torch, load_ridge, new_head, save_head
+from projection import DISTILLED, HEAD, in_torch, lifts, load_ridge, new_head, save_head
 from safetensors.torch import load_file
 from sources import TRAINING_SETS
 from space import Ridge
@@ -103,11 +103,8 @@ class Push:
         self.towards = towards / (towards**2).sum(1, keepdim=True)
 
     def __call__(self, cells: Tensor, pooled: Tensor) -> Tensor:
-        logits, count = pooled @ self.weight.T + self.bias, len(cells)
-        near = logits.topk(30).indices.gather(1, torch.randint(30, (count, 1)))[:, 0]
-        wanted = torch.where(torch.rand(count) < 0.6, near, torch.randint(len(self.weight), (count,)))
-        lift = logits.amax(1) - logits.gather(1, wanted[:, None])[:, 0] + torch.empty(count).uniform_(-2, 5)
-        lift = torch.where(torch.rand(count) < PUSHED, lift * torch.empty(count).uniform_(0.5, 2), 0.0)
+        wanted, lift = lifts(pooled @ self.weight.T + self.bias, near=0.6, moved=PUSHED)
+        lift *= torch.empty(len(cells)).uniform_(0.5, 2)
         return cells + (lift[:, None] * self.towards[wanted])[:, None]
 
 

@@ -203,13 +203,22 @@ def _towards_a_class(rows: torch.Tensor, model: Ridge) -> torch.Tensor:
     """
     weight = torch.from_numpy(model.weight)
     logits = rows @ weight.T + torch.from_numpy(model.bias)
-    near = logits.topk(30).indices.gather(1, torch.randint(30, (len(rows), 1)))[:, 0]
-    any_class = torch.randint(len(weight), (len(rows),))
-    wanted = torch.where(torch.rand(len(rows)) < 0.5, near, any_class)
+    wanted, lift = lifts(logits, near=0.5, moved=0.67)
     direction = (weight - weight.mean(0))[wanted]
-    lift = logits.amax(1) - logits.gather(1, wanted[:, None])[:, 0] + torch.empty(len(rows)).uniform_(-2, 5)
-    lift = torch.where(torch.rand(len(rows)) < 0.67, lift, 0.0)
     return (rows + (lift / (direction**2).sum(1))[:, None] * direction).clamp(min=0)
+
+
+def lifts(logits: torch.Tensor, *, near: float, moved: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n,) a class for each row of `logits` (n, classes), and what its logit lacks to be about the first.
+
+    near: share of the rows whose class is one of the 30 likeliest. moved: share that moves at all; the others lack 0.
+    """
+    count, classes = logits.shape
+    likely = logits.topk(30).indices.gather(1, torch.randint(30, (count, 1)))[:, 0]
+    any_class = torch.randint(classes, (count,))
+    wanted = torch.where(torch.rand(count) < near, likely, any_class)
+    lack = logits.amax(1) - logits.gather(1, wanted[:, None])[:, 0] + torch.empty(count).uniform_(-2, 5)
+    return wanted, torch.where(torch.rand(count) < moved, lack, 0.0)
 
 
 def _label_embeddings(labels: list[str], encode_texts: EncodeTexts) -> np.ndarray:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from features import _batches, features_file
+from features import batches, features_file
 from image_tower import image_tower
 from sources import TRAINING_SETS, photographs
 
@@ -27,7 +27,7 @@ def main() -> None:
             target.with_suffix(".part"), "w+", np.float16, (len(photographs(name)), CHANNELS, CELLS, CELLS)
         )
         done = 0
-        for batch in _batches(name, SIZE, "shortest", "plain"):
+        for batch in batches(name, SIZE, "shortest", "plain"):
             with torch.inference_mode():
                 x = tower.blocks(tower.bn1(tower.conv_stem(batch.contiguous(memory_format=torch.channels_last))))
             store[done : done + len(x)] = x.half().numpy()
