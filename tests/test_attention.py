@@ -244,7 +244,7 @@ def test_a_tower_without_class_attention_says_so(tmp_path: Path, photo: Path, ki
 def test_the_starter_says_that_it_has_no_attention_and_how_fine_its_last_map_is(photo: Path) -> None:
     shown = explain(load_encoder("starter"), photo)
     assert "convolutional" in str(shown.reason)
-    assert (shown.grid.rows, shown.grid.columns, shown.grid.patch, shown.grid.tokens) == (8, 8, (32, 32), 0)
+    assert (shown.grid.rows, shown.grid.columns, shown.grid.patch, shown.grid.tokens) == (9, 9, (32, 32), 0)
 
 
 def test_attention_that_cannot_be_recomputed_is_not_shown(

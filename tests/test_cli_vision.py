@@ -122,7 +122,7 @@ def test_explain_with_the_starter_gives_its_grid_a_reason_and_a_hint(
     picture = str(colours / "red" / "0.png")
     assert main(["explain", picture, "--model", "starter"]) == 0
     said = capsys.readouterr()
-    assert "8 x 8, each of 32 x 32 pixels" in said.out
+    assert "9 x 9, each of 32 x 32 pixels" in said.out
     assert "starter: a convolutional tower has no class token" in said.err
     assert "--model ViT-B-16" in said.err
     assert main(["explain", picture, "--model", "starter", "--out", str(tmp_path / "no.png")]) == 1

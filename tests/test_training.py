@@ -17,7 +17,7 @@ import timm
 import torch
 
 REPOSITORY = Path(__file__).parent.parent
-SCRIPTS = ("evaluate", "vit", "quality", "packed", "students", "projection", "last_stage")
+SCRIPTS = ("evaluate", "vit", "quality", "packed", "students", "projection", "last_stage", "space")
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +110,23 @@ def test_the_line_that_a_head_begins_with_is_the_least_squares_one(scripts: Simp
     goal = rows @ torch.randn(20, 5) + 3
     found = scripts.projection._with_one(rows) @ scripts.projection._least_squares(rows, goal, 1e-6)
     assert torch.allclose(found, goal, atol=1e-3)
+
+
+@pytest.mark.parametrize("earlier", [0, 352])
+def test_the_ridge_says_the_same_in_torch(
+    scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, earlier: int
+) -> None:
+    draw = np.random.default_rng(0)
+    classifier = torch.nn.Linear(1280, 5).requires_grad_(False)
+    monkeypatch.setattr(scripts.space, "image_tower", lambda: SimpleNamespace(classifier=classifier))
+    features = draw.random((40, 1280 + earlier), np.float32)
+    features[:, 1280:] -= 0.5  # what lies before the last convolution may be negative
+    ridge = scripts.space.Ridge(draw.normal(size=(5, 7)).astype(np.float32), 10.0, mix=3.0, power=0.7, earlier=0.4)
+    ridge.fit(features, draw.normal(size=(40, 7)), np.ones(40))
+    said = scripts.projection.in_torch(ridge)(torch.from_numpy(features)).numpy()
+    assert said == pytest.approx(ridge.predict(features), abs=1e-4)
+    without = ridge.predict(np.c_[features[:, :1280], np.zeros((40, earlier))])
+    assert bool(np.allclose(without, said, atol=1e-3)) == (not earlier)  # what lies before is heard
 
 
 def test_windows_hold_whole_rectangles_and_add_up_to_one(scripts: SimpleNamespace) -> None:

@@ -1,17 +1,15 @@
 """Writes the model card, data/starter/README.md, from its row of results.json and from free queries run now."""
 
 import argparse
-import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import skimage
 import sklearn
-from evaluate import RESULTS, Model
-from projection import HEAD
+from evaluate import RESULTS, Model, fingerprint
+from package import MADE_WITH
 from sources import STARTER, photographs
-from text_tower import CHECKPOINT
 
 QUERIES = (
     "a dog",
@@ -48,23 +46,22 @@ def main() -> None:
     """Fills in card.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=STARTER)
-    parser.add_argument("--tower", type=Path, default=CHECKPOINT)
-    parser.add_argument("--head", type=Path, default=HEAD)
     options = parser.parse_args()
-    weights = hashlib.sha256((options.folder / "open_clip_model.safetensors").read_bytes()).hexdigest()
+    weights, made = fingerprint(options.folder), json.loads(MADE_WITH.read_text())
     rows = [row for row in json.loads(RESULTS.read_text()) if row["sha256"] == weights]
     if not rows:
         raise ValueError(f"results.json has no row of these weights: evaluate.py --folder {options.folder} --tried ...")
-    text = json.loads(options.tower.with_suffix(".json").read_text())
-    head = json.loads(options.head.with_suffix(".json").read_text())
-    power = head.get("power", 1.0)
-    features = "the pooled features" + ("" if power == 1 else f", each to the power of {power}")
-    others = head.get("others", "14,309 more photographs, without their labels")
+    if made["sha256"] != weights:
+        raise ValueError("made_with.json is of other weights: package.py")
+    text, head = made["text"], made["head"]
+    features = f"the pooled features, each to the power of {head['power']}"
+    others = "14,309 more photographs, without their labels"
     model = Model(options.folder)
     free, demo, right = free_queries(model), *demo_queries(model)
     values = {**rows[-1], **{f"text_{k}": v for k, v in text.items()}, "right": right, "asked": len(DEMO_QUERIES)}
     template = (Path(__file__).parent / "card.md").read_text()
-    card = template.format(**values, free=free, demo=demo, size=head["size"], features=features, others=others)
+    used = {key: head[key] for key in ("size", "earlier", "tuned_steps")}
+    card = template.format(**values, **used, free=free, demo=demo, features=features, others=others)
     (options.folder / "README.md").write_text(card)
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from sources import STARTER, photographs
 
 RESULTS = Path(__file__).parent / "results.json"
+WEIGHTS = "open_clip_model.safetensors"
 PET_TEMPLATES = {"template": "a photo of a {}, a type of pet.", "plain": "{}"}
 
 
@@ -95,6 +96,11 @@ def pictures_per_second(model: Model) -> float:
     return 32 / float(np.median(times[2:]))
 
 
+def fingerprint(folder: Path) -> str:
+    """SHA-256 of the weights."""
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+
+
 def main() -> None:
     """Prints and appends the row."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -109,11 +115,11 @@ def main() -> None:
     if not options.quick:
         row |= zero_shot(model, "pets_trainval") | (zero_shot(model, "pets_test") if options.test else {})
         row["pictures_per_second"] = pictures_per_second(model)
-    weights = options.folder / "open_clip_model.safetensors"
+    weights = options.folder / WEIGHTS
     config = options.folder / "open_clip_config.json"
     row |= {"megabytes": (weights.stat().st_size + config.stat().st_size) / 1e6}
     row = {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
-    row["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    row["sha256"] = fingerprint(options.folder)
     print(json.dumps(row, indent=1))
     if options.tried:
         rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []

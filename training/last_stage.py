@@ -6,12 +6,11 @@ The two-layer head alone loses .02 of R@10 against the ridge: 768 units are too 
 
 import argparse
 import math
-import time
 
 import numpy as np
 import torch
 from image_tower import image_tower
-from projection import DISTILLED, HEAD, in_torch, lifts, load_ridge, new_head, save_head
+from projection import DEEPER, DISTILLED, HEAD, in_torch, lifts, load_ridge, new_head, save_head
 from safetensors.torch import load_file
 from sources import TRAINING_SETS
 from space import Ridge
@@ -27,47 +26,46 @@ MIXED, PUSHED = 0.35, 0.5  # pictures with another's cells; pictures moved towar
 def main() -> None:
     """Writes work/head.safetensors: the tuned convolution, the head and the temperature."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=12)
+    parser.add_argument("--steps", type=int, default=700, help="more bring it closer to the ridge, and cost breeds")
     options = parser.parse_args()
     torch.manual_seed(0)
-    ridge, used = load_ridge()
+    ridge, used = load_ridge(DEEPER)
     teacher, before = in_torch(ridge), last_convolution()
     push, names = Push(ridge, before[0]), torch.from_numpy(ridge.names).float()
     weight, bias = (part.clone().requires_grad_(True) for part in before)
     head = new_head()
     head.load_state_dict({k: v for k, v in load_file(DISTILLED).items() if k != "logit_scale"})
-    groups = [{"params": [weight, bias], "base": 0.6 * RATE}, {"params": list(head.parameters()), "base": RATE}]
-    optimizer = torch.optim.AdamW(groups, lr=RATE, weight_decay=0.0)
     learnt = [weight, bias, *head.parameters()]
+    optimizer = torch.optim.AdamW(learnt, lr=RATE, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / 100) * (1 + math.cos(math.pi * step / options.steps)) / 2
+    )
     mean = [value.detach().clone() for value in learnt]
-    started, maps = time.time(), Maps()
-    for step, cells in enumerate(maps):
-        done = (time.time() - started) / 60 / options.minutes
+    maps = Maps()
+    for step, cells in zip(range(options.steps), maps, strict=False):
         shares, cells = windows(len(cells)), mixed(cells)
         with torch.no_grad():
             cells = push(cells, features(cells, shares, *before))
-            goal = F.normalize(teacher(features(cells, shares, *before)), dim=1)
+            earlier = torch.einsum("bt,btc->bc", shares, cells)
+            goal = F.normalize(teacher(torch.cat([features(cells, shares, *before), earlier], 1)), dim=1)
         with torch.autocast("cpu", torch.bfloat16):
             raw = head(features(cells, shares, weight, bias))
         own = F.normalize(raw.float(), dim=1)
         loss = (1 - (own * goal).sum(1)).mean() + 5 * ((own @ own.T - goal @ goal.T) ** 2).mean()
         loss = loss + NAMING * _disagreement(own @ names.T, goal @ names.T)
-        for group in optimizer.param_groups:
-            group["lr"] = group["base"] * min(1, (step + 1) / 100) * (1 + math.cos(math.pi * min(1.0, done))) / 2
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
         with torch.no_grad():
             torch._foreach_lerp_(mean, learnt, 1 - min(KEEP, (1 + step) / (10 + step)))
-        if step % 400 == 0 or done >= 1:
-            print(f"step {step + 1} ({done:.0%}) cosine {(own * goal).sum(1).mean():.4f}", flush=True)
-        if done >= 1:
-            break
+        if step % 100 == 0:
+            print(f"step {step + 1} cosine {(own * goal).sum(1).mean():.4f}", flush=True)
     with torch.no_grad():
         for value, kept in zip(learnt, mean, strict=True):
             value.copy_(kept)
     plain = np.concatenate([features(part, None, weight, bias).detach().numpy() for part in maps.of("imagenet")])
-    save_head(head, ridge, plain, HEAD, {**used, "tuned_minutes": options.minutes}, trunk_parts(weight, bias))
+    save_head(head, ridge, plain, HEAD, {**used, "tuned_steps": options.steps}, trunk_parts(weight, bias))
 
 
 class Maps:

@@ -8,7 +8,7 @@ from typing import Any
 
 import open_clip
 import torch
-from evaluate import Model
+from evaluate import Model, fingerprint
 from image_tower import NAME, image_tower
 from projection import HEAD
 from safetensors.torch import load_file, save_file
@@ -16,12 +16,13 @@ from sources import STARTER, photographs
 from text_tower import CHECKPOINT, CONTEXT, EMBED, HEADS, LAYERS, WIDTH
 from torch.nn import functional as F  # noqa: N812
 
+MADE_WITH = Path(__file__).parent / "made_with.json"  # what the model card says of the last package
 AGREEMENT = 0.9999  # cosine of what is packaged to the checkpoint
 COMPARED = 64  # pictures, and as many captions
 
 
 def main() -> None:
-    """Writes data/starter from the last text tower and head."""
+    """Writes data/starter from the last text tower and head, and what they were made with."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tower", type=Path, default=CHECKPOINT)
     parser.add_argument("--head", type=Path, default=HEAD)
@@ -42,6 +43,8 @@ def main() -> None:
     state |= {f"visual.head.mlp.{k}": v for k, v in head.items() if k.startswith("fc")}
     state |= load_file(options.tower) | {"logit_scale": head["logit_scale"]}
     write(state, config(vision, used["resize"], float(head["logit_scale"])), options.out)
+    text = json.loads(options.tower.with_suffix(".json").read_text())
+    MADE_WITH.write_text(json.dumps({"sha256": fingerprint(options.out), "text": text, "head": used}, indent=1) + "\n")
 
 
 def config(vision: dict[str, Any], resize: str, logit_scale: float) -> dict[str, Any]:

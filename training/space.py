@@ -12,26 +12,39 @@ DAMPING = 4.0  # of 0.5, 1, 2, 4: the mildest, and the best on captions/
 
 
 class Ridge:
-    """Weighted linear least squares from [features ** power, class-name mix] to a text space, intercept unpunished."""
+    """Weighted linear least squares from [features ** power, class-name mix] to a text space, intercept unpunished.
+
+    Features are (n, 1280), or (n, 1280 + 352): what lies before the last convolution, averaged too, stands behind them.
+    """
 
     def __init__(
-        self, names: np.ndarray, ridge: float, *, mix: float = MIX, power: float = 1.0, loudness: float = 1.0
+        self,
+        names: np.ndarray,
+        ridge: float,
+        *,
+        mix: float = MIX,
+        power: float = 1.0,
+        loudness: float = 1.0,
+        earlier: float = 0.4,
     ) -> None:
         head = image_tower().classifier
         self.weight, self.bias = head.weight.numpy(), head.bias.numpy()
         self.names, self.ridge = names, ridge  # names (1000, d): the text of each ImageNet class
         self.mix, self.power, self.loudness = mix, power, loudness  # of the features, which are never negative
+        self.earlier = earlier  # loudness of what lies before them
 
     def inputs(self, features: np.ndarray) -> np.ndarray:
-        """(n, 1280) -> (n, 1280 + d + 1)."""
-        logits = features @ self.weight.T + self.bias
+        """(n, 1280 [+ 352]) -> (n, 1280 [+ 352] + d + 1)."""
+        width = self.weight.shape[1]
+        last, earlier = features[:, :width], features[:, width:]
+        logits = last @ self.weight.T + self.bias
         odds = np.exp(logits - logits.max(1, keepdims=True))
         mixed = odds / odds.sum(1, keepdims=True) @ self.names
-        heard = self.loudness * features**self.power
-        return np.concatenate([heard, self.mix * mixed, np.ones((len(features), 1))], 1).astype(np.float32)
+        heard = [self.loudness * last**self.power, self.earlier * earlier]
+        return np.concatenate([*heard, self.mix * mixed, np.ones((len(features), 1))], 1).astype(np.float32)
 
     def fit(self, features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> "Ridge":
-        """`coef_` (1280 + d + 1, d) from features (n, 1280), targets (n, d), weights (n,)."""
+        """`coef_` (width of the inputs, d) from features (n, 1280 [+ 352]), targets (n, d), weights (n,)."""
         inputs = self.inputs(features)
         weighted = inputs * weights[:, None]
         punishment = np.diag(np.r_[np.full(inputs.shape[1] - 1, self.ridge), 1e-6])
@@ -39,7 +52,7 @@ class Ridge:
         return self
 
     def predict(self, features: np.ndarray) -> np.ndarray:
-        """(n, 1280) -> (n, d), not normalised."""
+        """(n, 1280 [+ 352]) -> (n, d), not normalised."""
         return self.inputs(features) @ self.coef_
 
 

@@ -17,7 +17,7 @@ from evaluate import Model, recalls
 from optimizers import muon_and_adamw
 from packed import CELLS, Packed, packed
 from PIL import Image
-from projection import in_torch, load_ridge
+from projection import RIDGE, in_torch, load_ridge
 from sources import STARTER, WORK, photographs
 from students import MAP_CHANNELS, STUDENTS, Grids, Student, look_at
 from torch import Tensor, nn
@@ -169,7 +169,7 @@ class Goals:
     def __init__(self, data: Packed) -> None:
         self.data = data
         self.back, self.mean = torch.from_numpy(data.back), torch.from_numpy(data.mean)
-        self.ridge = in_torch(load_ridge()[0])
+        self.ridge = in_torch(load_ridge(RIDGE)[0])
         self.sources = {"maps": data.maps, "hints": data.hints}
         self.loudness = {"maps": _loudness(data.maps[:256, :MAP_CHANNELS]), "hints": _loudness(data.hints[:256])}
 
