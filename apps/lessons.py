@@ -21,9 +21,9 @@ from .classified import Classified, Matrix
 if TYPE_CHECKING:
     from clipkit.encoder import Encoder
 
-# Nobody labels enough to choose these by. On the 1,593 trainval pictures of Pets with the starter, 5 random corrections
-# lift the rest from 42.9 % to 43.7 % alone (C = 100) and to 55.0 % with three anchors a class; from one anchor to eight
-# and C from 30 to 300 it is 53.3 % to 55.6 %.
+# Nobody labels enough to choose these by. On the trainval pictures of Pets, with an earlier starter, 5 random
+# corrections lifted the rest by 1 % alone (C = 100) and by 12 % with three anchors a class; from one anchor to eight
+# and C from 30 to 300 it was 10 % to 13 %. On test: benchmarks/page_words.py.
 STRENGTH = 100.0
 ANCHORS = 3  # pictures a class that the classifier is surest of, taken for right: they hold the rest in place
 FOLDS = 5

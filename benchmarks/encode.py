@@ -17,11 +17,12 @@ from common import (
     read_arguments,
     scratch,
     summary,
-    usable_cores,
     work_folder,
     write,
 )
 from material import photographs, random_vit
+
+from clipkit.surroundings import usable_cores
 
 CORES = 2
 INDEX, LOADER, ONE_BY_ONE, STARTER = "clipkit index", "DataLoader loop", "one by one", "clipkit index, starter"

@@ -24,10 +24,11 @@ from common import (
     scratch,
     seconds,
     summary,
-    usable_cores,
     write,
 )
 from material import BLOCK, DIM, BlockEncoder, unit_queries, unit_rows
+
+from clipkit.surroundings import usable_cores
 
 ROWS = 1_000_000
 PICTURES = 100_000

@@ -51,7 +51,8 @@ class Pool:
 def class_sets(data: Path, encoder: Encoder, *, quick: bool) -> tuple[list[ClassSet], list[ClassSet]]:
     """Sets to choose on and sets to report: no picture and no class of one is in the other, but for Pets' breeds.
 
-    None of these pictures was fitted by the starter: Pets, the captions, and the labelled ones of starter_train.
+    The starter was fitted to the labels of none of these pictures: Pets, the captions, and the labelled ones of
+    starter_train, which its last layers saw without labels.
     """
 
     def take(folder: str, each: int) -> Pool:

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
     Pictures: TypeAlias = Sequence[Source] | npt.NDArray[Any]
 
-# Best mean macro F1 over five class sets with the starter: 9.5 with "simple", 10.9 with one template; six others, in
+# Best mean macro F1 over five class sets: 9.5 with the starter it was chosen with, 9.8 with the next; six others, in
 # benchmarks/zeroshot.py, say how good it is. In logits, because a model's own scale says what a difference of cosines
 # is worth: .33 is little for the starter and never reached by CLIP. docs/zero-shot.md
 CUT_LOGITS = 10.0
-TYPICAL_SHARE = 0.5  # of a class's mean over the collection: mean AUROC on the same five is .829 at 0, .837 at .5 and 1
+TYPICAL_SHARE = 0.5  # of a class's mean over the collection: mean AUROC on the same five is .844 at 0, .846 at .5
 CHUNK = 4096  # prompts at a time: 80,000 at once would hold 330 MB of vectors and tokens
 LONG_BYTES = 60  # shorter texts of words fit a context of 32 tokens; probing all 80,000 would double the time
 OTHER_WORDS = " zebra volcano violin zebra volcano violin"  # says something else, if it is read

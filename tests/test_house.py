@@ -200,6 +200,19 @@ def test_nothing_heavy_is_imported_before_it_is_needed(statement: str) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize("folder", ["benchmarks", "training"])
+def test_every_script_finds_what_it_imports(folder: str) -> None:
+    scripts = sorted(file.stem for file in (LIBRARY.parent / folder).glob("*.py"))
+    assert scripts
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {', '.join(scripts)}"],
+        cwd=LIBRARY.parent / folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_public_names_are_these() -> None:
     assert clipkit.__all__ == [
         "BadIndex",
