@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import resource
 import statistics
-import sys
 from pathlib import Path
 from typing import Any
 
-from common import MB, Target, fresh, print_table, private_cache, read_arguments, scratch, write
+from common import MB, Target, fresh, peak_bytes, print_table, private_cache, read_arguments, scratch, write
 from material import DIM, BlockEncoder, photographs
 
 ROUNDS = 3  # the peak of one run differs by 50 MB from that of the next
@@ -67,19 +65,11 @@ def _child(name: str, photos: str, at: str) -> None:
     from clipkit import ImageIndex, load_encoder
 
     encoder: Any = BlockEncoder(224) if name == "blocks" else load_encoder(name)
-    at_start = _peak_bytes()
+    at_start = peak_bytes()
     report = ImageIndex.create(Path(photos), encoder, at=at).update()
-    said = {"pictures": report.encoded, "dim": encoder.dim, "import_bytes": at_start, "peak_bytes": _peak_bytes()}
+    said = {"pictures": report.encoded, "dim": encoder.dim, "import_bytes": at_start, "peak_bytes": peak_bytes()}
     assert name != "blocks" or encoder.dim == DIM
     print(json.dumps(said))
-
-
-def _peak_bytes() -> int:
-    status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss would begin with the parent's size
-        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 if __name__ == "__main__":

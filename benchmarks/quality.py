@@ -16,7 +16,15 @@ from common import REPOSITORY, RESULTS
 STARTER = REPOSITORY / "data" / "starter"
 TRAINING = REPOSITORY / "training"
 ACCURACY = ("zeroshot", "page_words", "pets_compare")
-SPEED = ("startup", "supervision", "classify", "memory", "encode", "page")  # the starter is one of the models there
+SPEED = (
+    "startup",
+    "supervision",
+    "classify",
+    "memory",
+    "encode",
+    "batches",
+    "page",
+)  # the starter is one of the models there
 CARD = "card"  # a row of training/results.json, and the model card from it
 STAMP = "starter_sha256"  # in every JSON
 SHOWN = 12  # digits of it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 LENGTH_TOLERANCE = 1e-3  # the disk keeps float16
 CUT_TOLERANCE = 0.03  # length of the difference: rounding in bfloat16 reaches .01, a text that lost a word .1
 TEXTS_FOR_A_PICTURE = 16  # in a batch: ten tokens, not fifty patches; 404 texts/s of ViT-B/32 on 2 cores, 122 at 1
-BATCH_SIZES = {"cpu": 32, "cuda": 256, "mps": 64}  # CPU: throughput is flat from 8 to 32, and memory is not
+BATCH_SIZES = {"cpu": 32, "cuda": 256, "mps": 64}  # read and written together; a CPU's towers take fewer at once
 
 
 class Encoder(Protocol):
@@ -102,6 +103,7 @@ def load_encoder(
         recipe=pixel_recipe(weights.model, network, get_model_preprocess_cfg(network), exact=exact_pixels),
         towers=towers,
         batch_size=batch_size or BATCH_SIZES.get(towers.device.type, BATCH_SIZES["cpu"]),
+        at_once=batch_size or towers.at_once,
         notify=notify,
     )
 
@@ -163,10 +165,12 @@ class OpenClipEncoder:
         recipe: PixelRecipe,
         towers: Towers,
         batch_size: int,
+        at_once: int | None = None,
         notify: Notify | None = None,
     ) -> None:
         self.model, self.source, self.fingerprint = weights.model, weights.source, weights.fingerprint
         self.recipe, self.towers, self.batch_size = recipe, towers, batch_size
+        self._at_once = at_once or batch_size
         self.logit_scale = float(network.logit_scale.exp())
         self.logit_bias = 0.0 if network.logit_bias is None else float(network.logit_bias)
         self._network = place_network(network, towers)
@@ -204,7 +208,9 @@ class OpenClipEncoder:
         tower = self._tower(space)
         if not len(pixels):
             return np.empty((0, self._width(space)), np.float32)
-        rows = self._in_batches(len(pixels), lambda batch: self._image_features(pixels[batch], tower))
+        rows = self._in_batches(
+            len(pixels), lambda batch: self._image_features(pixels[batch], tower), most=self._at_once
+        )
         return check_embeddings(rows, self.dim if space == "projected" else rows.shape[1])
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
@@ -266,13 +272,15 @@ class OpenClipEncoder:
         encode = short.encode_text if tower is self._network else short
         return pooled(encode(tokens[:, :length].to(self.towers.device)))
 
-    def _in_batches(self, count: int, features: Callable[[slice], torch.Tensor], *, times: int = 1) -> Embeddings:
+    def _in_batches(
+        self, count: int, features: Callable[[slice], torch.Tensor], *, times: int = 1, most: int = sys.maxsize
+    ) -> Embeddings:
         import torch
 
         parts: list[Embeddings] = []
         start = 0
         while start < count:
-            size = min(self.batch_size * times, count - start)
+            size = min(self.batch_size * times, most, count - start)
             try:
                 with torch.inference_mode():
                     rows = features(slice(start, start + size)).float()
@@ -284,7 +292,7 @@ class OpenClipEncoder:
             if size:
                 start += size
             else:  # outside of `except`, whose traceback keeps the batch's memory
-                self._halve(min(self.batch_size, count - start))
+                self._halve(min(self.batch_size, most, count - start))
         return np.concatenate(parts)
 
     def _halve(self, size: int) -> None:

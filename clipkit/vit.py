@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 WEIGHTS, SHARDS, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
-BATCH_SIZES = {"cpu": 32, "cuda": 256, "mps": 64}  # as the encoder's
+BATCH_SIZES = {"cpu": 8, "cuda": 256, "mps": 64}  # CPU: as the encoder's towers take at once
 INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as processors keep them
 
 

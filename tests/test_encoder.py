@@ -322,6 +322,25 @@ def test_the_batch_halves_when_memory_runs_out_and_nothing_is_lost(
         assert lines == [f"out of memory with {n} at a time: going on with {n // 2}" for n in (16, 8)]
 
 
+@pytest.mark.parametrize(("model", "batch_size", "most"), [("clip", None, 8), ("starter", None, 4), ("clip", 16, 16)])
+def test_a_cpu_takes_few_pictures_at_once_unless_told(
+    models: Callable[[str], Path],
+    photographs: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+    batch_size: int | None,
+    most: int,
+) -> None:
+    source = model if model == "starter" else str(models(model))
+    encoder = load_encoder(source, device="cpu", batch_size=batch_size)
+    sizes: list[int] = []
+    encode = encoder._network.encode_image
+    monkeypatch.setattr(encoder._network, "encode_image", lambda x: (sizes.append(len(x)), encode(x))[1])
+    assert len(encoder.encode_images(photographs[:18])) == 18
+    assert max(sizes) == most
+    assert sum(sizes) == 18
+
+
 def test_one_picture_that_does_not_fit_is_an_error(
     models: Callable[[str], Path], photographs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
