@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,9 +24,9 @@ if TYPE_CHECKING:
     from clipkit.models import Weights
 
 STEM_CONVOLUTIONS = 4  # a transformer has one, or a few in its stem; a convolutional tower has dozens
-# Pictures through a CPU tower at once: above 32 MB, which the wide maps of 5 photographs need, glibc fetches a layer's
-# memory from the kernel each time. The starter indexes 2.2 times as fast as with 32: benchmarks/batches.py.
-AT_ONCE, CONVOLUTIONAL_AT_ONCE = 8, 4
+AT_ONCE, CONVOLUTIONAL_AT_ONCE = 8, 4  # pictures through a CPU tower: the widest map of 4 has less than REUSED_BLOCK
+REUSED_BLOCK, KEPT_FREE = 32 << 20, 256 << 20  # bytes; glibc allows no more for the first
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -74,6 +77,8 @@ def place_network(network: Any, towers: Towers) -> Any:
     visual, network.visual = network.visual, None  # CLIP keeps its text tower loose in the network
     network.to(towers.device, towers.text)
     layout = torch.channels_last if towers.channels_last else torch.preserve_format
+    if towers.device.type == "cpu":
+        _keep_freed_memory()
     if towers.channels_last and towers.device.type == "cpu":
         visual = _fused(visual)
     network.visual = visual.to(towers.device, towers.image, memory_format=layout)
@@ -181,6 +186,19 @@ def _has_fast_bfloat16() -> bool:
         return True
     info = Path("/proc/cpuinfo")  # another torch may have renamed its private functions
     return info.is_file() and bool({"avx512_bf16", "amx_bf16"} & set(info.read_text().split()))
+
+
+def _keep_freed_memory() -> None:
+    """Has glibc give freed memory out again, for the whole process, unless MALLOC_... in the environment decides.
+
+    As it is, it hands the memory of each layer back to the kernel, and gets it again page by page: with this, and
+    CONVOLUTIONAL_AT_ONCE, the starter indexes twice as many pictures a second (benchmarks/batches.py).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    mallopt(M_MMAP_THRESHOLD, REUSED_BLOCK)
+    mallopt(M_TRIM_THRESHOLD, KEPT_FREE)
 
 
 def _fused(visual: Any) -> Any:
