@@ -11,9 +11,7 @@ import numpy as np
 from common import MB, fresh, peak_bytes, print_table, read_arguments, summary, write
 from material import random_vit
 
-from clipkit.towers import AT_ONCE, CONVOLUTIONAL_AT_ONCE
-
-SIZES = (1, 2, CONVOLUTIONAL_AT_ONCE, AT_ONCE, 16, 32)
+SIZES = (1, 2, 4, 8, 16, 32)
 PICTURES, ROUNDS = 96, 3
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -23,6 +22,7 @@ from clipkit.models import TOKENIZER_FILES, Catalogue, Pretrained, Weights, fetc
 from clipkit.records import Embeddings, Picture, PixelRecipe
 from clipkit.towers import (
     Towers,
+    at_once,
     causal_tower,
     check_weights,
     cut,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    Features: TypeAlias = Callable[[slice], torch.Tensor]
     Source: TypeAlias = str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
 
 LENGTH_TOLERANCE = 1e-3  # the disk keeps float16
@@ -103,7 +104,7 @@ def load_encoder(
         recipe=pixel_recipe(weights.model, network, get_model_preprocess_cfg(network), exact=exact_pixels),
         towers=towers,
         batch_size=batch_size or BATCH_SIZES.get(towers.device.type, BATCH_SIZES["cpu"]),
-        at_once=batch_size or towers.at_once,
+        most=batch_size,
         notify=notify,
     )
 
@@ -153,7 +154,8 @@ def open_clip_catalogue() -> Catalogue:
 class OpenClipEncoder:
     """An open_clip model on one device; safe to share between threads.
 
-    Attributes as `Encoder` has them. batch_size halves when memory runs out, and stays there.
+    Attributes as `Encoder` has them. batch_size halves when memory runs out, and stays there. most: pictures through
+    the image tower at once; by default all of a batch, on a CPU as many as are fastest.
     """
 
     def __init__(
@@ -165,17 +167,16 @@ class OpenClipEncoder:
         recipe: PixelRecipe,
         towers: Towers,
         batch_size: int,
-        at_once: int | None = None,
+        most: int | None = None,
         notify: Notify | None = None,
     ) -> None:
         self.model, self.source, self.fingerprint = weights.model, weights.source, weights.fingerprint
         self.recipe, self.towers, self.batch_size = recipe, towers, batch_size
-        self._at_once = at_once or batch_size
         self.logit_scale = float(network.logit_scale.exp())
         self.logit_bias = 0.0 if network.logit_bias is None else float(network.logit_bias)
         self._network = place_network(network, towers)
         self._tokenizer, self._tokenizer_lock = tokenizer, Lock()
-        self._notify = notify
+        self._notify, self._most = notify, most
         self._causal_tower = None  # nothing is cut before this model has shown that cutting changes nothing
         full = self.encode_texts(_TWO_PROMPTS)
         self.dim = int(full.shape[1])
@@ -208,9 +209,7 @@ class OpenClipEncoder:
         tower = self._tower(space)
         if not len(pixels):
             return np.empty((0, self._width(space)), np.float32)
-        rows = self._in_batches(
-            len(pixels), lambda batch: self._image_features(pixels[batch], tower), most=self._at_once
-        )
+        rows = self._in_batches(len(pixels), lambda part: self._image_features(pixels[part], tower), most=self._at_once)
         return check_embeddings(rows, self.dim if space == "projected" else rows.shape[1])
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
@@ -244,6 +243,13 @@ class OpenClipEncoder:
         return self._backbone if space == "backbone" else self._network.encode_image  # type: ignore[no-any-return]
 
     @cached_property
+    def _at_once(self) -> int:
+        if self._most or self.towers.device.type != "cpu":
+            return self._most or self.batch_size
+        black = np.zeros((1, 3, *self.recipe.size), np.uint8)
+        return at_once(self._network.visual, lambda: self._image_features(black, self._network.encode_image))
+
+    @cached_property
     def _backbone(self) -> Any:
         return without_projection(self._network.visual)
 
@@ -272,15 +278,13 @@ class OpenClipEncoder:
         encode = short.encode_text if tower is self._network else short
         return pooled(encode(tokens[:, :length].to(self.towers.device)))
 
-    def _in_batches(
-        self, count: int, features: Callable[[slice], torch.Tensor], *, times: int = 1, most: int = sys.maxsize
-    ) -> Embeddings:
+    def _in_batches(self, count: int, features: Features, *, times: int = 1, most: int = 0) -> Embeddings:
         import torch
 
         parts: list[Embeddings] = []
         start = 0
         while start < count:
-            size = min(self.batch_size * times, most, count - start)
+            size = min(self.batch_size * times, most or count, count - start)
             try:
                 with torch.inference_mode():
                     rows = features(slice(start, start + size)).float()
@@ -292,7 +296,7 @@ class OpenClipEncoder:
             if size:
                 start += size
             else:  # outside of `except`, whose traceback keeps the batch's memory
-                self._halve(min(self.batch_size, most, count - start))
+                self._halve(min(self.batch_size, most or count, count - start))
         return np.concatenate(parts)
 
     def _halve(self, size: int) -> None:

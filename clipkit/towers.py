@@ -6,7 +6,7 @@ import copy
 import ctypes
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from clipkit.models import Weights
 
 STEM_CONVOLUTIONS = 4  # a transformer has one, or a few in its stem; a convolutional tower has dozens
-AT_ONCE, CONVOLUTIONAL_AT_ONCE = 8, 4  # pictures through a CPU tower: the widest map of 4 has less than REUSED_BLOCK
 REUSED_BLOCK, KEPT_FREE = 32 << 20, 256 << 20  # bytes; glibc allows no more for the first
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -38,13 +37,6 @@ class Towers:
     image: torch.dtype
     text: torch.dtype
     channels_last: bool
-
-    @property
-    def at_once(self) -> int | None:
-        """Pictures that are fastest together; None: as many as there are."""
-        if self.device.type != "cpu":
-            return None
-        return CONVOLUTIONAL_AT_ONCE if self.channels_last else AT_ONCE
 
 
 def pick_towers(network: Any, device: str, precision: str) -> Towers:
@@ -188,11 +180,37 @@ def _has_fast_bfloat16() -> bool:
     return info.is_file() and bool({"avx512_bf16", "amx_bf16"} & set(info.read_text().split()))
 
 
+def at_once(visual: Any, show_one: Callable[[], object]) -> int:
+    """Pictures that a CPU takes together: the widest layer of so many writes no more than REUSED_BLOCK.
+
+    show_one: sends one picture through `visual`.
+    """
+    import torch
+
+    sizes = [1]
+
+    def look(_module: Any, _given: Any, made: Any) -> None:
+        if isinstance(made, torch.Tensor):
+            sizes.append(made.nbytes)
+
+    hooks = [module.register_forward_hook(look) for module in visual.modules()]
+    try:
+        with torch.inference_mode():
+            show_one()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(1, REUSED_BLOCK // max(sizes))
+
+
 def _keep_freed_memory() -> None:
     """Has glibc give freed memory out again, for the whole process, unless MALLOC_... in the environment decides.
 
     As it is, it hands the memory of each layer back to the kernel, and gets it again page by page: with this, and
-    CONVOLUTIONAL_AT_ONCE, the starter indexes twice as many pictures a second (benchmarks/batches.py).
+    `at_once`, the starter indexes more than twice as many pictures a second (benchmarks/batches.py).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None or any(name.startswith("MALLOC_") for name in os.environ):

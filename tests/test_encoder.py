@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -322,8 +323,22 @@ def test_the_batch_halves_when_memory_runs_out_and_nothing_is_lost(
         assert lines == [f"out of memory with {n} at a time: going on with {n // 2}" for n in (16, 8)]
 
 
-@pytest.mark.parametrize(("model", "batch_size", "most"), [("clip", None, 8), ("starter", None, 4), ("clip", 16, 16)])
-def test_a_cpu_takes_few_pictures_at_once_unless_told(
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+@pytest.mark.parametrize(("variable", "calls"), [("MALLOC_ARENA_MAX", 0), ("OTHER", 2)])
+def test_freed_memory_is_kept_unless_the_environment_decides(
+    monkeypatch: pytest.MonkeyPatch, variable: str, calls: int
+) -> None:
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv(variable, "1")
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr("ctypes.CDLL", lambda _: SimpleNamespace(mallopt=lambda *what: asked.append(what)))
+    load_encoder("starter", device="cpu")
+    assert len(asked) == calls
+
+
+@pytest.mark.parametrize(("model", "batch_size", "most"), [("clip", None, 18), ("starter", None, 4), ("clip", 16, 16)])
+def test_a_cpu_takes_as_many_pictures_at_once_as_its_widest_layer_bears_unless_told(
     models: Callable[[str], Path],
     photographs: list[Path],
     monkeypatch: pytest.MonkeyPatch,
@@ -335,6 +350,7 @@ def test_a_cpu_takes_few_pictures_at_once_unless_told(
     encoder = load_encoder(source, device="cpu", batch_size=batch_size)
     sizes: list[int] = []
     encode = encoder._network.encode_image
+    encoder.encode_images(photographs[:1])  # which looks at the layers
     monkeypatch.setattr(encoder._network, "encode_image", lambda x: (sizes.append(len(x)), encode(x))[1])
     assert len(encoder.encode_images(photographs[:18])) == 18
     assert max(sizes) == most
