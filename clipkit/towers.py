@@ -149,6 +149,32 @@ def cut(tower: Any, length: int) -> Any:
     return short
 
 
+def at_once(visual: Any, show_one: Callable[[], object]) -> int:
+    """Pictures that a CPU takes together: the widest layer of so many writes no more than REUSED_BLOCK.
+
+    show_one: sends one picture through `visual`.
+    """
+    import torch
+
+    sizes = [1]
+
+    def look(_module: Any, _given: Any, made: Any) -> None:
+        if isinstance(made, torch.Tensor):
+            sizes.append(made.nbytes)
+
+    hooks = [module.register_forward_hook(look) for module in visual.modules()]
+    try:
+        with torch.inference_mode():
+            show_one()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(1, REUSED_BLOCK // max(sizes))
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """CUDA has a class for it; the CPU's allocator and MPS only say so."""
     import torch
@@ -178,32 +204,6 @@ def _has_fast_bfloat16() -> bool:
         return True
     info = Path("/proc/cpuinfo")  # another torch may have renamed its private functions
     return info.is_file() and bool({"avx512_bf16", "amx_bf16"} & set(info.read_text().split()))
-
-
-def at_once(visual: Any, show_one: Callable[[], object]) -> int:
-    """Pictures that a CPU takes together: the widest layer of so many writes no more than REUSED_BLOCK.
-
-    show_one: sends one picture through `visual`.
-    """
-    import torch
-
-    sizes = [1]
-
-    def look(_module: Any, _given: Any, made: Any) -> None:
-        if isinstance(made, torch.Tensor):
-            sizes.append(made.nbytes)
-
-    hooks = [module.register_forward_hook(look) for module in visual.modules()]
-    try:
-        with torch.inference_mode():
-            show_one()
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return max(1, REUSED_BLOCK // max(sizes))
 
 
 def _keep_freed_memory() -> None:
