@@ -16,15 +16,8 @@ from common import REPOSITORY, RESULTS
 STARTER = REPOSITORY / "data" / "starter"
 TRAINING = REPOSITORY / "training"
 ACCURACY = ("zeroshot", "page_words", "pets_compare")
-SPEED = (
-    "startup",
-    "supervision",
-    "classify",
-    "memory",
-    "encode",
-    "batches",
-    "page",
-)  # the starter is one of the models there
+# The starter is one of the models there.
+SPEED = ("startup", "supervision", "classify", "memory", "encode", "batches", "page")
 CARD = "card"  # a row of training/results.json, and the model card from it
 STAMP = "starter_sha256"  # in every JSON
 SHOWN = 12  # digits of it

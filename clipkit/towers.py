@@ -71,8 +71,7 @@ def place_network(network: Any, towers: Towers) -> Any:
     layout = torch.channels_last if towers.channels_last else torch.preserve_format
     if towers.device.type == "cpu":
         _keep_freed_memory()
-    if towers.channels_last and towers.device.type == "cpu":
-        visual = _fused(visual)
+        visual = _fused(visual) if towers.channels_last else visual
     network.visual = visual.to(towers.device, towers.image, memory_format=layout)
     return network
 

@@ -5,16 +5,19 @@ The two-layer head alone loses .02 of R@10 against the ridge: 768 units are too 
 """
 
 import argparse
+import json
 import math
+from typing import Any
 
 import numpy as np
 import torch
 from image_tower import image_tower
-from projection import DEEPER, DISTILLED, HEAD, in_torch, lifts, load_ridge, new_head, save_head
-from safetensors.torch import load_file
+from projection import DEEPER, DISTILLED, HEAD, in_torch, lifts, load_ridge, new_head
+from safetensors.torch import load_file, save_file
 from sources import TRAINING_SETS
 from space import Ridge
 from stage import CELLS, stage_file
+from timm.layers import Mlp
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -34,7 +37,7 @@ def main() -> None:
     push, names = Push(ridge, before[0]), torch.from_numpy(ridge.names).float()
     weight, bias = (part.clone().requires_grad_(True) for part in before)
     head = new_head()
-    head.load_state_dict({k: v for k, v in load_file(DISTILLED).items() if k != "logit_scale"})
+    head.load_state_dict(load_file(DISTILLED))
     learnt = [weight, bias, *head.parameters()]
     optimizer = torch.optim.AdamW(learnt, lr=RATE, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -65,7 +68,7 @@ def main() -> None:
         for value, kept in zip(learnt, mean, strict=True):
             value.copy_(kept)
     plain = np.concatenate([features(part, None, weight, bias).detach().numpy() for part in maps.of("imagenet")])
-    save_head(head, ridge, plain, HEAD, {**used, "tuned_steps": options.steps}, trunk_parts(weight, bias))
+    _save_head(head, ridge, plain, {**used, "tuned_steps": options.steps}, trunk_parts(weight, bias))
 
 
 class Maps:
@@ -157,6 +160,31 @@ def _disagreement(own: Tensor, goal: Tensor) -> Tensor:
     """Mean Kullback-Leibler divergence from the cosines to all names, (b, 1000) each."""
     own, goal = (F.log_softmax(SCALE * cosines, 1) for cosines in (own, goal))
     return F.kl_div(own, goal, log_target=True, reduction="batchmean")
+
+
+def _save_head(
+    head: Mlp,
+    ridge: Ridge,
+    features: np.ndarray,
+    used: dict[str, Any],
+    trunk: dict[str, Tensor],
+) -> None:
+    """The head, and the temperature that suits the features of the 1,000 pictures of `imagenet`."""
+    scale = _logit_scale(head, ridge.names, features)
+    save_file({**head.state_dict(), **trunk, "logit_scale": torch.tensor(scale)}, HEAD)
+    HEAD.with_suffix(".json").write_text(json.dumps(used))
+
+
+def _logit_scale(head: Mlp, names: np.ndarray, features: np.ndarray) -> float:
+    """ln of the scale with the least cross-entropy over the 1,000 ImageNet labels, one picture each."""
+    with torch.inference_mode():
+        cosines = F.normalize(head(torch.from_numpy(features)), dim=1) @ torch.from_numpy(names).float().T
+        scales = torch.linspace(10, 100, 46)
+        losses = [F.cross_entropy(scale * cosines, torch.arange(len(cosines))) for scale in scales]
+    best = scales[int(torch.stack(losses).argmin())]
+    top1 = (cosines.argmax(1) == torch.arange(len(cosines))).float().mean()
+    print(f"logit scale {best:.0f}, top-1 on imagenet_sample {top1:.3f}")
+    return float(best.log())
 
 
 def _cells(maps: np.ndarray) -> Tensor:

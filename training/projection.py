@@ -3,8 +3,9 @@
 import argparse
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch.nn import functional as F  # noqa: N812
 HEAD = WORK / "head.safetensors"
 DISTILLED, RIDGE = WORK / "distilled.safetensors", WORK / "ridge.npz"
 DEEPER = WORK / "ridge_deeper.npz"  # the ridge that also sees what lies before the last convolution
+LOUD = ("mix", "power", "loudness", "earlier")  # of `Weights`, what `Ridge` has too
 ROUNDS = 2000  # batches of the distillation
 CLASS_THRESHOLD = 4.0  # logits: about what a photograph's fifth class reaches
 STRAIGHT = 4.0  # deviations above 0, where GELU is a line
@@ -45,7 +47,7 @@ class Weights:
 
 
 def main() -> None:
-    """Writes two ridges and the head (fc1, fc2, logit_scale; .json: what was used) that `last_stage.py` begins with.
+    """Writes two ridges and the head (fc1, fc2) that `last_stage.py` begins with.
 
     The head learns from the ridge over the last features, as the students do; `last_stage.py` from the deeper one.
     """
@@ -54,7 +56,6 @@ def main() -> None:
     parser.add_argument("--resize", default="shortest")
     parser.add_argument("--views", nargs="+", default=["plain", "flip"])
     parser.add_argument("--tower", type=Path, default=CHECKPOINT)
-    parser.add_argument("--out", type=Path, default=HEAD)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     for field, value in vars(Weights()).items():
         parser.add_argument(f"--{field}", type=float, default=value)
@@ -66,33 +67,18 @@ def main() -> None:
     tower.load_state_dict(load_file(options.tower))
     used = {"size": options.size, "resize": options.resize, "views": options.views, "rounds": options.rounds}
     used |= vars(weights)
-    deeper, model = (solve(views, weights, lambda texts: encode(tower, texts), deeper=yes) for yes in (True, False))
+    words = cache(lambda texts: encode(tower, list(texts)))  # both ridges ask for the same
+    deeper, model = (solve(views, weights, lambda texts: words(tuple(texts)), deeper=yes) for yes in (True, False))
     for target, solved in ((DEEPER, deeper), (RIDGE, model)):
         np.savez(target, names=solved.names, coef=solved.coef_, used=json.dumps(used))
-    head = distil(model, views, options.rounds)
-    for target in (DISTILLED, options.out):
-        save_head(head, model, load("imagenet", views[:1]), target, used)
-
-
-def save_head(
-    head: Mlp,
-    ridge: Ridge,
-    features: np.ndarray,
-    target: Path,
-    used: dict[str, Any],
-    more: Mapping[str, torch.Tensor] | None = None,
-) -> None:
-    """The head, and the temperature that suits the features of the 1,000 pictures of `imagenet`."""
-    scale = _logit_scale(head, ridge.names, features)
-    save_file({**head.state_dict(), **(more or {}), "logit_scale": torch.tensor(scale)}, target)
-    target.with_suffix(".json").write_text(json.dumps(used))
+    save_file(distil(model, views, options.rounds).state_dict(), DISTILLED)
 
 
 def load_ridge(path: Path) -> tuple[Ridge, dict[str, Any]]:
     """What `main` has solved, and with what."""
     stored = np.load(path)
     used = json.loads(str(stored["used"]))
-    ridge = Ridge(stored["names"], used["ridge"], **{key: used[key] for key in ("mix", "power", "loudness", "earlier")})
+    ridge = Ridge(stored["names"], used["ridge"], **{key: used[key] for key in LOUD})
     ridge.coef_ = stored["coef"]
     return ridge, used
 
@@ -124,8 +110,7 @@ def solve(views: list[View], weights: Weights, encode_texts: EncodeTexts, *, dee
         share = 1 / np.sqrt(labels.map(labels.value_counts()).to_numpy())  # a class of 500 counts as one of 22
         parts.append((load("labelled", views, deeper=deeper), rows, weights.labelled * share))
     each = np.concatenate([np.broadcast_to(weight, len(rows)) for _, rows, weight in parts])
-    loud = {"mix": weights.mix, "power": weights.power, "loudness": weights.loudness, "earlier": weights.earlier}
-    return Ridge(names, weights.ridge, **loud).fit(
+    return Ridge(names, weights.ridge, **{key: getattr(weights, key) for key in LOUD}).fit(
         np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), each
     )
 
@@ -237,18 +222,6 @@ def lifts(logits: torch.Tensor, *, near: float, moved: float) -> tuple[torch.Ten
 
 def _label_embeddings(labels: list[str], encode_texts: EncodeTexts) -> np.ndarray:
     return unit(np.mean([encode_texts([question.format(label) for label in labels]) for question in QUESTIONS], 0))
-
-
-def _logit_scale(head: Mlp, names: np.ndarray, features: np.ndarray) -> float:
-    """ln of the scale with the least cross-entropy over the 1,000 ImageNet labels, one picture each."""
-    with torch.inference_mode():
-        cosines = F.normalize(head(torch.from_numpy(features)), dim=1) @ torch.from_numpy(names).float().T
-        scales = torch.linspace(10, 100, 46)
-        losses = [F.cross_entropy(scale * cosines, torch.arange(len(cosines))) for scale in scales]
-    best = scales[int(torch.stack(losses).argmin())]
-    top1 = (cosines.argmax(1) == torch.arange(len(cosines))).float().mean()
-    print(f"logit scale {best:.0f}, top-1 on imagenet_sample {top1:.3f}")
-    return float(best.log())
 
 
 if __name__ == "__main__":
