@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
+from clipkit.core.cache import cache_folder
 from clipkit.errors import ClipkitError
-from clipkit.index import Loader
-from clipkit.places import cache_folder
+from clipkit.index.image_index import Loader
 
 FIRST_PORT, PORTS = 7860, 100  # tried in turn where no port is asked for
 
@@ -44,11 +44,11 @@ def serve(
     # Threads that wait for the next piece of work spin, unless told to sleep: among several searches at once they take
     # the processor from each other. benchmarks/page.py
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from .guard import LOOPBACK
     from .page import build, launch
-    from .shelf import Shelf
-    from .state import Page
-    from .thumbs import Thumbnails
+    from .server.guard import LOOPBACK
+    from .server.libraries import Shelf
+    from .server.state import Page
+    from .server.thumbnails import Thumbnails
 
     shelf = Shelf(load, is_local=host in LOOPBACK, model=model)
     for folder in photos:

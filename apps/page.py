@@ -12,19 +12,22 @@ from gradio.blocks import Block
 from gradio_client.utils import is_http_url_like
 from starlette.middleware import Middleware
 
-from . import classify, compare, library, search
-from .endpoints import Endpoints
-from .guard import LOOPBACK, Guard, broken
-from .routes import Routes
-from .state import Page
+from .classify.tab import tab as classify_tab
+from .compare.tab import tab as compare_tab
+from .library.tab import tab as library_tab
+from .search.api import Endpoints
+from .search.tab import tab as search_tab
+from .server.guard import LOOPBACK, Guard, broken
+from .server.routes import Routes
+from .server.state import Page
 from .theme import HEAD, piece, theme
 
 # A tab is a file with a function that builds its components inside `here`: add the file, and a line here.
 TABS: tuple[tuple[str, Callable[[Page, gr.Tab], None]], ...] = (
-    ("Search", search.tab),
-    ("Classify", classify.tab),
-    ("Compare", compare.tab),
-    ("Library", library.tab),
+    ("Search", search_tab),
+    ("Classify", classify_tab),
+    ("Compare", compare_tab),
+    ("Library", library_tab),
 )
 TITLE = (
     '<header class="ck-head"><h1>clipkit</h1><p>Ask your pictures. Everything stays on this machine.</p>'

@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _child(model: str, size: str, count: str) -> None:
-    from clipkit import load_encoder
+    from clipkit.models.openclip import load_encoder
 
     encoder = load_encoder(model, device="cpu", batch_size=int(size))
     pixels = np.random.default_rng(0).integers(0, 256, (int(count), 3, *encoder.recipe.size), np.uint8)

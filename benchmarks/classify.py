@@ -23,9 +23,9 @@ from common import (
 )
 from material import DIM, random_vit, unit_rows
 
-from clipkit.encoder import load_encoder
-from clipkit.head import Head
-from clipkit.zeroshot import class_prompts, ensemble
+from clipkit.classify.head import Head
+from clipkit.classify.zeroshot import class_prompts, ensemble
+from clipkit.models.openclip import load_encoder
 
 ROWS, CLASSES, ROUNDS = 50_000, 1_000, 5
 TEMPLATES = 80

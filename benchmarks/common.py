@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from clipkit import surroundings
-from clipkit.surroundings import versions
+from clipkit.core import system
+from clipkit.core.system import versions
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -193,7 +193,7 @@ def commit() -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """What ran it; nothing that names it."""
-    return {**surroundings.machine(), "memory_gb": round(_memory("MemTotal") / 1e9, 1)}
+    return {**system.machine(), "memory_gb": round(_memory("MemTotal") / 1e9, 1)}
 
 
 def print_table(rows: Sequence[Sequence[object]]) -> None:

@@ -22,7 +22,7 @@ from common import (
 )
 from material import photographs, random_vit
 
-from clipkit.surroundings import usable_cores
+from clipkit.core.system import usable_cores
 
 CORES = 2
 INDEX, LOADER, ONE_BY_ONE, STARTER = "clipkit index", "DataLoader loop", "one by one", "clipkit index, starter"
@@ -61,8 +61,8 @@ def _ways() -> dict[str, Callable[[Path], None]]:
     import open_clip
     from torch import set_num_threads
 
-    from clipkit import load_encoder
-    from clipkit.models import is_cached
+    from clipkit.models.openclip import load_encoder
+    from clipkit.models.registry import is_cached
 
     set_num_threads(CORES)
     folder = random_vit()
@@ -80,7 +80,7 @@ def _ways() -> dict[str, Callable[[Path], None]]:
 
 def _index(encoder: Any, photos: Path) -> None:
     """As `clipkit index` does it, the search cache included; only loading the model is left out, here as elsewhere."""
-    from clipkit import ImageIndex
+    from clipkit.index.image_index import ImageIndex
 
     at = scratch("encode-index")
     report = ImageIndex.create(photos, encoder, at=at).update(workers=CORES)

@@ -69,7 +69,7 @@ def _encoder(batches: tuple[int, ...], rounds: int) -> dict[str, Any]:
     """Pixels in, embeddings out, both in the CPU's memory, at the precision that "auto" chooses."""
     import torch
 
-    from clipkit import load_encoder
+    from clipkit.models.openclip import load_encoder
 
     found: dict[str, Any] = {"precision": None, "pictures_per_second": {}, "peak_gb": {}}
     rng = np.random.default_rng(0)
@@ -96,7 +96,8 @@ def _encoder(batches: tuple[int, ...], rounds: int) -> dict[str, Any]:
 
 def _index(count: int, rounds: int) -> dict[str, Any]:
     """Files in, an index out; loading the model is left out."""
-    from clipkit import ImageIndex, load_encoder
+    from clipkit.index.image_index import ImageIndex
+    from clipkit.models.openclip import load_encoder
 
     photos = photographs(count, (500, 375))
     encoder = load_encoder(str(random_vit()), device="cuda")
@@ -115,7 +116,7 @@ def _index(count: int, rounds: int) -> dict[str, Any]:
 def _search(count: int, rounds: int) -> dict[str, Any] | str:
     import torch
 
-    from clipkit.neighbors import Neighbors
+    from clipkit.search.vectors import Neighbors
 
     size = count * DIM * 2
     if available_bytes() < 4 * size or torch.cuda.mem_get_info()[0] < 3 * size:  # buffers double while they grow

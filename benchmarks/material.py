@@ -13,7 +13,7 @@ import numpy.typing as npt
 from common import kept
 from PIL import Image
 
-from clipkit.records import Embeddings, PixelRecipe
+from clipkit.store.records import Embeddings, PixelRecipe
 
 BUNDLED = {
     "skimage/data": ["astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "motorcycle_left.png"],

@@ -53,7 +53,7 @@ def _measure(encoder: str, count: int) -> dict[str, Any]:
 
 
 def _has_starter() -> bool:
-    from clipkit.models import is_cached
+    from clipkit.models.registry import is_cached
 
     return is_cached("starter")
 
@@ -62,7 +62,8 @@ def _child(name: str, photos: str, at: str) -> None:
     import faiss  # noqa: F401  part of the size after import
     import torch  # noqa: F401
 
-    from clipkit import ImageIndex, load_encoder
+    from clipkit.index.image_index import ImageIndex
+    from clipkit.models.openclip import load_encoder
 
     encoder: Any = BlockEncoder(224) if name == "blocks" else load_encoder(name)
     at_start = peak_bytes()

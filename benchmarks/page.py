@@ -129,8 +129,9 @@ def _library(pictures: int, real: int) -> Path:
 def _index(folder: Path, pictures: int, real: int) -> None:
     import hashlib
 
-    from clipkit import ImageIndex, load_encoder
-    from clipkit.records import Found, Row
+    from clipkit.index.image_index import ImageIndex
+    from clipkit.models.openclip import load_encoder
+    from clipkit.store.records import Found, Row
 
     encoder = load_encoder("starter")
     store = ImageIndex.create(folder, encoder).store

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from clipkit_apps import lessons
-from clipkit_apps.classified import Matrix, classify
-from clipkit_apps.relevance import ORDER, rule_for
+from clipkit_apps.classify import lessons
+from clipkit_apps.classify.sorter import Matrix, classify
 from common import photographs, print_table, read_arguments, work_folder, write
 
-from clipkit.datasets import load_dataset
-from clipkit.encoder import Encoder, load_encoder
-from clipkit.evaluate import load_labelled
-from clipkit.kept import embed_once
-from clipkit.query import embed, parse
-from clipkit.zeroshot import ZeroShotClassifier, neutral_mean
+from clipkit.classify.zeroshot import ZeroShotClassifier, neutral_mean
+from clipkit.datasets.embed import embed_once
+from clipkit.datasets.load import load_dataset
+from clipkit.evaluate.zeroshot import load_labelled
+from clipkit.explore.relevance import ORDER, rule_for
+from clipkit.models.openclip import Encoder, load_encoder
+from clipkit.search.query import embed, parse
 
 CORRECTIONS, DRAWS = 5, 20
 

@@ -16,10 +16,10 @@ from typing import Any
 
 from common import print_table
 
-from clipkit.datasets import Dataset, load_dataset
-from clipkit.encoder import load_encoder
+from clipkit.datasets.load import Dataset, load_dataset
 from clipkit.errors import ClipkitError
-from clipkit.evaluate import evaluate_zeroshot
+from clipkit.evaluate.zeroshot import evaluate_zeroshot
+from clipkit.models.openclip import load_encoder
 
 PICTURES = 3_669
 POINT = 0.01

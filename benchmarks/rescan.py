@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _child(verb: str, photos: str, at: str) -> None:
-    from clipkit import ImageIndex
+    from clipkit.index.image_index import ImageIndex
 
     encoder = BlockEncoder(8)
     started = time.perf_counter()

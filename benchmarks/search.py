@@ -28,7 +28,7 @@ from common import (
 )
 from material import BLOCK, DIM, BlockEncoder, unit_queries, unit_rows
 
-from clipkit.surroundings import usable_cores
+from clipkit.core.system import usable_cores
 
 ROWS = 1_000_000
 PICTURES = 100_000
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _vectors(count: int, rounds: int) -> dict[str, Any]:
-    from clipkit.neighbors import Neighbors
+    from clipkit.search.vectors import Neighbors
 
     prefix = scratch("search-vectors") / "vectors"
     started = time.perf_counter()
@@ -137,8 +137,8 @@ def _float32(count: int, found: npt.NDArray[np.int64], rounds: int) -> dict[str,
 
 def _index(pictures: int, rounds: int) -> dict[str, Any]:
     """The store, its cache and the names: what a caller of `search_embeddings` waits for."""
-    from clipkit import ImageIndex
-    from clipkit.store import FILE, Store
+    from clipkit.index.image_index import ImageIndex
+    from clipkit.store.database import FILE, Store
 
     photos, at = scratch("search-photos"), scratch("search-index")
     ImageIndex.create(photos, BlockEncoder(8), at=at)
@@ -156,7 +156,7 @@ def _index(pictures: int, rounds: int) -> dict[str, Any]:
 
 
 def _fill(store: Any, pictures: int) -> None:
-    from clipkit.records import Found, Row
+    from clipkit.store.records import Found, Row
 
     number = 0
     for block in unit_rows(pictures):
@@ -172,7 +172,7 @@ def _child(photos: str, at: str) -> None:
     import faiss  # noqa: F401  what is timed begins after the imports
     import torch  # noqa: F401
 
-    from clipkit import ImageIndex
+    from clipkit.index.image_index import ImageIndex
 
     query = unit_queries(1)
     taken = seconds(lambda: ImageIndex.open(Path(photos), at=at).search_embeddings(query, K))

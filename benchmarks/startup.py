@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _has_starter() -> bool:
-    from clipkit.models import is_cached
+    from clipkit.models.registry import is_cached
 
     return is_cached("starter")
 

@@ -11,8 +11,9 @@ from unittest.mock import patch
 from common import Target, interleaved, print_table, private_cache, read_arguments, scratch, summary, write
 from material import photographs
 
-from clipkit import ImageIndex, load_encoder
-from clipkit.journal import Journal
+from clipkit.index.crash_recovery import Journal
+from clipkit.index.image_index import ImageIndex
+from clipkit.models.openclip import load_encoder
 
 
 @contextmanager

@@ -12,12 +12,12 @@ import numpy as np
 from common import photographs, print_table, read_arguments, work_folder, write
 from unknown import class_sets, measure
 
-from clipkit.datasets import load_dataset
-from clipkit.encoder import Encoder, load_encoder
-from clipkit.evaluate import Result, evaluate_retrieval, evaluate_zeroshot, load_labelled, searched
-from clipkit.kept import embed_once
+from clipkit.classify.zeroshot import ZeroShotClassifier
+from clipkit.datasets.embed import embed_once
+from clipkit.datasets.load import load_dataset
+from clipkit.evaluate.zeroshot import Result, evaluate_retrieval, evaluate_zeroshot, load_labelled, searched
 from clipkit.metrics import bootstrap, ece
-from clipkit.zeroshot import ZeroShotClassifier
+from clipkit.models.openclip import Encoder, load_encoder
 
 
 def main() -> None:

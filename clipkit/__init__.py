@@ -6,8 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from clipkit.encoder import Encoder as Encoder
-    from clipkit.encoder import load_encoder as load_encoder
+    from clipkit.classify.head import UNKNOWN as UNKNOWN
+    from clipkit.classify.head import Head as Head
+    from clipkit.classify.zeroshot import ZeroShotClassifier as ZeroShotClassifier
     from clipkit.errors import BadIndex as BadIndex
     from clipkit.errors import ClipkitError as ClipkitError
     from clipkit.errors import ImageError as ImageError
@@ -19,23 +20,22 @@ if TYPE_CHECKING:
     from clipkit.errors import ModelMismatch as ModelMismatch
     from clipkit.errors import QueryError as QueryError
     from clipkit.errors import ShapeError as ShapeError
-    from clipkit.head import UNKNOWN as UNKNOWN
-    from clipkit.head import Head as Head
-    from clipkit.index import ImageIndex as ImageIndex
-    from clipkit.probe import LinearProbe as LinearProbe
-    from clipkit.records import Hit as Hit
-    from clipkit.records import Hits as Hits
-    from clipkit.records import IndexReport as IndexReport
-    from clipkit.records import PixelRecipe as PixelRecipe
-    from clipkit.vit import ViTClassifier as ViTClassifier
-    from clipkit.zeroshot import ZeroShotClassifier as ZeroShotClassifier
+    from clipkit.index.image_index import ImageIndex as ImageIndex
+    from clipkit.learn.linear_probe import LinearProbe as LinearProbe
+    from clipkit.models.openclip import Encoder as Encoder
+    from clipkit.models.openclip import load_encoder as load_encoder
+    from clipkit.models.vit import ViTClassifier as ViTClassifier
+    from clipkit.store.records import Hit as Hit
+    from clipkit.store.records import Hits as Hits
+    from clipkit.store.records import IndexReport as IndexReport
+    from clipkit.store.records import PixelRecipe as PixelRecipe
 
 __version__ = "0.1.0"
 
 # Where each public name lives. They are imported when first used (PEP 562), so that `import clipkit` costs nothing.
 _HOMES = {
-    "Encoder": "encoder",
-    "load_encoder": "encoder",
+    "Encoder": "models.openclip",
+    "load_encoder": "models.openclip",
     "BadIndex": "errors",
     "ClipkitError": "errors",
     "ImageError": "errors",
@@ -47,16 +47,16 @@ _HOMES = {
     "ModelMismatch": "errors",
     "QueryError": "errors",
     "ShapeError": "errors",
-    "UNKNOWN": "head",
-    "Head": "head",
-    "ImageIndex": "index",
-    "Hit": "records",
-    "Hits": "records",
-    "IndexReport": "records",
-    "PixelRecipe": "records",
-    "LinearProbe": "probe",
-    "ViTClassifier": "vit",
-    "ZeroShotClassifier": "zeroshot",
+    "UNKNOWN": "classify.head",
+    "Head": "classify.head",
+    "ImageIndex": "index.image_index",
+    "Hit": "store.records",
+    "Hits": "store.records",
+    "IndexReport": "store.records",
+    "PixelRecipe": "store.records",
+    "LinearProbe": "learn.linear_probe",
+    "ViTClassifier": "models.vit",
+    "ZeroShotClassifier": "classify.zeroshot",
 }
 
 __all__ = [*sorted(_HOMES), "__version__"]

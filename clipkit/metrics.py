@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.errors import ShapeError
-from clipkit.records import Embeddings, FloatArray, IntArray
+from clipkit.store.records import Embeddings, FloatArray, IntArray
 
 RECALLS = (1, 5, 10)
 BINS = 15  # as Guo et al. 2017, and most tables since

@@ -9,14 +9,14 @@ import time
 
 import numpy as np
 
-import clipkit.encoder
-import clipkit.index
-import clipkit.reading
-from clipkit.cli import main
-from clipkit.records import Picture, PixelRecipe
+import clipkit.index.image_index
+import clipkit.index.prefetch
+import clipkit.models.openclip
+from clipkit.cli.main import main
+from clipkit.store.records import Picture, PixelRecipe
 from tests.conftest import ColourEncoder
 
-HONEST_DECODE = clipkit.reading.decode
+HONEST_DECODE = clipkit.index.prefetch.decode
 
 
 def decode(data: bytes, recipe: PixelRecipe, *, name: str) -> Picture:
@@ -36,7 +36,7 @@ def _die(how: str) -> None:
 
 if __name__ == "__main__":
     sys.argv = sys.argv[1:]
-    clipkit.reading.decode = decode
-    clipkit.encoder.load_encoder = lambda *_, **__: ColourEncoder()  # type: ignore[assignment,misc]
-    clipkit.index.load_encoder = clipkit.encoder.load_encoder
+    clipkit.index.prefetch.decode = decode
+    clipkit.models.openclip.load_encoder = lambda *_, **__: ColourEncoder()  # type: ignore[assignment,misc]
+    clipkit.index.image_index.load_encoder = clipkit.models.openclip.load_encoder
     sys.exit(main())

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from clipkit.records import Embeddings
+from clipkit.store.records import Embeddings
 from tests.conftest import COLOURS, ColourEncoder
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipkit.images import decode, from_image, read_file
-from clipkit.records import Embeddings, PixelRecipe
+from clipkit.images.decode import decode, from_image, read_file
+from clipkit.store.records import Embeddings, PixelRecipe
 
 COLOURS = {
     "red": (255, 0, 0),
@@ -91,8 +91,8 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
 @pytest.fixture(autouse=True)
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that a test has just painted count as old, as they would a moment later."""
-    monkeypatch.setattr("clipkit.scan.TICK_NS", 0)
-    monkeypatch.setattr("clipkit.scan.COARSE_NS", 0)
+    monkeypatch.setattr("clipkit.index.scan.TICK_NS", 0)
+    monkeypatch.setattr("clipkit.index.scan.COARSE_NS", 0)
 
 
 @pytest.fixture

@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import clipkit.cli
-import clipkit.index
-import clipkit.reading
-from clipkit.index import ImageIndex
-from clipkit.records import Embeddings
+import clipkit.cli.main
+import clipkit.index.image_index
+import clipkit.index.prefetch
+from clipkit.index.image_index import ImageIndex
+from clipkit.store.records import Embeddings
 from tests.conftest import ColourEncoder, paint, shade
 
 BATCH = 4
@@ -146,26 +146,26 @@ def unseen(index: ImageIndex) -> int:
 def spy_on_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that are opened from now on."""
     opened: list[str] = []
-    read = clipkit.reading.read_file
+    read = clipkit.index.prefetch.read_file
 
     def spy(file: str) -> bytes:
         opened.append(os.path.basename(file))
         return read(file)
 
-    monkeypatch.setattr("clipkit.reading.read_file", spy)
+    monkeypatch.setattr("clipkit.index.prefetch.read_file", spy)
     return opened
 
 
 def after_the_scan(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Something happens to the folder when the scan is over and no file has been read."""
-    find = clipkit.index.find_images
+    find = clipkit.index.image_index.find_images
 
     def find_and_act(*args: object, **options: object) -> object:
         scan = find(*args, **options)  # type: ignore[arg-type]
         act()
         return scan
 
-    monkeypatch.setattr("clipkit.index.find_images", find_and_act)
+    monkeypatch.setattr("clipkit.index.image_index.find_images", find_and_act)
 
 
 def cache_files(cache: Path, suffix: str = "*") -> list[Path]:
@@ -175,10 +175,10 @@ def cache_files(cache: Path, suffix: str = "*") -> list[Path]:
 
 def run_cli(monkeypatch: pytest.MonkeyPatch, command: str, encoder: ColourEncoder) -> int:
     """A command line as a person types it, with `encoder` as the only model there is."""
-    monkeypatch.setattr("clipkit.encoder.load_encoder", lambda *_, **__: encoder)
+    monkeypatch.setattr("clipkit.models.openclip.load_encoder", lambda *_, **__: encoder)
     program, *arguments = shlex.split(command)
     assert program == "clipkit"
-    return clipkit.cli.main(arguments)
+    return clipkit.cli.main.main(arguments)
 
 
 @contextmanager
@@ -215,14 +215,14 @@ def _index(folder: Path, stop: int) -> int:
 
 
 def _cli(folder: Path, stop: int) -> int:
-    import clipkit.encoder
+    import clipkit.models.openclip
 
     def load_slow(*_: object, **__: object) -> SlowEncoder:
         _ready()
         return SlowEncoder(stop)
 
-    clipkit.encoder.load_encoder = load_slow  # type: ignore[assignment]
-    return clipkit.cli.main(["index", str(folder)])
+    clipkit.models.openclip.load_encoder = load_slow  # type: ignore[assignment]
+    return clipkit.cli.main.main(["index", str(folder)])
 
 
 def _photos(folder: Path, _: int) -> int:

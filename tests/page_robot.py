@@ -50,7 +50,7 @@ def photographs(folder: Path) -> Path:
 
 def index(folder: Path, cache: Path, *options: str) -> None:
     """`clipkit index` with the starter, as a user runs it."""
-    command = [sys.executable, "-m", "clipkit.cli", "index", str(folder), "--model", "starter", *options]
+    command = [sys.executable, "-m", "clipkit", "index", str(folder), "--model", "starter", *options]
     subprocess.run(command, env=environment(cache), check=True, capture_output=True, timeout=300)
 
 
@@ -61,7 +61,7 @@ def environment(cache: Path) -> dict[str, str]:
 @contextmanager
 def serving(cache: Path, *arguments: str, module: str = "", cwd: Path | None = None) -> Iterator[str]:
     """The address of `clipkit ui` with these arguments, or of another module, in a process of its own."""
-    command = [sys.executable, "-m", *([module] if module else ["clipkit.cli", "ui"]), *arguments]
+    command = [sys.executable, "-m", *([module] if module else ["clipkit", "ui"]), *arguments]
     log = cache / f"ui-{time.monotonic_ns()}.log"
     with open(log, "wb") as said:
         process = subprocess.Popen(

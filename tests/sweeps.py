@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-import clipkit.neighbors
-import clipkit.scan
-import clipkit.store
-from clipkit.index import ImageIndex
+import clipkit.index.scan
+import clipkit.search.vectors
+import clipkit.store.database
+from clipkit.index.image_index import ImageIndex
 from tests.conftest import ColourEncoder
 from tests.faults import BATCH, check_aligned, check_answers, check_sound, indexed, paint_many
 
@@ -301,7 +301,7 @@ class Unsynced(sqlite3.Connection):
 
 
 def _main(mode: str, root: Path) -> None:
-    clipkit.scan.TICK_NS = clipkit.scan.COARSE_NS = 0
+    clipkit.index.scan.TICK_NS = clipkit.index.scan.COARSE_NS = 0
     if mode.endswith("-unsynced"):  # a mutant
         connect = sqlite3.connect
         sqlite3.connect = lambda *args, **options: connect(*args, factory=Unsynced, **options)  # type: ignore[assignment]

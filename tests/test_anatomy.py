@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from clipkit import anatomy
-from clipkit.anatomy import VisionTransformer, contrastive_loss, patchify
+from clipkit.models import minimal_vit
+from clipkit.models.minimal_vit import VisionTransformer, contrastive_loss, patchify
 from tests.tiny_vits import random_vit
 
 SIZES = {"image": 32, "side": 8, "width": 32, "depth": 3, "heads": 2, "hidden": 64}
@@ -37,7 +37,7 @@ def test_the_reference_answers_as_transformers_does_from_the_same_weights(
 
 
 def test_the_reference_can_be_read_at_one_sitting() -> None:
-    assert len(Path(anatomy.__file__).read_text().splitlines()) < 150
+    assert len(Path(minimal_vit.__file__).read_text().splitlines()) < 150
 
 
 def test_its_defaults_are_the_sizes_of_vit_b_16() -> None:

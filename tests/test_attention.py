@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from clipkit.attention import Explanation, explain, facts, rollout
-from clipkit.encoder import load_encoder
 from clipkit.errors import ModelError
-from clipkit.vit import ViTClassifier
-from clipkit.weighing import levit_weights, multihead_weights, pool_weights, timm_weights
+from clipkit.models.attention import Explanation, explain, facts, rollout
+from clipkit.models.openclip import load_encoder
+from clipkit.models.vit import ViTClassifier
+from clipkit.models.weighing import levit_weights, multihead_weights, pool_weights, timm_weights
 from tests.tiny_models import CLIP_TEXT, CONFIGS, HALF, make_model
 from tests.tiny_vits import make_vit
 
@@ -138,7 +138,7 @@ def test_a_vit_of_open_clip_shows_what_its_class_token_saw(tmp_path: Path, photo
 
 def hooked_weights(encoder: Any, photo: Path) -> list[np.ndarray]:
     """torch's own weights of every block, asked for by need_weights=True."""
-    from clipkit.tunable import TunableEncoder
+    from clipkit.models.trainable import TunableEncoder
 
     source = TunableEncoder(encoder)
     visual = source.body().whole.visual
@@ -256,7 +256,7 @@ def test_attention_that_cannot_be_recomputed_is_not_shown(
         weights, output = multihead_weights(attention, tokens)
         return weights, output * 1.1
 
-    monkeypatch.setattr("clipkit.attention.multihead_weights", wrong)
+    monkeypatch.setattr("clipkit.models.attention.multihead_weights", wrong)
     assert "cannot be recomputed" in str(explain(encoder, photo).reason)
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from clipkit.backbones import without_projection
-from clipkit.encoder import OpenClipEncoder, load_encoder
 from clipkit.errors import ShapeError
+from clipkit.models.backbone import without_projection
+from clipkit.models.openclip import OpenClipEncoder, load_encoder
 from tests.tiny_models import CONFIGS, make_model, random_network
 
 Floats = npt.NDArray[np.float32]

@@ -15,9 +15,9 @@ import pytest
 from PIL import ExifTags, Image
 
 from clipkit.errors import ClipkitError, ImageError, IndexNotFound, QueryError, ShapeError
-from clipkit.images import UPRIGHT, is_picture
-from clipkit.index import ImageIndex
-from clipkit.records import Failure
+from clipkit.images.decode import UPRIGHT, is_picture
+from clipkit.index.image_index import ImageIndex
+from clipkit.store.records import Failure
 from tests.conftest import COLOURS, ColourEncoder, paint, shade
 from tests.faults import (
     BAD_FILES,
@@ -171,7 +171,7 @@ def forbidden(monkeypatch: pytest.MonkeyPatch, call: str, folder: Path) -> Itera
         return real(path, *args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"clipkit.scan.os.{call}", guarded)
+        patch.setattr(f"clipkit.index.scan.os.{call}", guarded)
         yield
 
 
@@ -216,7 +216,7 @@ def test_nothing_below_a_link_that_may_not_be_followed_counts_as_gone(
             yield [Guarded(entry) for entry in entries]
 
     with monkeypatch.context() as patch:
-        patch.setattr("clipkit.scan.os.scandir", guarded)
+        patch.setattr("clipkit.index.scan.os.scandir", guarded)
         report = index.update()
     assert [failure.path for failure in report.unreadable] == ["album"]
     assert "album/pink.png" in index.paths

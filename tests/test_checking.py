@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipkit.checking import check, prune
-from clipkit.cli import main
+from clipkit.cli.main import main
 from clipkit.errors import ClipkitError, IndexDamaged
-from clipkit.index import ImageIndex
+from clipkit.index.check import check, prune
+from clipkit.index.image_index import ImageIndex
 from tests.conftest import COLOURS, ColourEncoder, paint
 
 
@@ -164,7 +164,7 @@ def test_prune_asks_back_where_everything_is_missing(index: ImageIndex) -> None:
 def test_the_commands_say_what_they_did(
     index: ImageIndex, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clipkit.encoder.load_encoder", lambda *_, **__: ColourEncoder())
+    monkeypatch.setattr("clipkit.models.openclip.load_encoder", lambda *_, **__: ColourEncoder())
     assert main(["check", str(index.root), "--full"]) == 0
     assert capfd.readouterr().err == "8 rows looked at, 8 encoded again\n"
     write(index, "UPDATE images SET embedding = ? WHERE path = ?", half(0, 0, 0, 0), b"red.png")

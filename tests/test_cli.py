@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clipkit.cli import app, main
+from clipkit.cli.main import app, main
 from clipkit.errors import ModelError
 from tests.conftest import COLOURS, ColourEncoder, paint
 
@@ -24,8 +24,8 @@ def colours(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise ModelError("no model is called that", hint="clipkit models")
         return ColourEncoder(exact=exact_pixels, fingerprint="aa" * 32 if name == "other" else "c0" * 32)
 
-    monkeypatch.setattr("clipkit.encoder.load_encoder", load)
-    monkeypatch.setattr("clipkit.index.load_encoder", load)
+    monkeypatch.setattr("clipkit.models.openclip.load_encoder", load)
+    monkeypatch.setattr("clipkit.index.image_index.load_encoder", load)
     return asked
 
 
@@ -171,7 +171,7 @@ def test_a_damaged_index_ends_with_3(here: Path, capfd: pytest.CaptureFixture[st
 
 
 def test_an_index_in_use_ends_with_11(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    from clipkit.store import writing
+    from clipkit.store.database import writing
 
     with writing(here / "photos" / ".clipkit"):
         code, _, err = run(capfd, "index", "photos")
@@ -185,7 +185,7 @@ def test_interrupting_says_what_is_kept(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("clipkit.index.apply_changes", interrupt)
+    monkeypatch.setattr("clipkit.index.image_index.apply_changes", interrupt)
     code, _, err = run(capfd, "index", "photos")
     assert code == 130
     assert err == "interrupted: 8 pictures are in the index; run the same command to go on\n"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from clipkit.cli import main
-from clipkit.comparison import load_comparison
+from clipkit.cli.main import main
+from clipkit.evaluate.results import load_comparison
 
 from .conftest import paint
 from .test_cli import run
@@ -20,7 +20,7 @@ QUICK = ("--methods", "zeroshot,knn,probe", "--shots", "1,4,all", "--seeds", "2"
 
 @pytest.fixture(autouse=True)
 def colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clipkit.encoder.load_encoder", lambda name, **options: ColourPhrases())
+    monkeypatch.setattr("clipkit.models.openclip.load_encoder", lambda name, **options: ColourPhrases())
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_an_interrupted_comparison_says_that_it_goes_on(
     def interrupted(*given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("clipkit.compare.answer", interrupted)
+    monkeypatch.setattr("clipkit.evaluate.comparison.answer", interrupted)
     code, out, err = run(capfd, "compare", "set", *QUICK)
     assert (code, out) == (130, "")
     assert err == "interrupted: what was finished is kept; run the same command to go on\n"
@@ -131,8 +131,8 @@ def test_hostile_names_are_printed_safely(here: Path, capfd: pytest.CaptureFixtu
 
 
 def test_help_names_every_method(capfd: pytest.CaptureFixture[str]) -> None:
-    from clipkit.cli_compare import METHODS_HELP
-    from clipkit.contest import METHODS
+    from clipkit.cli.evaluate import METHODS_HELP
+    from clipkit.evaluate.trials import METHODS
 
     assert METHODS_HELP.partition(";")[0].split(", ") == list(METHODS)
     assert main(["compare", "--help"]) == 0

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipkit.cli import app, main
-from clipkit.head import Head
-from clipkit.records import Embeddings
+from clipkit.classify.head import Head
+from clipkit.cli.main import app, main
+from clipkit.store.records import Embeddings
 
 from .conftest import COLOURS, ColourEncoder, paint
 from .test_cli import run
@@ -38,7 +38,7 @@ def colours(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(name)
         return ColourPhrases(exact=exact_pixels)
 
-    monkeypatch.setattr("clipkit.encoder.load_encoder", load)
+    monkeypatch.setattr("clipkit.models.openclip.load_encoder", load)
     return asked
 
 
@@ -212,7 +212,7 @@ def test_evaluate_zeroshot_counts_by_hand(shades: Path, capfd: pytest.CaptureFix
 def test_templates_are_chosen_on_one_split_and_measured_on_another(
     shades: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clipkit.evaluate.CANDIDATES", ("a red thing or a {}", "plain", "a photo of a {}."))
+    monkeypatch.setattr("clipkit.evaluate.zeroshot.CANDIDATES", ("a red thing or a {}", "plain", "a photo of a {}."))
     out = shades.parent / "r.json"
     code, printed, _ = run(capfd, "evaluate", "zeroshot", str(shades), "--search-templates", "--out", str(out))
     assert code == 0
@@ -270,8 +270,8 @@ def test_every_command_explains_itself(capfd: pytest.CaptureFixture[str]) -> Non
 
 
 def test_explanations_stay_with_the_probabilities(here: Path) -> None:
-    from clipkit.spoken import explain
-    from clipkit.zeroshot import ZeroShotClassifier
+    from clipkit.classify.spoken import explain
+    from clipkit.classify.zeroshot import ZeroShotClassifier
 
     classifier = ZeroShotClassifier(ColourPhrases(), ["red", "blue", "green"], templates=["{}", "a {} thing"])
     verdicts = explain(classifier, here / "photos" / "red.png", k=2)

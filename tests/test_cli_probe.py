@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipkit.cli import main
-from clipkit.cli_probe import METHODS
-from clipkit.datasets import load_dataset
-from clipkit.encoder import load_encoder
+from clipkit.classify.head import Head
+from clipkit.cli.learn import METHODS
+from clipkit.cli.main import main
+from clipkit.datasets.embed import embed_once
+from clipkit.datasets.load import load_dataset
 from clipkit.errors import DatasetError
-from clipkit.fitting import METHODS as FITTED
-from clipkit.fitting import fit_head, training_part
-from clipkit.head import Head
-from clipkit.kept import embed_once
+from clipkit.learn.fit_head import METHODS as FITTED
+from clipkit.learn.fit_head import fit_head, training_part
 from clipkit.metrics import bootstrap
+from clipkit.models.openclip import load_encoder
 
 from .conftest import ColourEncoder, paint
 from .test_cli import run
@@ -32,7 +32,7 @@ def colours(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(name: str, *, exact_pixels: bool = False, **options: object) -> ColourPhrases:
         return ColourPhrases(exact=exact_pixels)
 
-    monkeypatch.setattr("clipkit.encoder.load_encoder", load)
+    monkeypatch.setattr("clipkit.models.openclip.load_encoder", load)
 
 
 def shaded(root: Path, each: int = 6, *, shift: int = 0) -> Path:

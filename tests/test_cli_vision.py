@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipkit.cli import main
-from clipkit.head import Head
-from clipkit.vit import ViTClassifier
+from clipkit.classify.head import Head
+from clipkit.cli.main import main
+from clipkit.models.vit import ViTClassifier
 from tests.conftest import COLOURS, paint
 from tests.tiny_models import make_model
 from tests.tiny_vits import make_vit

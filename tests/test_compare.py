@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipkit.attempts import Attempt, Kept
-from clipkit.compare import compare
-from clipkit.comparison import Comparison, load_comparison
-from clipkit.contest import METHODS
+from clipkit.datasets.splits import Answers, read_split
 from clipkit.errors import ClipkitError, DatasetError
+from clipkit.evaluate.attempts import Attempt, Kept
+from clipkit.evaluate.comparison import compare
+from clipkit.evaluate.results import Comparison, load_comparison
+from clipkit.evaluate.scoring import find_mistakes, score_cells, score_rows, score_runs
+from clipkit.evaluate.trials import METHODS
 from clipkit.metrics import bootstrap, mean_per_class_recall
-from clipkit.ordering import by_confusion
-from clipkit.records import Progress
-from clipkit.scoring import find_mistakes, score_cells, score_rows, score_runs
-from clipkit.splits import Answers, read_split
+from clipkit.output.ordering import by_confusion
+from clipkit.store.records import Progress
 
 from .conftest import ColourEncoder, paint
 from .test_cli_learn import ColourPhrases
@@ -75,8 +75,8 @@ def test_every_method_has_a_row_for_every_number_of_shots(folder: Path) -> None:
 
 
 def test_zero_shot_in_the_table_is_what_evaluate_says(folder: Path) -> None:
-    from clipkit.datasets import load_dataset
-    from clipkit.evaluate import evaluate_zeroshot
+    from clipkit.datasets.load import load_dataset
+    from clipkit.evaluate.zeroshot import evaluate_zeroshot
 
     row = run(folder, methods=["zeroshot"]).rows[0]
     metrics = evaluate_zeroshot(load_dataset(folder, split="test"), ColourPhrases()).metrics
@@ -87,8 +87,8 @@ def test_zero_shot_in_the_table_is_what_evaluate_says(folder: Path) -> None:
 
 
 def test_a_probe_in_the_table_is_the_probe_fitted_by_hand(folder: Path) -> None:
-    from clipkit.learning import draw_shots
-    from clipkit.probe import LinearProbe
+    from clipkit.learn.base import draw_shots
+    from clipkit.learn.linear_probe import LinearProbe
 
     found = run(folder, methods=["probe"], shots=(4,), seeds=2)
     split, encoder = read_split(folder), ColourPhrases()
@@ -228,7 +228,7 @@ def stopping_at(count: int) -> Callable[[Progress], None]:
 
 
 def test_a_stopped_comparison_goes_on_where_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from clipkit import compare as module
+    from clipkit.evaluate import comparison as module
 
     asked: list[tuple[str, object, int]] = []
     honest = module.answer
@@ -277,7 +277,7 @@ def test_a_killed_comparison_goes_on_where_it_was(
         time.sleep(0.05)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    from clipkit import compare as module
+    from clipkit.evaluate import comparison as module
 
     asked: list[int] = []
     honest = module.answer
@@ -539,8 +539,8 @@ def test_classes_that_are_confused_stand_side_by_side() -> None:
 
 @pytest.mark.slow
 def test_finetune_takes_part(folder: Path, tmp_path: Path) -> None:
-    from clipkit.encoder import load_encoder
-    from clipkit.training import Recipe
+    from clipkit.learn.trainer import Recipe
+    from clipkit.models.openclip import load_encoder
 
     from .tiny_models import make_model
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipkit.compare import compare
-from clipkit.comparison import Comparison, load_comparison
-from clipkit.comparison_page import page, write_report
 from clipkit.errors import ClipkitError
-from clipkit.report import DARK, LIGHT, confusion_figure, cost_figure, curves_figure
+from clipkit.evaluate.comparison import compare
+from clipkit.evaluate.results import Comparison, load_comparison
+from clipkit.output.comparison_html import page, write_report
+from clipkit.output.figures import DARK, LIGHT, confusion_figure, cost_figure, curves_figure
 
 from .conftest import paint
 from .test_cli_learn import ColourPhrases
@@ -77,7 +77,7 @@ def share_near(picture: np.ndarray, colour: str) -> float:
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 @pytest.mark.parametrize("narrow", [False, True], ids=["wide", "narrow"])
 def test_curves_and_costs_show_every_method_in_its_colour(found: Comparison, theme: object, narrow: bool) -> None:
-    from clipkit.report import Theme, _colour
+    from clipkit.output.figures import Theme, _colour
 
     assert isinstance(theme, Theme)
     for draw in (curves_figure, cost_figure):
@@ -128,7 +128,7 @@ def test_the_page_says_what_the_rows_say(found: Comparison, shown: str) -> None:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages without figures, which take most of their time."""
     for name in ("confusion_figure", "cost_figure", "curves_figure"):
-        monkeypatch.setattr(f"clipkit.comparison_page.{name}", lambda *given, **options: repr(options).encode())
+        monkeypatch.setattr(f"clipkit.output.comparison_html.{name}", lambda *given, **options: repr(options).encode())
 
 
 @pytest.mark.usefixtures("undrawn")

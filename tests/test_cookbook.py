@@ -12,7 +12,7 @@ import pytest
 import skimage
 from PIL import Image
 
-from clipkit.models import starter_folder
+from clipkit.models.registry import starter_folder
 from tests.conftest import paint
 from tests.tiny_vits import make_vit
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import pytest
 
-from clipkit import copying
-from clipkit.copying import copy_hits
 from clipkit.errors import ClipkitError
-from clipkit.records import Hit, Hits
+from clipkit.output import copy_files
+from clipkit.output.copy_files import copy_hits
+from clipkit.store.records import Hit, Hits
 
 
 def found(*files: Path) -> Hits:
@@ -71,7 +71,7 @@ def test_a_name_taken_while_the_picture_is_copied_is_not_overwritten(
         written(out / "x.jpg", b"theirs")
         return copyfile(source, target)
 
-    monkeypatch.setattr(copying.shutil, "copyfile", copy_slowly)
+    monkeypatch.setattr(copy_files.shutil, "copyfile", copy_slowly)
     assert copy_hits(found(file), out) == [out / "x (2).jpg"]
     assert contents(out) == {"x.jpg": b"theirs", "x (2).jpg": b"ours"}
 
@@ -135,7 +135,7 @@ def test_a_failure_says_how_far_it_came_and_leaves_no_part(tmp_path: Path, monke
             raise OSError(28, "No space left on device")
         return copyfile(source, target)
 
-    monkeypatch.setattr(copying.shutil, "copyfile", fill_the_disk)
+    monkeypatch.setattr(copy_files.shutil, "copyfile", fill_the_disk)
     with pytest.raises(ClipkitError) as caught:
         copy_hits(found(*files), tmp_path / "out")
     assert caught.value.message == f"1 of 3 pictures were copied, then: {files[1]}: No space left on device"
@@ -146,7 +146,7 @@ def test_an_interrupted_copy_leaves_no_part(tmp_path: Path, monkeypatch: pytest.
     def interrupt(part: Path, target: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(copying.os, "replace", interrupt)
+    monkeypatch.setattr(copy_files.os, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
         copy_hits(found(written(tmp_path / "in" / "x.jpg", b"x")), tmp_path / "out")
     assert contents(tmp_path / "out") == {}
@@ -174,7 +174,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_copied(
 
     files = [written(tmp_path / "in" / name, name.encode() * 100) for name in ("1.jpg", "2.jpg")]
     out = tmp_path / "out"
-    monkeypatch.setattr(copying.shutil, "disk_usage", lambda folder: Usage(999))
+    monkeypatch.setattr(copy_files.shutil, "disk_usage", lambda folder: Usage(999))
     with pytest.raises(ClipkitError, match=r"take 1,000 bytes, and .*out has 999 free; nothing was copied"):
         copy_hits(found(*files), out)
     assert contents(out) == {}

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from clipkit.errors import IndexLocked, ModelMismatch
-from clipkit.index import ImageIndex
-from clipkit.records import Progress
+from clipkit.index.image_index import ImageIndex
+from clipkit.store.records import Progress
 from tests.conftest import COLOURS, ColourEncoder, paint, shade
 from tests.faults import (
     BATCH,
@@ -206,8 +206,8 @@ def test_a_reader_who_takes_his_time_does_not_make_a_commit_fail(photos: Path) -
 
 
 def test_half_read_embeddings_do_not_hold_a_writer_up(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clipkit.store.BLOCK", 3)
-    monkeypatch.setattr("clipkit.store.BUSY_SECONDS", 0.0)
+    monkeypatch.setattr("clipkit.store.database.BLOCK", 3)
+    monkeypatch.setattr("clipkit.store.database.BUSY_SECONDS", 0.0)
     index = indexed(photos)
     before = index.embeddings
     blocks = index.blocks()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from clipkit.errors import IndexDamaged, IndexTooNew
-from clipkit.index import ImageIndex
+from clipkit.index.image_index import ImageIndex
 from tests.conftest import ColourEncoder, paint, shade
 from tests.faults import (
     cache_files,

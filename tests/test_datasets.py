@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipkit.datasets import Dataset, embed_pictures, load_dataset
+from clipkit.datasets.load import Dataset, embed_pictures, load_dataset
 from clipkit.errors import DatasetError
-from clipkit.records import Failure, Progress
+from clipkit.store.records import Failure, Progress
 
 from .conftest import COLOURS, ColourEncoder, paint
 
@@ -169,7 +169,7 @@ def test_an_unreadable_picture_moves_to_failed_and_shifts_nothing(tmp_path: Path
 
 @pytest.mark.real
 def test_the_shared_pets_and_captions_are_read(real_data: Path) -> None:
-    from clipkit.prompts import PETS
+    from clipkit.classify.prompts import PETS
 
     for split, count in (("trainval", 1593), ("test", 940)):
         dataset = load_dataset(real_data, split=split)
@@ -181,7 +181,7 @@ def test_the_shared_pets_and_captions_are_read(real_data: Path) -> None:
 
 @pytest.mark.real
 def test_the_imagenet_sample_is_told_apart_by_wordnet_ids(real_data: Path) -> None:
-    from clipkit.published import imagenet_classes, name_wnids
+    from clipkit.classify.published import imagenet_classes, name_wnids
 
     with pytest.raises(DatasetError, match="stands for two wnids"):
         load_dataset(real_data / "imagenet_sample")

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import clipkit.neighbors
+import clipkit.search.vectors
 from clipkit.errors import ClipkitError
-from clipkit.index import ImageIndex
-from clipkit.records import Embeddings
+from clipkit.index.image_index import ImageIndex
+from clipkit.store.records import Embeddings
 from tests.conftest import COLOURS, ColourEncoder, paint, shade
 from tests.faults import (
     cache_files,
@@ -180,13 +180,13 @@ def test_a_search_cache_of_another_user_is_never_opened(
     for file in files:
         os.chown(file, 12345, 12345)
     opened = []
-    read = clipkit.neighbors._faiss().read_index
+    read = clipkit.search.vectors._faiss().read_index
 
     def spy(name: str, *options: int) -> object:
         opened.append(os.stat(name).st_uid)
         return read(name, *options)
 
-    monkeypatch.setattr(clipkit.neighbors._faiss(), "read_index", spy)
+    monkeypatch.setattr(clipkit.search.vectors._faiss(), "read_index", spy)
     check_answers(ImageIndex.open(photos))
     assert set(opened) <= {os.getuid()}
     assert index.search("red", k=1)[0].path == "red.png"

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-import clipkit.doctor
-import clipkit.engines
-from clipkit.doctor import Finding, examine
-from clipkit.engines import Engines, ask_apart, nvidia_gpus
+import clipkit.doctor.checks
+import clipkit.doctor.engines
+from clipkit.doctor.checks import Finding, examine
+from clipkit.doctor.engines import Engines, ask_apart, nvidia_gpus
 from clipkit.errors import ClipkitError
-from clipkit.index import ImageIndex
+from clipkit.index.image_index import ImageIndex
 from tests.conftest import ColourEncoder
 
 CPU = Engines("cpu", "float32", "AVX2", "13.0", "OPTIMIZE AVX2", 0, ("/lib/libgomp.so",))
@@ -51,14 +51,16 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     told = Machine()
-    monkeypatch.setattr(clipkit.doctor, "ask_apart", told.ask)
-    monkeypatch.setattr(clipkit.doctor, "nvidia_gpus", lambda: told.gpus)
-    monkeypatch.setattr(clipkit.doctor, "cpu_flags", lambda: told.flags)
-    monkeypatch.setattr(clipkit.doctor.metadata, "version", told.version)
-    monkeypatch.setattr(clipkit.doctor.metadata, "requires", lambda _: REQUIRES)
-    monkeypatch.setattr(clipkit.doctor.hub, "why_not_fetched", lambda *_: told.hub)
-    monkeypatch.setattr(clipkit.doctor.models, "is_cached", lambda name: name == "starter")
-    monkeypatch.setattr(clipkit.doctor.shutil, "disk_usage", lambda _: collections.namedtuple("u", "free")(10**11))
+    monkeypatch.setattr(clipkit.doctor.checks, "ask_apart", told.ask)
+    monkeypatch.setattr(clipkit.doctor.checks, "nvidia_gpus", lambda: told.gpus)
+    monkeypatch.setattr(clipkit.doctor.checks, "cpu_flags", lambda: told.flags)
+    monkeypatch.setattr(clipkit.doctor.checks.metadata, "version", told.version)
+    monkeypatch.setattr(clipkit.doctor.checks.metadata, "requires", lambda _: REQUIRES)
+    monkeypatch.setattr(clipkit.doctor.checks.hub, "why_not_fetched", lambda *_: told.hub)
+    monkeypatch.setattr(clipkit.doctor.checks.models, "is_cached", lambda name: name == "starter")
+    monkeypatch.setattr(
+        clipkit.doctor.checks.shutil, "disk_usage", lambda _: collections.namedtuple("u", "free")(10**11)
+    )
     monkeypatch.delenv("KMP_DUPLICATE_LIB_OK", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return told
@@ -85,7 +87,7 @@ def test_a_healthy_machine_has_nothing_to_be_done(machine: Machine, photos: Path
 
 def test_this_machine_is_examined_without_loading_a_model(photos: Path) -> None:
     script = (
-        "import sys; from clipkit.doctor import examine\n"
+        "import sys; from clipkit.doctor.checks import examine\n"
         f"findings = examine({str(photos)!r})\n"
         "print([name for name in ('torch', 'open_clip', 'faiss') if name in sys.modules])\n"
         "print([f for f in findings if f.state == 'bad' and 'examined' in f.fact])\n"
@@ -117,7 +119,7 @@ def test_one_failing_check_never_stops_the_others(
         "_index",
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(clipkit.doctor, name, fail)
+            patch.setattr(clipkit.doctor.checks, name, fail)
             findings = by_name(photos)
         broken = [finding for finding in findings.values() if finding.state == "bad"]
         assert [finding.fact for finding in broken] == [
@@ -129,7 +131,7 @@ def test_one_failing_check_never_stops_the_others(
 
 
 def test_an_old_python_is_bad(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clipkit.doctor.platform, "python_version", lambda: "3.9.2")
+    monkeypatch.setattr(clipkit.doctor.checks.platform, "python_version", lambda: "3.9.2")
     finding = by_name()["python"]
     assert (finding.state, finding.advice) == ("bad", "clipkit needs Python 3.11 or newer")
 
@@ -210,14 +212,14 @@ def test_engines_that_cannot_be_imported_give_their_last_words(machine: Machine)
 def test_an_engine_that_takes_its_process_down_is_reported(
     monkeypatch: pytest.MonkeyPatch, code: str, words: str
 ) -> None:
-    monkeypatch.setattr(clipkit.engines, "_ASK", code)
+    monkeypatch.setattr(clipkit.doctor.engines, "_ASK", code)
     with pytest.raises(ClipkitError, match=words):
         ask_apart()
 
 
 def test_an_engine_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clipkit.engines, "_ASK", "import time; time.sleep(60)")
-    monkeypatch.setattr(clipkit.engines, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(clipkit.doctor.engines, "_ASK", "import time; time.sleep(60)")
+    monkeypatch.setattr(clipkit.doctor.engines, "ANSWER_SECONDS", 0.2)
     with pytest.raises(ClipkitError, match="took more than 0 s to import"):
         ask_apart()
 
@@ -283,7 +285,7 @@ def test_the_precision_is_told_with_its_reason(machine: Machine, precision: str,
 
 
 def test_an_old_cpu_and_slow_faiss_code_are_warnings(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clipkit.doctor.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(clipkit.doctor.checks.platform, "machine", lambda: "x86_64")
     machine.engines = replace(CPU, cpu="DEFAULT", faiss_code="OPTIMIZE GENERIC")
     findings = by_name()
     assert (findings["cpu"].state, findings["faiss code"].state) == ("warn", "warn")
@@ -294,7 +296,7 @@ def test_an_old_cpu_and_slow_faiss_code_are_warnings(machine: Machine, monkeypat
 def test_two_openmp_libraries_are_bad_on_a_mac_alone(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.engines = replace(CPU, openmp=("torch/libomp.dylib", "faiss/libomp.dylib"))
     assert by_name()["openmp"].state == "ok"
-    monkeypatch.setattr(clipkit.doctor.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(clipkit.doctor.checks.platform, "system", lambda: "Darwin")
     finding = by_name()["openmp"]
     assert finding.state == "bad"
     assert "torch/libomp.dylib, faiss/libomp.dylib" in finding.fact
@@ -324,7 +326,7 @@ def test_the_hub_is_told_as_it_answers(machine: Machine, answer: str | None, sta
 
 def test_no_model_on_this_disk_is_a_warning(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     assert by_name()["models"].fact == "on this disk: starter"
-    monkeypatch.setattr(clipkit.doctor.models, "is_cached", lambda _: False)
+    monkeypatch.setattr(clipkit.doctor.checks.models, "is_cached", lambda _: False)
     assert by_name()["models"].state == "warn"
 
 
@@ -344,7 +346,7 @@ def test_caches_are_told_with_their_sizes(
 
 @pytest.mark.parametrize(("free", "state"), [(10**11, "ok"), (10**9, "warn"), (10**7, "bad")])
 def test_a_disk_that_fills_up_is_told(machine: Machine, monkeypatch: pytest.MonkeyPatch, free: int, state: str) -> None:
-    monkeypatch.setattr(clipkit.doctor.shutil, "disk_usage", lambda _: collections.namedtuple("u", "free")(free))
+    monkeypatch.setattr(clipkit.doctor.checks.shutil, "disk_usage", lambda _: collections.namedtuple("u", "free")(free))
     finding = by_name()["disk of the cache"]
     assert finding.state == state
     assert finding.fact.startswith(f"{free / 1e9:,.1f} GB" if free >= 10**9 else f"{free / 1e6:,.1f} MB")
@@ -356,7 +358,7 @@ def test_folders_that_cannot_be_written_are_named(
     def refuse(*_: object, dir: Path) -> object:
         raise PermissionError(13, "Permission denied", str(dir))
 
-    monkeypatch.setattr(clipkit.doctor.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(clipkit.doctor.checks.tempfile, "TemporaryFile", refuse)
     findings = by_name(photos)
     assert findings["cache"].fact == f"{private_cache} cannot be written: Permission denied"
     assert findings["cache"].state == findings["photos"].state == "bad"
@@ -403,7 +405,7 @@ def test_a_folder_that_is_not_there_is_said(machine: Machine, tmp_path: Path) ->
 
 
 def test_names_that_are_not_utf8_are_a_warning(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clipkit.doctor.locale, "getencoding", lambda: "ANSI_X3.4-1968")
+    monkeypatch.setattr(clipkit.doctor.checks.locale, "getencoding", lambda: "ANSI_X3.4-1968")
     finding = by_name()["names"]
     assert finding.state == "warn"
     assert finding.fact == "file names are utf-8, text is ANSI_X3.4-1968"

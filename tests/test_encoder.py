@@ -20,10 +20,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from clipkit.encoder import OpenClipEncoder, check_embeddings, load_encoder, open_clip_catalogue
 from clipkit.errors import ImageError, ModelError, ShapeError
-from clipkit.models import CONFIG, PICKLE_WEIGHTS, SAFE_WEIGHTS, starter_folder
-from clipkit.towers import causal_tower, cut, lengths
+from clipkit.models.devices import causal_tower, cut, lengths
+from clipkit.models.openclip import OpenClipEncoder, check_embeddings, load_encoder, open_clip_catalogue
+from clipkit.models.registry import CONFIG, PICKLE_WEIGHTS, SAFE_WEIGHTS, starter_folder
 from tests.fake_hub import serve
 from tests.tiny_models import CONFIGS, make_model, make_tokenizer, random_network, write_weights
 
@@ -255,7 +255,7 @@ def test_a_tower_whose_cut_differs_is_used_in_full(models: Callable[[str], Path]
         short._parameters["positional_embedding"] = tower.positional_embedding[1 : length + 1] * 100
         return short
 
-    monkeypatch.setattr("clipkit.encoder.cut", cut_too_much)
+    monkeypatch.setattr("clipkit.models.openclip.cut", cut_too_much)
     careful = load_encoder(str(models("clip")), device="cpu", precision="float32")
     assert careful._causal_tower is None
     np.testing.assert_allclose(careful.encode_texts(TEXTS), full, atol=1e-5)
@@ -488,7 +488,7 @@ def test_precision_is_chosen_by_tower(models: Callable[[str], Path], monkeypatch
     import torch
 
     for has_bfloat16, transformer in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr("clipkit.towers._has_fast_bfloat16", lambda has=has_bfloat16: has)
+        monkeypatch.setattr("clipkit.models.devices._has_fast_bfloat16", lambda has=has_bfloat16: has)
         clip, cnn = (load_encoder(str(models(kind)), device="cpu").towers for kind in ("clip", "cnn"))
         assert (clip.image, clip.text, clip.channels_last) == (transformer, transformer, False)
         assert (cnn.image, cnn.text, cnn.channels_last) == (torch.float32, transformer, True)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipkit.datasets import embed_pictures, load_dataset
+from clipkit.classify.head import Head
+from clipkit.datasets.embed import embed_once
+from clipkit.datasets.load import embed_pictures, load_dataset
 from clipkit.errors import ClipkitError, DatasetError
-from clipkit.evaluate import evaluate_retrieval, evaluate_zeroshot, load_labelled, rejection_quality
-from clipkit.head import Head
-from clipkit.kept import embed_once
+from clipkit.evaluate.zeroshot import evaluate_retrieval, evaluate_zeroshot, load_labelled, rejection_quality
 from clipkit.metrics import bootstrap
-from clipkit.report import confusion_png
+from clipkit.output.figures import confusion_png
 
 from .conftest import COLOURS, ColourEncoder, paint
 from .test_cli_learn import ColourPhrases

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import clipkit.exchange
-import clipkit.layouts
-import clipkit.store
+import clipkit.index.import_export
+import clipkit.index.vector_files
+import clipkit.store.database
 from clipkit.errors import ClipkitError, IndexLocked, ModelMismatch, ShapeError
-from clipkit.exchange import export, import_
-from clipkit.index import ImageIndex
-from clipkit.layouts import LAYOUTS, open_layout
+from clipkit.index.image_index import ImageIndex
+from clipkit.index.import_export import export, import_
+from clipkit.index.vector_files import LAYOUTS, open_layout
 from tests.conftest import COLOURS, ColourEncoder, paint, shade
 
 ODD_NAMES = [
@@ -100,8 +100,8 @@ def test_shards_are_bounded_and_padded_as_clip_retrieval_pads(
     for number in range(13):
         paint(index.root / f"more/{number}.png", shade(number))
     index.update()
-    monkeypatch.setattr(clipkit.layouts, "SHARD_ROWS", 2)
-    monkeypatch.setattr(clipkit.store, "BLOCK", 5)
+    monkeypatch.setattr(clipkit.index.vector_files, "SHARD_ROWS", 2)
+    monkeypatch.setattr(clipkit.store.database, "BLOCK", 5)
     assert export(index, target) == 21
     names = sorted(file.name for file in (target / "img_emb").iterdir())
     assert names == [f"img_emb_{number:02}.npy" for number in range(11)]
@@ -242,15 +242,15 @@ def test_a_folder_in_use_is_refused_and_an_empty_one_taken(index: ImageIndex, ta
 def test_an_index_that_changes_meanwhile_is_not_exported(
     index: ImageIndex, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clipkit.store, "BLOCK", 3)
-    facts = clipkit.store.Store.facts
+    monkeypatch.setattr(clipkit.store.database, "BLOCK", 3)
+    facts = clipkit.store.database.Store.facts
 
-    def with_a_writer(store: clipkit.store.Store, first: int, last: int) -> object:
+    def with_a_writer(store: clipkit.store.database.Store, first: int, last: int) -> object:
         with index.store.transaction() as writer:
             writer.note("created_by", "another")
         return facts(store, first, last)
 
-    monkeypatch.setattr(clipkit.store.Store, "facts", with_a_writer)
+    monkeypatch.setattr(clipkit.store.database.Store, "facts", with_a_writer)
     with pytest.raises(IndexLocked, match="changed while it was exported"):
         export(index, target)
     assert not target.exists()
@@ -330,7 +330,7 @@ def test_an_interrupted_import_keeps_whole_batches_and_goes_on(
 ) -> None:
     export(index, target)
     before = vectors(index)
-    monkeypatch.setattr(clipkit.exchange, "COMMIT_ROWS", 3)
+    monkeypatch.setattr(clipkit.index.import_export, "COMMIT_ROWS", 3)
     seen = []
 
     def stop(progress: object) -> None:
@@ -489,7 +489,7 @@ def test_damaged_files_are_refused_in_a_sentence(
 def test_a_lost_shard_is_noticed(
     index: ImageIndex, target: Path, encoder: ColourEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clipkit.layouts, "SHARD_ROWS", 3)
+    monkeypatch.setattr(clipkit.index.vector_files, "SHARD_ROWS", 3)
     export(index, target)
     (target / "img_emb" / "img_emb_1.npy").unlink()
     with pytest.raises(ClipkitError, match="shard 1 lacks"):

@@ -8,16 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clipkit.classify.head import Head
 from clipkit.errors import DatasetError, ModelMismatch, NotFittedError, ShapeError
-from clipkit.fewshot import (
-    NearestNeighbours,
-    Prototypes,
-    TextBlend,
-    TipAdapter,
-    TipAdapterF,
-    draw_shots,
-)
-from clipkit.head import Head
+from clipkit.learn.base import draw_shots
+from clipkit.learn.tip_adapter import NearestNeighbours, Prototypes, TextBlend, TipAdapter, TipAdapterF
 
 from .test_probe import ColourEncoderOf, clouds, text_head, unit
 
@@ -173,13 +167,13 @@ def test_trained_keys_are_no_worse_on_validation_than_untrained_ones() -> None:
 def test_many_pictures_are_compared_in_blocks(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
     (rows, labels), (asked, _) = clouds(6, spread=2.0), clouds(10, spread=2.0, seed=2)
     whole = learners()[place].fit(rows, labels).decision_function(asked)
-    monkeypatch.setattr("clipkit.fewshot.BLOCK_SCORES", 3 * len(rows))
+    monkeypatch.setattr("clipkit.learn.tip_adapter.BLOCK_SCORES", 3 * len(rows))
     np.testing.assert_allclose(learners()[place].fit(rows, labels).decision_function(asked), whole, atol=1e-3)
 
 
 def test_keys_learn_from_a_part_of_many_pictures_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clipkit.fewshot.QUERIES", 8)
-    monkeypatch.setattr("clipkit.fewshot.BLOCK_SCORES", 1)
+    monkeypatch.setattr("clipkit.learn.tip_adapter.QUERIES", 8)
+    monkeypatch.setattr("clipkit.learn.tip_adapter.BLOCK_SCORES", 1)
     head = text_head(quality=0.2)
     train, held = clouds(12, spread=2.0), clouds(4, spread=2.0, seed=1)
     answers = [TipAdapterF(head).fit(*train, validation=held).decision_function(held[0]) for _ in range(2)]

@@ -14,15 +14,22 @@ import numpy as np
 import pytest
 import torch
 
-from clipkit.datasets import Dataset, load_dataset
-from clipkit.encoder import OpenClipEncoder, load_encoder
+from clipkit.classify.head import Head
+from clipkit.datasets.load import Dataset, load_dataset
 from clipkit.errors import DatasetError, ImageError, ModelError
-from clipkit.finetune import FineTuned, finetune, split_validation
-from clipkit.head import Head
-from clipkit.training import BEST, LAST, Epoch, Recipe, best_epoch, order, schedule, train_mode
-from clipkit.tunable import TunableClassifier, TunableEncoder, count_parameters, is_transformers, load_model, unfreeze
-from clipkit.views import dice_for, random_box, random_view, see
-from clipkit.vit import ViTClassifier
+from clipkit.learn.fine_tuning import FineTuned, finetune, split_validation
+from clipkit.learn.trainer import BEST, LAST, Epoch, Recipe, best_epoch, order, schedule, train_mode
+from clipkit.learn.views import dice_for, random_box, random_view, see
+from clipkit.models.openclip import OpenClipEncoder, load_encoder
+from clipkit.models.trainable import (
+    TunableClassifier,
+    TunableEncoder,
+    count_parameters,
+    is_transformers,
+    load_model,
+    unfreeze,
+)
+from clipkit.models.vit import ViTClassifier
 from tests.conftest import COLOURS, paint
 from tests.tiny_models import make_model
 from tests.tiny_vits import KINDS, make_vit

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from clipkit.classify.head import FORMATS, UNKNOWN, Head, Rejection
 from clipkit.errors import ModelError, ModelMismatch, NotFittedError, ShapeError
-from clipkit.head import FORMATS, UNKNOWN, Head, Rejection
-from clipkit.hidden import Hidden
+from clipkit.learn.mlp import Hidden
 
 from .conftest import ColourEncoder
 
@@ -56,7 +56,7 @@ def test_no_answer_depends_on_blocks_or_on_the_order_of_classes(monkeypatch: pyt
     weight[9] = weight[5] + np.float32(1e-7)  # and one that rounding decides
     head = make_head(40, 16, weight=weight)
     whole = head.predict(rows)
-    monkeypatch.setattr("clipkit.head.BLOCK_SCORES", 40 * 7)
+    monkeypatch.setattr("clipkit.classify.head.BLOCK_SCORES", 40 * 7)
     assert np.array_equal(head.predict(rows), whole)
     assert np.array_equal(np.concatenate([head.predict(row[None]) for row in rows]), whole)
     order = np.random.default_rng(2).permutation(40)
@@ -174,7 +174,7 @@ def test_a_head_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
     def fail(*_: object) -> None:
         raise OSError("full")
 
-    monkeypatch.setattr("clipkit.head.os.replace", fail)
+    monkeypatch.setattr("clipkit.classify.head.os.replace", fail)
     with pytest.raises(OSError, match="full"):
         make_head(4).save(file)
     assert len(Head.load(file).classes) == 3

@@ -18,8 +18,8 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from clipkit.errors import ImageError
-from clipkit.images import BYTES_PER_PIXEL, MAX_FILE_BYTES, cost_bytes, decode, from_image, is_picture, read_file
-from clipkit.records import Picture, PixelRecipe
+from clipkit.images.decode import BYTES_PER_PIXEL, MAX_FILE_BYTES, cost_bytes, decode, from_image, is_picture, read_file
+from clipkit.store.records import Picture, PixelRecipe
 
 # Pillow warns of metadata that it survives. The filters are one list for all threads, so a program sets them, not we.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin", "ignore:Invalid APNG")

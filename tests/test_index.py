@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from clipkit.errors import IndexNotFound, ModelMismatch, QueryError, ShapeError
-from clipkit.index import ImageIndex
+from clipkit.index.image_index import ImageIndex
 from tests.conftest import COLOURS, ColourEncoder, paint, shade
 
 
@@ -52,7 +52,7 @@ def test_rows_and_paths_belong_together(index: ImageIndex, encoder: ColourEncode
 
 
 def test_a_large_index_comes_in_blocks(tmp_path: Path, encoder: ColourEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clipkit.store.BLOCK", 3)
+    monkeypatch.setattr("clipkit.store.database.BLOCK", 3)
     for number in range(10):
         paint(tmp_path / f"{number}.png", shade(number))
     index = ImageIndex.create(tmp_path, encoder)

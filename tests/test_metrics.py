@@ -24,7 +24,7 @@ from clipkit.metrics import (
     retrieval_metrics,
     top_k_accuracy,
 )
-from clipkit.records import Embeddings
+from clipkit.store.records import Embeddings
 
 CLASSES = 7
 

@@ -14,11 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from clipkit import hub as hub_module
-from clipkit import models
 from clipkit.errors import ModelError
-from clipkit.hub import fingerprint
-from clipkit.models import ALIASES, CONFIG, PICKLE_WEIGHTS, SAFE_WEIGHTS, Pretrained, canonical_name, find_weights
+from clipkit.models import hub as hub_module
+from clipkit.models import registry
+from clipkit.models.hub import fingerprint
+from clipkit.models.registry import (
+    ALIASES,
+    CONFIG,
+    PICKLE_WEIGHTS,
+    SAFE_WEIGHTS,
+    Pretrained,
+    canonical_name,
+    find_weights,
+)
 from tests.fake_hub import COMMIT, FakeHub, serve
 
 LAION = "ViT-B-32/laion2b_s34b_b79k"
@@ -304,7 +312,7 @@ def test_auto_takes_the_starter_offline_and_says_so_in_one_line(
 ) -> None:
     _use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path / "hub-cache", offline=True)
     lines: list[str] = []
-    assert models.choose_auto(lines.append) == "starter"
+    assert registry.choose_auto(lines.append) == "starter"
     assert len(lines) == 1
     assert "HF_HUB_OFFLINE is set" in lines[0]
     assert "--model balanced" in lines[0]
@@ -312,7 +320,7 @@ def test_auto_takes_the_starter_offline_and_says_so_in_one_line(
 
 def test_auto_takes_the_starter_where_the_hub_is_out_of_reach() -> None:
     lines: list[str] = []
-    assert models.choose_auto(lines.append) == "starter"
+    assert registry.choose_auto(lines.append) == "starter"
     assert len(lines) == 1
 
 
@@ -320,16 +328,16 @@ def test_auto_takes_balanced_where_the_hub_answers_or_the_weights_are_here(
     hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     balanced = ALIASES["balanced"]
-    assert models.choose_auto() == "starter"  # the hub answers, but it has no such file
+    assert registry.choose_auto() == "starter"  # the hub answers, but it has no such file
     for repo, name in ((balanced.repo, SAFE_WEIGHTS), (balanced.tokenizer_repo, "tokenizer_config.json")):
         _put(hub.folder, str(repo), name)
-    assert models.choose_auto() == "balanced"
-    assert not models.is_cached("balanced")
+    assert registry.choose_auto() == "balanced"
+    assert not registry.is_cached("balanced")
     find_weights("auto", CATALOGUE)
-    models.fetch_files(str(balanced.tokenizer_repo), models.TOKENIZER_FILES)
-    assert models.is_cached("balanced")
+    registry.fetch_files(str(balanced.tokenizer_repo), registry.TOKENIZER_FILES)
+    assert registry.is_cached("balanced")
     _use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path / "hub-cache", offline=True)
-    assert models.choose_auto() == "balanced"
+    assert registry.choose_auto() == "balanced"
 
 
 # --- the house ---
@@ -337,6 +345,8 @@ def test_auto_takes_balanced_where_the_hub_answers_or_the_weights_are_here(
 
 def test_importing_models_loads_nothing_heavy() -> None:
     heavy = ["torch", "open_clip", "transformers", "huggingface_hub", "safetensors", "PIL", "timm"]
-    code = f"import sys, clipkit.models, clipkit.encoder; print([m for m in {heavy} if m in sys.modules])"
+    code = (
+        f"import sys, clipkit.models.registry, clipkit.models.openclip; print([m for m in {heavy} if m in sys.modules])"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

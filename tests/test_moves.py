@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from clipkit.errors import IndexNotFound
-from clipkit.index import ImageIndex
-from clipkit.records import Progress
+from clipkit.index.image_index import ImageIndex
+from clipkit.store.records import Progress
 from tests.conftest import COLOURS, ColourEncoder, paint, shade
 from tests.faults import (
     after_the_scan,
@@ -90,7 +90,7 @@ def test_equal_bytes_in_one_run_are_encoded_once(photos: Path, encoder: ColourEn
 def test_after_any_shuffle_and_interrupt_only_unseen_contents_are_encoded(
     tmp_path: Path, encoder: ColourEncoder, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr("clipkit.updating.COMMIT_ROWS", 2)
+    monkeypatch.setattr("clipkit.index.update.COMMIT_ROWS", 2)
     chance = random.Random(seed)
     index = indexed(paint_many(tmp_path / "photos", 10), encoder)
     for turn in range(5):

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-import clipkit.index
-import clipkit.updating
+import clipkit.index.image_index
+import clipkit.index.update
 from clipkit.errors import ClipkitError
-from clipkit.scan import Scan
+from clipkit.index.scan import Scan
 from tests import test_cases, test_crash, test_disk, test_names
 from tests.conftest import ColourEncoder
 from tests.faults import indexed
@@ -45,7 +45,7 @@ def replace_unsynced(target: Path, write: Any) -> None:
 def test_a_cache_renamed_before_it_is_synced_is_noticed(
     photos: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], object]
 ) -> None:
-    monkeypatch.setattr("clipkit.neighbors._replace", replace_unsynced)
+    monkeypatch.setattr("clipkit.search.vectors._replace", replace_unsynced)
     with must_be_noticed("no fsync before the cache is renamed"):
         test_disk.check_synced_before_renamed(photos, monkeypatch, lambda: act(photos))
 
@@ -54,7 +54,7 @@ def test_a_cache_renamed_before_it_is_synced_is_noticed(
 def test_an_index_renamed_before_it_is_synced_is_noticed(
     photos: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], object]
 ) -> None:
-    monkeypatch.setattr("clipkit.store._sync", lambda _: None)
+    monkeypatch.setattr("clipkit.store.database._sync", lambda _: None)
     with must_be_noticed("no fsync before the index is renamed"):
         test_disk.check_synced_before_renamed(photos, monkeypatch, lambda: act(photos))
 
@@ -75,7 +75,7 @@ def test_an_index_that_is_never_synced_does_not_survive_the_power_cuts(
 
 @pytest.fixture
 def no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clipkit.index.writing", lambda _: nullcontext())
+    monkeypatch.setattr("clipkit.index.image_index.writing", lambda _: nullcontext())
 
 
 @pytest.mark.usefixtures("no_lock")
@@ -100,9 +100,9 @@ def test_a_run_without_a_lock_is_noticed_by_the_second_process(
 def test_a_scan_that_forgets_what_it_could_not_enter_is_noticed(
     photos: Path, encoder: ColourEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = clipkit.index.find_images
+    find = clipkit.index.image_index.find_images
     forgetful = lambda *args, **options: replace(find(*args, **options), unreadable=[])  # noqa: E731
-    monkeypatch.setattr("clipkit.index.find_images", forgetful)
+    monkeypatch.setattr("clipkit.index.image_index.find_images", forgetful)
     with must_be_noticed("what lies below an unreadable folder is hidden"):
         test_cases.test_nothing_below_an_unreadable_folder_counts_as_gone(photos, encoder, monkeypatch, "scandir")
 
@@ -110,14 +110,14 @@ def test_a_scan_that_forgets_what_it_could_not_enter_is_noticed(
 def test_a_scan_that_takes_a_lost_disk_for_an_empty_one_is_noticed(
     photos: Path, encoder: ColourEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = clipkit.index.find_images
+    find = clipkit.index.image_index.find_images
 
     def careless(*args: Any, **options: Any) -> Scan:
         with suppress(ClipkitError):
             return find(*args, **options)
         return Scan()
 
-    monkeypatch.setattr("clipkit.index.find_images", careless)
+    monkeypatch.setattr("clipkit.index.image_index.find_images", careless)
     with must_be_noticed("a root that vanishes hides everything"):
         test_cases.test_a_root_that_vanishes_is_an_error_and_hides_nothing(photos, encoder, tmp_path)
 
@@ -125,11 +125,11 @@ def test_a_scan_that_takes_a_lost_disk_for_an_empty_one_is_noticed(
 def test_hiding_before_everything_is_read_is_noticed(
     photos: Path, encoder: ColourEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Hasty(clipkit.updating._Run):
+    class Hasty(clipkit.index.update._Run):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
             self.finish()
 
-    monkeypatch.setattr("clipkit.updating._Run", Hasty)
+    monkeypatch.setattr("clipkit.index.update._Run", Hasty)
     with must_be_noticed("what is gone is hidden before the rest is read"):
         test_names.test_a_run_interrupted_while_it_reads_has_hidden_nothing(photos, encoder)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import clipkit.scan
-from clipkit.index import ImageIndex
-from clipkit.records import Progress
+import clipkit.index.scan
+from clipkit.index.image_index import ImageIndex
+from clipkit.store.records import Progress
 from tests.conftest import COLOURS, ColourEncoder, paint, shade
 from tests.faults import check_aligned, check_answers, indexed, spy_on_reads
 
@@ -110,7 +110,7 @@ def test_a_folder_deleted_during_the_scan_stops_nothing(
         return real(path, *args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"clipkit.scan.os.{call}", deleting)
+        patch.setattr(f"clipkit.index.scan.os.{call}", deleting)
         report = index.update()
     # It could not be entered: it may as well have been a disk that was pulled out, so nothing is hidden yet.
     assert [failure.path for failure in report.unreadable] == ["album"]
@@ -176,10 +176,10 @@ def test_a_date_in_the_past_or_the_future_is_a_date(photos: Path, encoder: Colou
 def test_a_clock_set_back_or_forward_between_runs_hides_no_change(
     photos: Path, encoder: ColourEncoder, monkeypatch: pytest.MonkeyPatch, years: int
 ) -> None:
-    monkeypatch.setattr("clipkit.scan.TICK_NS", 20_000_000)
+    monkeypatch.setattr("clipkit.index.scan.TICK_NS", 20_000_000)
     index = indexed(photos, encoder)
     now = time.time_ns
-    monkeypatch.setattr(clipkit.scan.time, "time_ns", lambda: now() + years * YEAR_NS)
+    monkeypatch.setattr(clipkit.index.scan.time, "time_ns", lambda: now() + years * YEAR_NS)
     opened = spy_on_reads(monkeypatch)
     paint(photos / "red.png", (200, 30, 30))
     os.utime(photos / "red.png", ns=(now() + years * YEAR_NS,) * 2)

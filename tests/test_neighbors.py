@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipkit.neighbors import MANY, Neighbors
+from clipkit.search.vectors import MANY, Neighbors
 
 D = 32
 

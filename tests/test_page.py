@@ -22,19 +22,22 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from clipkit_apps import address, asking, cards, catalogue, guard, relevance, routes, saving, thumbs
-from clipkit_apps.shelf import Library, Shelf
+from clipkit_apps import html
+from clipkit_apps.search import asking, exports, url_state
+from clipkit_apps.server import guard, routes, thumbnails
+from clipkit_apps.server.libraries import Library, Shelf
 from PIL import Image
 
 import clipkit
-from clipkit.cli import app
+from clipkit.cli.main import app
 from clipkit.errors import ClipkitError, QueryError
-from clipkit.index import ImageIndex
+from clipkit.explore import metadata, relevance
+from clipkit.index.image_index import ImageIndex
 from tests.colour_page import TalkingEncoder
 from tests.conftest import paint
 from tests.page_robot import serving
 
-APPS = Path(cards.__file__).parent
+APPS = Path(html.__file__).parent
 
 
 @pytest.fixture
@@ -153,7 +156,7 @@ def test_the_page_says_when_nothing_fits(library: Library) -> None:
     question = asking.Question("an invoice")  # grey, as are the neutral texts
     answer = asking.ask(library, question)
     assert answer.is_empty_handed
-    assert "Nothing here seems to show" in cards.headline(answer, question)
+    assert "Nothing here seems to show" in html.headline(answer, question)
     assert answer.found  # and shows what comes closest
     assert asking.ask(library, asking.Question("an invoice", least="likely")).found == ()
 
@@ -164,18 +167,18 @@ def test_the_page_says_when_nothing_fits(library: Library) -> None:
 @pytest.mark.parametrize(
     ("filters", "expected"),
     [
-        (catalogue.Filters(folder="sub"), {"sub/wide.jpg", "sub/tall.jpg"}),
-        (catalogue.Filters(shapes=("portrait",)), {"sub/tall.jpg"}),
-        (catalogue.Filters(shapes=("landscape",)), {"sub/wide.jpg"}),
-        (catalogue.Filters(kinds=("JPEG",)), {"sub/wide.jpg", "sub/tall.jpg"}),
-        (catalogue.Filters(since="2020"), {"sub/tall.jpg"}),
-        (catalogue.Filters(until=address.as_day("2019", is_end=True)), {"sub/wide.jpg"}),
-        (catalogue.Filters(since="2019-07-31", until=address.as_day("2019-07", is_end=True)), {"sub/wide.jpg"}),
-        (catalogue.Filters(since="2022"), set()),
+        (metadata.Filters(folder="sub"), {"sub/wide.jpg", "sub/tall.jpg"}),
+        (metadata.Filters(shapes=("portrait",)), {"sub/tall.jpg"}),
+        (metadata.Filters(shapes=("landscape",)), {"sub/wide.jpg"}),
+        (metadata.Filters(kinds=("JPEG",)), {"sub/wide.jpg", "sub/tall.jpg"}),
+        (metadata.Filters(since="2020"), {"sub/tall.jpg"}),
+        (metadata.Filters(until=url_state.as_day("2019", is_end=True)), {"sub/wide.jpg"}),
+        (metadata.Filters(since="2019-07-31", until=url_state.as_day("2019-07", is_end=True)), {"sub/wide.jpg"}),
+        (metadata.Filters(since="2022"), set()),
     ],
 )
 def test_a_filter_leaves_what_it_says_and_the_search_stays_inside(
-    library: Library, filters: catalogue.Filters, expected: set[str]
+    library: Library, filters: metadata.Filters, expected: set[str]
 ) -> None:
     answer = asking.ask(library, asking.Question("red", filters=filters))
     assert set(names(answer)) == expected
@@ -195,19 +198,19 @@ def test_the_catalogue_follows_the_index(library: Library) -> None:
 @pytest.mark.parametrize("text", ["2019-7-1", "yesterday", "2019-01-01T00", "' or 1=1"])
 def test_what_is_no_date_is_said_to_be_none(text: str) -> None:
     with pytest.raises(QueryError, match="is no date"):
-        address.as_day(text)
+        url_state.as_day(text)
 
 
 # ---- the address -----------------------------------------------------------------------------------------------------
 
 
 def test_an_address_keeps_a_question(library: Library) -> None:
-    filters = catalogue.Filters("sub", "2019", address.as_day("2021", is_end=True), ("portrait",), ("JPEG",))
+    filters = metadata.Filters("sub", "2019", url_state.as_day("2021", is_end=True), ("portrait",), ("JPEG",))
     question = asking.Question("a dog & more + \u00e4", more=(3, 1), less=(2,), filters=filters, least="likely")
-    text = address.to_address(library.key, question)
-    kept = address.from_address(text, library.catalogue())
-    assert kept == address.Kept(library.key, question)
-    assert address.to_address(library.key, asking.Question()) == ""
+    text = url_state.to_address(library.key, question)
+    kept = url_state.from_address(text, library.catalogue())
+    assert kept == url_state.Kept(library.key, question)
+    assert url_state.to_address(library.key, asking.Question()) == ""
 
 
 ODD_ADDRESSES = (
@@ -218,7 +221,7 @@ ODD_ADDRESSES = (
 
 @pytest.mark.parametrize("text", [*ODD_ADDRESSES, "?q=" + "x" * 5000, "?" + "a=1&" * 500])
 def test_an_address_that_makes_no_sense_is_an_empty_question_or_the_part_that_does(library: Library, text: str) -> None:
-    question = address.from_address(text, library.catalogue()).question
+    question = url_state.from_address(text, library.catalogue()).question
     assert not question.filters
     assert question.more in ((), (1,))
     assert asking.ask(library, question).total == 10
@@ -263,28 +266,28 @@ HOSTILE = [
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_name_becomes_a_tag_or_an_attribute(name: str) -> None:
     def shown(text: str) -> Reader:
-        fact = catalogue.Fact(7, f"{text}/{text}", 30, 20, text, "ab" * 32)
+        fact = metadata.Fact(7, f"{text}/{text}", 30, 20, text, "ab" * 32)
         found = asking.Found(clipkit.Hit(0.5, fact.path, f"/{text}", 7), fact, "strong")
         question = asking.Question(words=text, picture=np.eye(1, 4, dtype=np.float32), picture_name=text, more=(7,))
         answer = asking.Answer((found,), 1, 0.1, is_empty_handed=True)
-        html = cards.grid("key", answer, number=0, turn=1) + cards.headline(answer, question)
-        html += (
-            cards.chips("key", question, [fact]) + cards.note(text, text, steps=[text]) + cards.table([[text]], [text])
+        written = html.grid("key", answer, number=0, turn=1) + html.headline(answer, question)
+        written += (
+            html.chips("key", question, [fact]) + html.note(text, text, steps=[text]) + html.table([[text]], [text])
         )
-        html.encode()  # no lone surrogate is left
-        assert not any(char in html for char in "\u202e\x00\x1b")
-        return Reader(html)
+        written.encode()  # no lone surrogate is left
+        assert not any(char in written for char in "\u202e\x00\x1b")
+        return Reader(written)
 
     plain, odd = shown("plain"), shown(name)
     assert odd.tags == plain.tags
     assert odd.attributes == plain.attributes
-    assert cards.printable(name) in odd.words
+    assert html.printable(name) in odd.words
 
 
 def test_a_table_for_spreadsheets_runs_nothing() -> None:
-    fact = catalogue.Fact(1, "=cmd|' /C calc'!A0.png", 1, 1, "", "")
+    fact = metadata.Fact(1, "=cmd|' /C calc'!A0.png", 1, 1, "", "")
     found = asking.Found(clipkit.Hit(0.5, fact.path, "/x", 1), fact, "weak")
-    text = saving.as_csv(asking.Answer((found,), 1, 0.0)).data.decode()
+    text = exports.as_csv(asking.Answer((found,), 1, 0.0)).data.decode()
     assert text.splitlines()[1].split(",")[2].startswith("'=cmd")
 
 
@@ -303,8 +306,8 @@ def test_a_file_that_leads_out_of_its_library_is_a_name_only(library: Library, t
     assert served == set(paths.values()) - {"link.png", "linked/secret.png"}
     answer = asking.ask(library, asking.Question("grey"), 100)
     assert len(names(answer)) == len(paths)
-    assert not any("private" in hit.file for hit in saving.shown(library, answer))
-    copied = saving.copy_to(library, answer, str(tmp_path / "copies"))
+    assert not any("private" in hit.file for hit in exports.shown(library, answer))
+    copied = exports.copy_to(library, answer, str(tmp_path / "copies"))
     assert copied == len(paths) - 2
     assert not list((tmp_path / "copies").glob("*secret*"))
 
@@ -323,7 +326,7 @@ def test_a_thumbnail_is_upright_small_made_once_and_made_again_for_another_conte
     exif[0x0112] = 6  # turn by 90 degrees
     file = tmp_path / "turned.tif"
     Image.new("RGB", (900, 300), (200, 30, 30)).save(file, exif=exif)
-    made = thumbs.Thumbnails(tmp_path / "cache")
+    made = thumbnails.Thumbnails(tmp_path / "cache")
     data = made.get(file, "one", "thumb")
     with Image.open(BytesIO(data)) as small:
         assert small.format == "JPEG"
@@ -337,7 +340,7 @@ def test_a_thumbnail_is_upright_small_made_once_and_made_again_for_another_conte
 
 def test_the_cache_stays_below_its_bound_and_the_oldest_go(tmp_path: Path) -> None:
     noise = np.random.default_rng(0)
-    made = thumbs.Thumbnails(tmp_path / "cache", max_bytes=300_000)
+    made = thumbnails.Thumbnails(tmp_path / "cache", max_bytes=300_000)
     for number in range(30):
         file = tmp_path / f"{number}.png"
         Image.fromarray(noise.integers(0, 255, (200, 200, 3), dtype=np.uint8)).save(file)
@@ -353,7 +356,7 @@ def test_the_cache_stays_below_its_bound_and_the_oldest_go(tmp_path: Path) -> No
 def test_wishes_are_fulfilled_newest_first() -> None:
     made: list[int] = []
     is_open, is_done = threading.Event(), threading.Event()
-    cache = thumbs.Thumbnails(Path("nowhere"))
+    cache = thumbnails.Thumbnails(Path("nowhere"))
     cache.prepare([is_open.wait])
     time.sleep(0.05)
     cache.prepare([lambda: made.append(3), lambda: made.append(4), is_done.set])
@@ -534,21 +537,12 @@ def test_a_port_in_use_and_a_folder_that_is_not_there_are_sentences(photos: Path
 
 
 def test_gradio_is_imported_by_the_page_alone() -> None:
-    for file in Path(clipkit.__file__).parent.glob("*.py"):
+    for file in Path(clipkit.__file__).parent.rglob("*.py"):
         assert "import gradio" not in file.read_text()
-    for name in (
-        "asking",
-        "catalogue",
-        "relevance",
-        "shelf",
-        "cards",
-        "guard",
-        "thumbs",
-        "address",
-        "saving",
-        "routes",
-    ):
-        assert "gradio as" not in (APPS / f"{name}.py").read_text()
+    for file in ["html.py", *(f"search/{name}.py" for name in ("asking", "url_state", "exports"))]:
+        assert "gradio as" not in (APPS / file).read_text()
+    for name in ("libraries", "guard", "thumbnails", "routes"):
+        assert "gradio as" not in (APPS / "server" / f"{name}.py").read_text()
 
 
 # ---- a page that runs ------------------------------------------------------------------------------------------------
@@ -582,8 +576,8 @@ def client(place: str, *calls: list[Any], auth: list[str] | None = None) -> list
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def fetch(address: str, data: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
-    request = Request(address, data=data, headers={name.replace("_", "-"): value for name, value in headers.items()})
+def fetch(url_state: str, data: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    request = Request(url_state, data=data, headers={name.replace("_", "-"): value for name, value in headers.items()})
     try:
         with urlopen(request, timeout=20) as answer:
             return answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read()

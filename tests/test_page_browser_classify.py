@@ -139,7 +139,7 @@ def test_words_sort_three_are_put_right_the_rest_is_learned_and_taken_away(
     assert len(rows) == 15
     assert (rows["space/moon.png"]["label"], rows["space/moon.png"]["by_hand"]) == ("space", "yes")
     head = taken(page, "#ck-save-head", tmp_path)
-    command = [sys.executable, "-m", "clipkit.cli", "classify", "--head", str(head), "--csv", str(folder)]
+    command = [sys.executable, "-m", "clipkit", "classify", "--head", str(head), "--csv", str(folder)]
     said = subprocess.run(command, env=environment(cache), check=True, capture_output=True, text=True).stdout
     assert {row["label"] for row in csv.DictReader(said.splitlines()) if row["path"].endswith("moon.png")} == {"space"}
 

@@ -15,17 +15,17 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import pytest
-from clipkit_apps import columns, handing, lessons
-from clipkit_apps.classified import NONE, Classified, Matrix, Sorter, classify
-from clipkit_apps.labelling import Actions, Session
-from clipkit_apps.naming import MOST_CLASSES, Namer, sent_classes, sent_head, typed_classes, typed_templates
-from clipkit_apps.shelf import Library, Shelf
-from clipkit_apps.state import Page
-from clipkit_apps.thumbs import Thumbnails
+from clipkit_apps.classify import columns, exports, lessons
+from clipkit_apps.classify.actions import Actions, Session
+from clipkit_apps.classify.inputs import MOST_CLASSES, Namer, sent_classes, sent_head, typed_classes, typed_templates
+from clipkit_apps.classify.sorter import NONE, Classified, Matrix, Sorter, classify
+from clipkit_apps.server.libraries import Library, Shelf
+from clipkit_apps.server.state import Page
+from clipkit_apps.server.thumbnails import Thumbnails
 
+from clipkit.classify.head import UNKNOWN, Head, Rejection
 from clipkit.errors import ClipkitError, DatasetError, ModelMismatch, QueryError
-from clipkit.head import UNKNOWN, Head, Rejection
-from clipkit.index import ImageIndex
+from clipkit.index.image_index import ImageIndex
 
 from .conftest import COLOURS, ColourEncoder, paint
 
@@ -216,7 +216,7 @@ def lesson_of(library: Library, head: Head, labels: dict[str, str]) -> lessons.L
 
 
 def words(library: Library, text: str) -> Head:
-    from clipkit_apps.naming import words_head
+    from clipkit_apps.classify.inputs import words_head
 
     return words_head(library, typed_classes(text), "plain")
 
@@ -273,7 +273,7 @@ def test_only_nones_leave_everything_as_it_was(library: Library) -> None:
 
 
 def test_a_head_with_a_hidden_layer_is_not_taught_further(library: Library) -> None:
-    from clipkit.hidden import Hidden
+    from clipkit.learn.mlp import Hidden
 
     head = words(library, "red, green")
     layer = Hidden(np.eye(4, dtype=np.float32), np.zeros(4, np.float32))
@@ -283,7 +283,7 @@ def test_a_head_with_a_hidden_layer_is_not_taught_further(library: Library) -> N
 
 
 def test_the_saved_head_sorts_as_the_page_does(actions: Actions, page: Page, library: Library, tmp_path: Path) -> None:
-    from clipkit.sorting import label_index
+    from clipkit.classify.label_index import label_index
 
     session = actions.set_aside(sort(actions, "red, green, blue")["session"], 70)["session"]
     address = json.loads(actions.save(session)["signal"])["download"]
@@ -507,10 +507,10 @@ def test_without_a_library_the_tab_teaches(tmp_path: Path) -> None:
 def test_a_plan_names_folders_and_counts(library: Library, tmp_path: Path, paints: Callable[..., Path]) -> None:
     head = words(library, "red, green")
     found = Sorter().sort(library, head, judge=head)
-    pictures = handing.labelled(library, found, found.columns(head.classes, -9.0, {}), head.classes, {})
-    steps = handing.plan(library, pictures, str(tmp_path / "out"))
+    pictures = exports.labelled(library, found, found.columns(head.classes, -9.0, {}), head.classes, {})
+    steps = exports.plan(library, pictures, str(tmp_path / "out"))
     counts = {name: sum(step.target.parent.name == name for step in steps) for name in ("red", "green")}
-    html = handing.shown_plan(steps, str(tmp_path / "out"), len(pictures))
+    html = exports.shown_plan(steps, str(tmp_path / "out"), len(pictures))
     assert f"<td>red</td><td>{counts['red']}</td>" in html
     assert sum(counts.values()) == 24
 
@@ -519,10 +519,10 @@ def test_a_plan_names_folders_and_counts(library: Library, tmp_path: Path, paint
 @pytest.mark.slow
 def test_five_corrections_lift_the_rest_of_the_pets(real_data: Path) -> None:
     """The numbers of docs/page.md, mean over three draws; ANCHORS and STRENGTH were chosen on trainval."""
-    from clipkit.datasets import load_dataset
-    from clipkit.encoder import load_encoder
-    from clipkit.kept import embed_once
-    from clipkit.zeroshot import ZeroShotClassifier
+    from clipkit.classify.zeroshot import ZeroShotClassifier
+    from clipkit.datasets.embed import embed_once
+    from clipkit.datasets.load import load_dataset
+    from clipkit.models.openclip import load_encoder
 
     encoder = load_encoder("starter")
     pets = embed_once(load_dataset(real_data, split="test"), encoder)

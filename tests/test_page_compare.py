@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clipkit_apps import comparing
-from clipkit_apps.compare import Actions
-from clipkit_apps.comparing import Arena, Wish, checked, wish_of
-from clipkit_apps.comparison_view import view
-from clipkit_apps.shelf import Shelf
-from clipkit_apps.state import Page
-from clipkit_apps.thumbs import Thumbnails
+from clipkit_apps.compare import runs
+from clipkit_apps.compare.runs import Arena, Wish, checked, wish_of
+from clipkit_apps.compare.tab import Actions
+from clipkit_apps.compare.view import view
+from clipkit_apps.server.libraries import Shelf
+from clipkit_apps.server.state import Page
+from clipkit_apps.server.thumbnails import Thumbnails
 
-from clipkit.compare import compare
-from clipkit.comparison import Comparison, Row
 from clipkit.errors import ClipkitError
+from clipkit.evaluate.comparison import compare
+from clipkit.evaluate.results import Comparison, Row
 
 from .conftest import COLOURS, ColourEncoder, paint
 
@@ -72,7 +72,7 @@ def script(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
         out = command[command.index("--out") + 1]
         return popen([sys.executable, "-c", f"{BEGINNING}\nOUT = {out!r}\n{code}"], **ways)
 
-    monkeypatch.setattr("clipkit_apps.running.subprocess.Popen", start)
+    monkeypatch.setattr("clipkit_apps.server.runs.subprocess.Popen", start)
 
 
 STEP = 'print(json.dumps({"done": 3, "total": 12, "path": "knn, 4 shots, seed 1"}), file=sys.stderr, flush=True)\n'
@@ -107,7 +107,7 @@ def begin(actions: Actions, dataset: Path, **other: Any) -> dict[Any, Any]:
 
 def test_a_wish_is_in_order_and_becomes_the_words_of_a_command(dataset: Path) -> None:
     wish = wish_of(dataset, ["knn", "zeroshot", "no such"], ["all", "1", "3"], 99, None)
-    assert wish == Wish(dataset, ("zeroshot", "knn"), ("1", "all"), comparing.MOST_SEEDS, "auto")
+    assert wish == Wish(dataset, ("zeroshot", "knn"), ("1", "all"), runs.MOST_SEEDS, "auto")
     words = wish.words(Path("out"))
     assert words[0] == "compare"
     assert words[-2:] == ["--", str(dataset)]
@@ -115,7 +115,7 @@ def test_a_wish_is_in_order_and_becomes_the_words_of_a_command(dataset: Path) ->
 
 
 def test_the_words_are_those_that_the_command_knows(dataset: Path, tmp_path: Path) -> None:
-    from clipkit.cli_compare import compare as command
+    from clipkit.cli.evaluate import compare as command
 
     words = wish_of(dataset, ["knn"], ["1"], 1, None).words(tmp_path / "out")
     with command.make_context("compare", words[1:]) as context:
@@ -270,7 +270,7 @@ def test_numbers_that_no_comparison_finds_are_refused(found: Comparison, change:
 
 
 def test_a_comparison_of_too_many_classes_is_not_drawn(found: Comparison) -> None:
-    many = tuple(str(number) for number in range(comparing.MOST_CLASSES + 1))
+    many = tuple(str(number) for number in range(runs.MOST_CLASSES + 1))
     with pytest.raises(ClipkitError, match="more than"):
         checked(replace(found, classes=many))
 
@@ -330,4 +330,4 @@ def test_the_arena_and_the_index_runs_share_one_list(
     assert page.is_running()
     page.end()
     assert not page.is_running()
-    assert page.runs.keys() == {comparing.NAME}
+    assert page.runs.keys() == {runs.NAME}

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from clipkit_apps.asking import clean
-from clipkit_apps.library import _progress
-from clipkit_apps.running import Look
+from clipkit_apps.library.tab import _progress
+from clipkit_apps.search.asking import clean
+from clipkit_apps.server.runs import Look
 from PIL import Image
 
-from clipkit.compare import compare
-from clipkit.comparison import Comparison, Mistake
+from clipkit.cli.output import FORMULA_STARTS, printable
 from clipkit.errors import QueryError
-from clipkit.index import ImageIndex
-from clipkit.records import Failure
-from clipkit.terminal import FORMULA_STARTS, printable
+from clipkit.evaluate.comparison import compare
+from clipkit.evaluate.results import Comparison, Mistake
+from clipkit.index.image_index import ImageIndex
+from clipkit.store.records import Failure
 from tests.colour_page import TalkingEncoder
 from tests.conftest import ColourEncoder, paint
 from tests.page_robot import PHONE, Robot, chromium, robot, serving

@@ -20,10 +20,10 @@ from urllib.parse import quote, urlsplit
 
 import clipkit_apps
 import pytest
-from clipkit_apps.shelf import Library
+from clipkit_apps.server.libraries import Library
 
-from clipkit.index import FOLDER, ImageIndex
-from clipkit.store import FILE
+from clipkit.index.image_index import FOLDER, ImageIndex
+from clipkit.store.database import FILE
 from tests.colour_page import TalkingEncoder
 from tests.conftest import COLOURS, paint
 from tests.page_robot import serving

@@ -16,8 +16,16 @@ import pytest
 from PIL import Image
 
 from clipkit.errors import ClipkitError
-from clipkit.preview import CELL, PROTOCOLS, Protocol, cell_size, choose_protocol, has_true_color, render
-from clipkit.thumbnails import thumbnail
+from clipkit.images.thumbnails import thumbnail
+from clipkit.output.terminal_preview import (
+    CELL,
+    PROTOCOLS,
+    Protocol,
+    cell_size,
+    choose_protocol,
+    has_true_color,
+    render,
+)
 
 
 @pytest.fixture

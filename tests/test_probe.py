@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from clipkit.classify.head import Head
 from clipkit.errors import ClipkitError, DatasetError, ModelMismatch, NotFittedError, QueryError, ShapeError
-from clipkit.head import Head
-from clipkit.hidden import gelu
-from clipkit.learning import choose, held_back
-from clipkit.probe import STRENGTHS, LinearProbe
+from clipkit.learn.base import choose, held_back
+from clipkit.learn.linear_probe import STRENGTHS, LinearProbe
+from clipkit.learn.mlp import gelu
 
 from .conftest import ColourEncoder
 
@@ -163,7 +163,7 @@ def test_a_text_probe_with_much_strength_is_a_plain_one() -> None:
 def test_the_correction_is_the_minimum_of_its_loss() -> None:
     from scipy.optimize import minimize
 
-    from clipkit.regression import correct
+    from clipkit.learn.softmax_regression import correct
 
     rows, names = clouds(5, dim=6)
     targets = np.unique(names, return_inverse=True)[1]

@@ -7,9 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from clipkit.classify.prompts import (
+    NEUTRAL,
+    PETS,
+    TEMPLATES,
+    check_templates,
+    make_prompts,
+    read_classes,
+    read_templates,
+)
+from clipkit.classify.published import imagenet_classes, imagenet_templates, name_wnids
 from clipkit.errors import DatasetError, QueryError
-from clipkit.prompts import NEUTRAL, PETS, TEMPLATES, check_templates, make_prompts, read_classes, read_templates
-from clipkit.published import imagenet_classes, imagenet_templates, name_wnids
 
 
 def test_every_template_is_filled_with_every_class() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clipkit.errors import QueryError
-from clipkit.query import Term, embed, parse
+from clipkit.search.query import Term, embed, parse
 from tests.conftest import ColourEncoder, paint
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from clipkit.models import ALIASES, starter_folder
+from clipkit.models.registry import ALIASES, starter_folder
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text()
@@ -84,7 +84,7 @@ def test_an_index_can_be_read_without_clipkit(place: Path) -> None:
 
 
 def test_every_option_and_alias_that_is_named_exists() -> None:
-    from clipkit.cli import app
+    from clipkit.cli.main import app
 
     commands = [*app.commands.values(), *app.commands["evaluate"].commands.values()]  # type: ignore[attr-defined]
     options = {name for command in commands for option in command.params for name in option.opts}

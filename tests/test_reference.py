@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clipkit.models import starter_folder
+from clipkit.models.registry import starter_folder
 
 from .conftest import paint
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from clipkit.errors import ClipkitError
-from clipkit.records import Found, Known
-from clipkit.scan import compare, find_images
+from clipkit.index.scan import compare, find_images
+from clipkit.store.records import Found, Known
 
 PHOTO = Found("a.jpg", 10, 1, 2, 3)
 
@@ -98,11 +98,11 @@ def test_what_is_not_found_is_gone_and_what_is_found_again_is_restored() -> None
 
 def test_a_file_that_changed_just_now_is_read_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two changes within one tick of the clock have one stamp; the second must not be missed."""
-    monkeypatch.setattr("clipkit.scan.TICK_NS", 60_000_000_000)
+    monkeypatch.setattr("clipkit.index.scan.TICK_NS", 60_000_000_000)
     touch(tmp_path, "a.jpg")
     (first,) = find_images(str(tmp_path)).found
     assert compare([first], known(first)).read == [first]
-    monkeypatch.setattr("clipkit.scan.TICK_NS", 0)
+    monkeypatch.setattr("clipkit.index.scan.TICK_NS", 0)
     (later,) = find_images(str(tmp_path)).found
     assert compare([later], known(first)).read == [later]
     assert compare([later], known(later)).unchanged == 1

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipkit import sheet
 from clipkit.errors import ClipkitError
-from clipkit.records import Hit, Hits
-from clipkit.sheet import write_sheet
+from clipkit.output import contact_sheet
+from clipkit.output.contact_sheet import write_sheet
+from clipkit.store.records import Hit, Hits
 from tests.conftest import COLOURS, paint
 
 TAGS = {"html", "head", "meta", "title", "style", "body", "h1", "p", "ol", "li", "div", "span", "img", "wbr"}
@@ -189,13 +189,13 @@ def test_nothing_but_a_sheet_is_ever_overwritten(photos: Path, tmp_path: Path) -
 def test_what_comes_while_the_pictures_are_read_is_not_overwritten(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = sheet.thumbnail
+    make = contact_sheet.thumbnail
 
     def slowly(file: str, size: int) -> object:
         (tmp_path / "sheet.html").write_text("theirs")
         return make(file, size)
 
-    monkeypatch.setattr(sheet, "thumbnail", slowly)
+    monkeypatch.setattr(contact_sheet, "thumbnail", slowly)
     with pytest.raises(ClipkitError, match="is there already"):
         write_sheet(found(photos / "red.png"), tmp_path / "sheet.html", title="late")
     assert (tmp_path / "sheet.html").read_text() == "theirs"
@@ -210,7 +210,7 @@ def test_an_interrupted_sheet_leaves_the_earlier_one(
     def interrupt(file: str, size: int) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sheet, "thumbnail", interrupt)
+    monkeypatch.setattr(contact_sheet, "thumbnail", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_sheet(found(photos / "red.png"), tmp_path / "sheet.html", title="second")
     assert Reader(tmp_path / "sheet.html").words["title"] == ["first"]

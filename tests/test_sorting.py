@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipkit import sorting
+from clipkit.classify import label_index as labels
+from clipkit.classify.head import UNKNOWN, Head, Rejection
+from clipkit.classify.label_index import Answer, Labelled, Step, carry_out, label, label_index, plan_sorting
+from clipkit.classify.zeroshot import ZeroShotClassifier
 from clipkit.errors import ClipkitError, ModelMismatch, QueryError
-from clipkit.head import UNKNOWN, Head, Rejection
-from clipkit.index import ImageIndex
-from clipkit.sorting import Answer, Labelled, Step, carry_out, label, label_index, plan_sorting
-from clipkit.zeroshot import ZeroShotClassifier
+from clipkit.index.image_index import ImageIndex
 
 from .conftest import COLOURS, ColourEncoder, paint
 
@@ -194,7 +194,7 @@ def test_a_failure_puts_everything_back(
     files = [paint(tmp_path / "in" / f"{i}.png", (i, i, i)) for i in range(5)]
     before = tree(tmp_path / "in")
     steps = plan_sorting(called(*((file, f"class {i % 2}") for i, file in enumerate(files))), tmp_path / "out", how=how)
-    real, calls = sorting._DO[how], []
+    real, calls = labels._DO[how], []
 
     def failing(source: str, target: Path) -> None:
         calls.append(source)
@@ -202,7 +202,7 @@ def test_a_failure_puts_everything_back(
             raise error
         real(source, target)
 
-    monkeypatch.setitem(sorting._DO, how, failing)
+    monkeypatch.setitem(labels._DO, how, failing)
     with pytest.raises((ClipkitError, KeyboardInterrupt)):
         carry_out(steps)
     assert tree(tmp_path / "in") == before
@@ -212,18 +212,18 @@ def test_a_failure_puts_everything_back(
 def test_what_cannot_be_put_back_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = paint(tmp_path / "a.png", (1, 2, 3)), paint(tmp_path / "b.png", (4, 5, 6))
     steps = plan_sorting(called((a, "cat"), (b, "cat")), tmp_path / "out", how="move")
-    real = sorting._move
+    real = labels._move
 
     def failing(source: str, target: Path) -> None:
         if source == str(b):
-            monkeypatch.setattr(sorting, "_move", broken)
+            monkeypatch.setattr(labels, "_move", broken)
             raise OSError(errno.EIO, "Input/output error")
         real(source, target)
 
     def broken(source: str, target: Path) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setitem(sorting._DO, "move", failing)
+    monkeypatch.setitem(labels._DO, "move", failing)
     with pytest.raises(ClipkitError, match=r"b\.png: Input/output error; 1 could not be put back"):
         carry_out(steps)
     assert (tmp_path / "out" / "cat" / "a.png").exists()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from clipkit import models
-from clipkit.cli import main
+from clipkit.cli.main import main
+from clipkit.models import registry
 
 
 def test_an_index_of_the_starter_before_is_refused_with_the_command_that_rebuilds_it(
@@ -17,10 +17,10 @@ def test_an_index_of_the_starter_before_is_refused_with_the_command_that_rebuild
 ) -> None:
     assert main(["index", str(photos), "--model", "starter"]) == 0
     newer = tmp_path / "newer"
-    shutil.copytree(models.starter_folder(), newer)
-    weights = load_file(newer / models.SAFE_WEIGHTS)
-    save_file({**weights, "logit_scale": weights["logit_scale"] * 1.01}, newer / models.SAFE_WEIGHTS)
-    monkeypatch.setattr(models, "starter_folder", lambda: newer)
+    shutil.copytree(registry.starter_folder(), newer)
+    weights = load_file(newer / registry.SAFE_WEIGHTS)
+    save_file({**weights, "logit_scale": weights["logit_scale"] * 1.01}, newer / registry.SAFE_WEIGHTS)
+    monkeypatch.setattr(registry, "starter_folder", lambda: newer)
     command = f"clipkit index {photos} --rebuild"
     for arguments in (["index", str(photos)], ["search", "red", str(photos)]):  # nothing new to index, all the same
         capfd.readouterr()

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from clipkit.checking import check, prune
-from clipkit.index import ImageIndex
-from clipkit.records import Embeddings
+from clipkit.index.check import check, prune
+from clipkit.index.image_index import ImageIndex
+from clipkit.store.records import Embeddings
 from tests.conftest import COLOURS, ColourEncoder, paint, shade
 
 # `make faults` asks for 200 runs of 25 steps; `make test` for a few.

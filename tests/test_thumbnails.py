@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from clipkit.errors import ImageError
-from clipkit.thumbnails import thumbnail, to_jpeg, to_palette, to_png
+from clipkit.images.thumbnails import thumbnail, to_jpeg, to_palette, to_png
 
 
 def noise(width: int, height: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from clipkit.errors import ImageError, ModelError, NotFittedError, ShapeError
-from clipkit.vit import ViTClassifier, read_whole
+from clipkit.models.vit import ViTClassifier, read_whole
 from tests.tiny_vits import KINDS, LABELS, make_processor, make_vit
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from clipkit.errors import ClipkitError
-from clipkit.index import ImageIndex
-from clipkit.journal import Journal, blame, in_flight
-from clipkit.records import Failure
-from clipkit.watching import watch
+from clipkit.index.crash_recovery import Journal, blame, in_flight
+from clipkit.index.image_index import ImageIndex
+from clipkit.index.watching import watch
+from clipkit.store.records import Failure
 from tests.conftest import ColourEncoder, paint, shade
 
 REASONS = {
@@ -118,8 +118,8 @@ def test_the_exit_code_is_that_of_the_child(tmp_path: Path) -> None:
 
 def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
     script = (
-        "import pathlib, sys; from clipkit.watching import watch;"
-        "code = 'import os, time; from clipkit.watching import is_watched; is_watched();"
+        "import pathlib, sys; from clipkit.index.watching import watch;"
+        "code = 'import os, time; from clipkit.index.watching import is_watched; is_watched();"
         " print(os.getpid(), flush=True); time.sleep(60)';"
         "watch([], pathlib.Path('.'), program=(sys.executable, '-c', code))"
     )
@@ -136,7 +136,7 @@ def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
 
 def test_ctrl_c_reaches_the_child_once(tmp_path: Path) -> None:
     script = (
-        "import pathlib, sys; from clipkit.watching import watch;"
+        "import pathlib, sys; from clipkit.index.watching import watch;"
         "code = '''import signal, sys, time\nseen = []\n"
         "signal.signal(signal.SIGINT, lambda *_: seen.append(1))\nprint('ready', flush=True)\n"
         "end = time.monotonic() + 2\nwhile time.monotonic() < end: time.sleep(.05)\nsys.exit(100 + len(seen))''';"

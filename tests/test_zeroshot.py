@@ -10,14 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipkit.encoder import Encoder, load_encoder
-from clipkit.errors import ModelMismatch, NotFittedError, QueryError, ShapeError
-from clipkit.head import UNKNOWN, Head
-from clipkit.metrics import ece
-from clipkit.prompts import NEUTRAL
-from clipkit.published import imagenet_templates
-from clipkit.records import Embeddings
-from clipkit.zeroshot import (
+from clipkit.classify.head import UNKNOWN, Head
+from clipkit.classify.prompts import NEUTRAL
+from clipkit.classify.published import imagenet_templates
+from clipkit.classify.zeroshot import (
     CUT_LOGITS,
     ZeroShotClassifier,
     best_cut,
@@ -26,6 +22,10 @@ from clipkit.zeroshot import (
     ensemble,
     split,
 )
+from clipkit.errors import ModelMismatch, NotFittedError, QueryError, ShapeError
+from clipkit.metrics import ece
+from clipkit.models.openclip import Encoder, load_encoder
+from clipkit.store.records import Embeddings
 
 from .conftest import COLOURS, ColourEncoder, paint
 from .tiny_models import make_model

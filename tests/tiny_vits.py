@@ -41,7 +41,7 @@ ARCHITECTURES = {
 
 def make_vit(kind: str, folder: Path, *, labels: tuple[str, ...] = LABELS, seed: int = 0, **config: Any) -> Path:
     """A folder with config, random weights and processor. kind: vit, deit, beit, swin or convnext."""
-    from clipkit.vit import quietly
+    from clipkit.models.vit import quietly
 
     with quietly():
         random_vit(kind, labels=labels, seed=seed, **config).save_pretrained(folder)

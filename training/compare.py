@@ -15,12 +15,12 @@ import numpy as np
 from sources import STARTER, WORK, data_folder
 from vit import folder
 
-from clipkit import ImageIndex, load_encoder
-from clipkit.datasets import load_dataset
-from clipkit.encoder import OpenClipEncoder
-from clipkit.evaluate import evaluate_retrieval, evaluate_zeroshot, load_labelled
-from clipkit.kept import embed_once
-from clipkit.probe import LinearProbe
+from clipkit.datasets.embed import embed_once
+from clipkit.datasets.load import load_dataset
+from clipkit.evaluate.zeroshot import evaluate_retrieval, evaluate_zeroshot, load_labelled
+from clipkit.index.image_index import ImageIndex
+from clipkit.learn.linear_probe import LinearProbe
+from clipkit.models.openclip import OpenClipEncoder, load_encoder
 
 ROUNDS = 5  # of each speed, the models in turn: the machine is shared
 PIXELS = 96  # pictures a round, pixels ready

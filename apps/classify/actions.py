@@ -1,0 +1,331 @@
+"""What the Classify tab does when somebody does something: sort, label, learn, take away."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+
+import gradio as gr
+
+from clipkit.classify.head import UNKNOWN, Head
+from clipkit.classify.label_index import Labelled, Step, carry_out
+from clipkit.cli.output import printable
+from clipkit.errors import ClipkitError
+
+from .. import html
+from ..search.asking import Answer, plain
+from ..server.libraries import Library
+from ..server.state import Page
+from . import columns, exports, lessons
+from .columns import Pile
+from .inputs import sent_classes, sent_head, typed_classes, typed_templates, words_head
+from .lessons import Lesson
+from .sorter import NONE, USUAL, Classified, Column, Sorter
+
+MOST_SETS = 32  # sets of labels by hand that are remembered
+NO_LIBRARY = ("Add a folder in the Library tab, or start with one: clipkit ui ~/Pictures",)
+_turns = count(1)
+
+
+@dataclass(frozen=True)
+class Session:
+    """What one browser tab has sorted. head: what sorts; start: the same before it learned; judge: who sets aside."""
+
+    library: str = ""
+    start: Head | None = None
+    head: Head | None = None
+    judge: Head | None = None
+    lesson: Lesson | None = None
+    strict: float = USUAL
+    turn: int = 0
+    plan: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True)
+class Screen:
+    """The components that actions change."""
+
+    session: gr.State
+    library: gr.Dropdown
+    said: gr.HTML
+    count: gr.HTML
+    columns: gr.HTML
+    signal: gr.HTML
+    strict: gr.Slider
+    learned: gr.HTML
+    plan: gr.HTML
+    tools: gr.Column
+    copy: gr.Button
+
+    @property
+    def outputs(self) -> list[Any]:
+        return list(vars(self).values())
+
+
+class Actions:
+    """What the tab does: each takes a session and returns what changes on the screen."""
+
+    def __init__(self, page: Page, screen: Screen, sorter: Sorter) -> None:
+        self._page, self._screen, self._sorter = page, screen, sorter
+        self._labels: OrderedDict[tuple[str, tuple[str, ...]], dict[int, str]] = OrderedDict()
+
+    def sort(self, session: Session, words: str, templates: str, own: str, library: str | None) -> dict[Any, Any]:
+        """By words."""
+
+        def make(chosen: Library) -> Head:
+            return words_head(chosen, typed_classes(_text(words)), typed_templates(_text(templates), _text(own)))
+
+        return self._safely(session, lambda: self._begin(session, library, make))
+
+    def load(self, session: Session, file: str, templates: str, own: str, library: str | None) -> dict[Any, Any]:
+        """By a file of classes, or a saved head."""
+
+        def make(chosen: Library) -> Head:
+            if not _text(file):
+                raise ClipkitError("no file came", hint="a .txt, .csv or .json of classes, or a saved head")
+            if file.endswith(".safetensors"):
+                return sent_head(file)
+            return words_head(chosen, sent_classes(file), typed_templates(_text(templates), _text(own)))
+
+        return self._safely(session, lambda: self._begin(session, library, make))
+
+    def act(self, session: Session, event: gr.EventData) -> dict[Any, Any]:
+        """Something was done to a picture, or a column shall show more. The columns themselves are left as they are."""
+        said = event._data if isinstance(event._data, dict) else {}
+        kind, id_, place = str(said.get("kind") or ""), _number(said.get("id")), _number(said.get("place"))
+
+        def work() -> dict[Any, Any]:
+            library = self._page.shelf.get(session.library)
+            if library is None or session.head is None:
+                return {}
+            labels = self.labels(library, session.head)
+            if kind == "more":
+                return self._more(session, library, place, max(_number(said.get("shown")), 0))
+            if library.catalogue().fact(id_) is None or not NONE <= place < len(session.head.classes):
+                raise ClipkitError("the picture, or its class, is no longer there", hint="sort again")
+            if kind == "fix":
+                labels[id_] = UNKNOWN if place == NONE else session.head.classes[place]
+            elif kind == "undo":
+                labels.pop(id_, None)
+            return self._signal(labels=len(labels))
+
+        try:
+            return work()
+        except ClipkitError as error:
+            return self._signal(say=_sentence(error))
+
+    def set_aside(self, session: Session, strict: float) -> dict[Any, Any]:
+        return self._safely(session, lambda: self._show(replace(session, strict=_share(strict), plan=())))
+
+    def learn(self, session: Session) -> dict[Any, Any]:
+        """Fit a head to what was labelled by hand, and sort anew."""
+
+        def work() -> dict[Any, Any]:
+            library, start, judge = self._at_hand(session)
+            labels = dict(self.labels(library, start))
+            matrix, found = self._sorter.matrix(library), self._sorter.sort(library, start, judge=judge)
+            lesson = lessons.teach(start, judge, library.index.encoder, matrix, found, labels)
+            strict = USUAL if lesson.judge is not judge else session.strict
+            told = replace(session, head=lesson.head, judge=lesson.judge, lesson=lesson, strict=strict, plan=())
+            old, _ = self._sorted(session, library)
+            shown = self._show(told)
+            new, _ = self._sorted(told, library)
+            moved = int((old.places != new.places).sum()) if len(old.ids) == len(new.ids) else 0
+            words = f"{lessons.said(lesson)} {moved:,} of {len(new.ids):,} pictures have another class than before."
+            return {**shown, self._screen.learned: f'<p class="ck-lesson" role="status">{html.safe(words)}</p>'}
+
+        return self._safely(session, work)
+
+    def forget(self, session: Session) -> dict[Any, Any]:
+        """All labels of these classes, and what was learned from them."""
+
+        def work() -> dict[Any, Any]:
+            library, start, judge = self._at_hand(session)
+            self.labels(library, start).clear()
+            return self._show(replace(session, head=start, judge=judge, lesson=None, strict=USUAL, plan=()))
+
+        return self._safely(session, work)
+
+    def csv(self, session: Session) -> dict[Any, Any]:
+        def work() -> dict[Any, Any]:
+            library, _, _ = self._at_hand(session)
+            fixed = [library.catalogue().fact(id_) for id_ in self.labels(library, _head(session))]
+            made = exports.as_csv(self._labelled(session, library), {fact.path for fact in fixed if fact})
+            return self._signal(download=self._page.outbox.put(made))
+
+        return self._safely(session, work)
+
+    def save(self, session: Session) -> dict[Any, Any]:
+        def work() -> dict[Any, Any]:
+            library, _, _ = self._at_hand(session)
+            head = _head(session)
+            found, _ = self._sorted(session, library)
+            made = exports.as_head(head, found.cut(session.strict) if found.usual is not None else None)
+            told = "clipkit classify --head clipkit-head.safetensors sorts by it."
+            if head.rejection is None:
+                told += " It names a class for every picture; what is set aside here stays a matter of this page."
+            return self._signal(download=self._page.outbox.put(made), say=told)
+
+        return self._safely(session, work)
+
+    def plan(self, session: Session, folder: str) -> dict[Any, Any]:
+        """What would be copied where; nothing is."""
+
+        def work() -> dict[Any, Any]:
+            library, _, _ = self._at_hand(session)
+            if not self._page.shelf.is_local:
+                raise ClipkitError("pictures are copied on the machine itself", hint="clipkit classify --copy-to")
+            pictures = self._labelled(session, library)
+            steps = exports.plan(library, pictures, _text(folder))
+            screen = self._screen
+            return {
+                screen.session: replace(session, plan=tuple(steps)),
+                screen.plan: exports.shown_plan(steps, folder, len(pictures)),
+                screen.copy: gr.Button(visible=bool(steps)),
+            }
+
+        return self._safely(session, work)
+
+    def copy(self, session: Session) -> dict[Any, Any]:
+        """Carry out the plan that was shown."""
+
+        def work() -> dict[Any, Any]:
+            if not self._page.shelf.is_local or not session.plan:
+                return {}
+            carry_out(session.plan)
+            screen, told = self._screen, f"{len(session.plan):,} pictures are copied."
+            return {
+                screen.session: replace(session, plan=()),
+                screen.plan: f'<p class="ck-line" role="status">{told}</p>',
+                screen.copy: gr.Button(visible=False),
+            }
+
+        return self._safely(session, work)
+
+    def labels(self, library: Library, head: Head) -> dict[int, str]:
+        """What was labelled by hand for these classes; kept while the page runs, so that a reload loses nothing."""
+        key = (library.index.info.index_id, head.classes)
+        self._labels.setdefault(key, {})
+        self._labels.move_to_end(key)
+        while len(self._labels) > MOST_SETS:
+            self._labels.popitem(last=False)
+        return self._labels[key]
+
+    def _begin(self, session: Session, chosen: str | None, make: Callable[[Library], Head]) -> dict[Any, Any]:
+        library = self._page.shelf.get(chosen or session.library) or self._page.shelf.first()
+        if library is None or not library.is_indexed:
+            note = html.note("No pictures yet", "There is no library to sort.", steps=NO_LIBRARY)
+            return {self._screen.columns: note}
+        head = make(library)
+        strict = USUAL if head.rejection else 0.0
+        fresh = Session(library.key, head, head, head, strict=strict)
+        return {**self._show(fresh), self._screen.learned: "", **self.libraries(library.key)}
+
+    def _show(self, session: Session) -> dict[Any, Any]:
+        """Sort, and fill the whole screen."""
+        started = time.monotonic()
+        library, _, _ = self._at_hand(session)
+        head, screen = _head(session), self._screen
+        found, sorted_ = self._sorted(session, library)
+        session = replace(session, turn=next(_turns))
+        pile = self._pile(session, library)
+        first = [id_ for column in sorted_[:24] for id_ in column.ids[:6].tolist()]
+        self._page.prepare(library, _answer(library, first))
+        seconds = time.monotonic() - started
+        notes = "".join(f'<p class="ck-line">{html.safe(note)}</p>' for note in head.notes)
+        return {
+            screen.session: session,
+            screen.said: notes,
+            screen.count: columns.summary(sorted_, head.classes, seconds, session.lesson),
+            screen.columns: columns.columns(pile, sorted_, turn=session.turn),
+            screen.strict: gr.Slider(value=session.strict, info=_usual(found)),
+            screen.tools: gr.Column(visible=True),
+            screen.plan: "",
+            screen.copy: gr.Button(visible=False),
+            **self._signal(labels=len(pile.by_hand)),
+        }
+
+    def _more(self, session: Session, library: Library, place: int, shown: int) -> dict[Any, Any]:
+        _, sorted_ = self._sorted(session, library)
+        column = next((one for one in sorted_ if one.place == place), None)
+        if column is None:
+            return {}
+        ids = column.ids[shown : shown + columns.MORE].tolist()
+        rest = columns.rest_of(column, shown + len(ids))
+        added = self._pile(session, library).cards(ids, place)
+        return self._signal(turn=session.turn, place=place, pile=added, rest=rest)
+
+    def _sorted(self, session: Session, library: Library) -> tuple[Classified, list[Column]]:
+        head, judge = _head(session), session.judge or _head(session)
+        found = self._sorter.sort(library, head, judge=judge)
+        return found, found.columns(head.classes, found.cut(session.strict), self.labels(library, head))
+
+    def _labelled(self, session: Session, library: Library) -> list[Labelled]:
+        head = _head(session)
+        found, sorted_ = self._sorted(session, library)
+        return exports.labelled(library, found, sorted_, head.classes, self.labels(library, head))
+
+    def _pile(self, session: Session, library: Library) -> Pile:
+        head = _head(session)
+        by_hand = self.labels(library, head)
+        return Pile(library.key, library.catalogue(), self._sorter.matrix(library), head, by_hand)
+
+    def _at_hand(self, session: Session) -> tuple[Library, Head, Head]:
+        """The library that is sorted, the head it began with, and who set aside then."""
+        library = self._page.shelf.get(session.library)
+        if library is None or session.start is None:
+            raise ClipkitError("nothing is sorted yet", hint="type classes, and press Sort")
+        return library, session.start, session.start
+
+    def libraries(self, chosen: str | None) -> dict[Any, Any]:
+        """Those that can be sorted now."""
+        there = [(printable(one.name), one.key) for one in self._page.shelf.libraries() if one.is_indexed]
+        keys = [key for _, key in there]
+        value = chosen if chosen in keys else next(iter(keys), None)
+        return {self._screen.library: gr.Dropdown(choices=there, value=value, visible=len(there) > 1)}
+
+    def _signal(self, **said: Any) -> dict[Any, Any]:
+        return {self._screen.signal: json.dumps({**said, "number": next(_turns)})}
+
+    def _safely(self, session: Session, work: Callable[[], dict[Any, Any]]) -> dict[Any, Any]:
+        """An error becomes a sentence above the columns, which stay."""
+        try:
+            return {self._screen.said: "", **work()}
+        except ClipkitError as error:
+            return {self._screen.said: html.note(error.message, error.hint or "", kind="error")}
+
+
+def _answer(library: Library, ids: list[int]) -> Answer:
+    return Answer(plain(library, library.catalogue(), ids), len(ids), 0.0)
+
+
+def _head(session: Session) -> Head:
+    assert session.head is not None  # `_at_hand` was asked first
+    return session.head
+
+
+def _usual(found: Classified) -> str:
+    if found.usual is None:
+        return "0 sets nothing aside; 60, what is less than 60 % likely."
+    return "0 sets nothing aside, 50 what is probably none of these, 100 all but the surest."
+
+
+def _sentence(error: ClipkitError) -> str:
+    return printable(f"{error.message}; {error.hint}" if error.hint else error.message)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _share(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else USUAL
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) and -1 <= value < 2**62 else NONE

@@ -1,0 +1,103 @@
+"""What a sorted library can be taken away as: a table, class folders, or the head that sorted it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from clipkit.classify.head import UNKNOWN, Head
+from clipkit.classify.label_index import Answer, Labelled, Step, plan_sorting
+from clipkit.cli.output import FORMULA_STARTS, printable
+from clipkit.errors import ClipkitError
+
+from ..html import safe, table
+from ..server.libraries import Library
+from ..server.routes import Export
+from .sorter import NONE, Classified, Column
+
+FEW = 12  # lines of a plan that are shown
+
+
+def labelled(
+    library: Library, found: Classified, columns: Sequence[Column], names: Sequence[str], by_hand: Mapping[int, str]
+) -> list[Labelled]:
+    """Every picture with the name of its column, by path; "unknown" where it is set aside. By hand means certain."""
+    catalogue = library.catalogue()
+    pictures = []
+    for column in columns:
+        name = UNKNOWN if column.place == NONE else names[column.place]
+        for id_ in column.ids.tolist():
+            if (fact := catalogue.fact(id_)) is None:
+                continue
+            sure = float(found.sure[found.row_of[id_]]) if column.place != NONE else None
+            answer = Answer(name, 1.0 if id_ in by_hand and sure is not None else sure)
+            pictures.append(Labelled(fact.path, str(library.root / fact.path), (answer,), (name,)))
+    return sorted(pictures, key=lambda picture: picture.path)
+
+
+def as_csv(pictures: Sequence[Labelled], by_hand: set[str]) -> Export:
+    """label, probability, path, by_hand; safe for spreadsheets, and `image,label` for `clipkit probe`."""
+    stream = io.StringIO()
+    lines = csv.writer(stream, lineterminator="\n")
+    lines.writerow(["label", "probability", "image", "by_hand"])
+    for picture in pictures:
+        label, sure = picture.answers[0]
+        probability = "" if sure is None else f"{sure:.4f}"
+        is_fixed = "yes" if picture.path in by_hand else ""
+        lines.writerow([_cell(label), probability, _cell(picture.path), is_fixed])
+    return Export("clipkit-labels.csv", "text/csv; charset=utf-8", stream.getvalue().encode())
+
+
+def as_head(head: Head, cut: float | None) -> Export:
+    """The file that `clipkit classify --head` takes. cut: below which pictures are set aside, if the head can say."""
+    if head.rejection is not None and cut is not None:
+        head = replace(head, rejection=replace(head.rejection, cut=cut))
+    with TemporaryDirectory(prefix="clipkit-") as folder:
+        file = Path(folder) / "head.safetensors"
+        head.save(file)
+        return Export("clipkit-head.safetensors", "application/octet-stream", file.read_bytes())
+
+
+def plan(library: Library, pictures: Sequence[Labelled], folder: str) -> list[Step]:
+    """Which picture would be copied where; ClipkitError for a folder that cannot be.
+
+    Pictures that may not be shown (links that lead out of the library) stay where they are.
+    """
+    if not folder.strip():
+        raise ClipkitError("no folder is named", hint="write where the class folders shall be: ~/sorted")
+    place = Path(folder.strip()).expanduser()
+    if not place.is_absolute():
+        raise ClipkitError("the folder is not a whole path", hint="begin with / or ~")
+    real = ((picture, library.place_of(picture.path)) for picture in pictures)
+    return plan_sorting([replace(one, file=str(file)) for one, file in real if file is not None], place, how="copy")
+
+
+def shown_plan(steps: Sequence[Step], folder: str, pictures: int) -> str:
+    """How many go into which folder, and the first of them."""
+    if not steps:
+        return '<p class="ck-line" role="status">Every picture lies there already: there is nothing to copy.</p>'
+    counts = Counter(step.target.parent.name for step in steps)
+    top = [(name, f"{count:,}") for name, count in sorted(counts.items())]
+    size = sum(Path(step.source).stat().st_size for step in steps)
+    kept = pictures - len(steps)
+    rest = f" {kept:,} stay out: they lie there already, or cannot be read." if kept else ""
+    said = f"{len(steps):,} pictures ({_bytes(size)}) into {len(counts):,} folders in {printable(folder.strip())}."
+    first = [(Path(step.source).name, f"{step.target.parent.name}/{step.target.name}") for step in steps[:FEW]]
+    return (
+        f'<div class="ck-plan"><p class="ck-line" role="status"><b>Nothing is copied yet.</b> {safe(said + rest)}</p>'
+        f'<div class="ck-two">{table(top, ("folder", "pictures"))}{table(first, ("picture", "becomes"))}</div></div>'
+    )
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+def _cell(text: str) -> str:
+    text = printable(text)
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text

@@ -1,0 +1,171 @@
+"""A library sorted into classes: each picture's best class and how sure that is, from stored embeddings alone."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from clipkit.classify.head import UNKNOWN, Head
+from clipkit.errors import QueryError
+from clipkit.store.records import Embeddings, FloatArray, IntArray
+
+from ..server.libraries import Library
+
+NONE = -1  # the place of the column "unsure, or none of these"
+USUAL = 50.0  # where the slider stands for the cut that the head brings
+ROWS = 8_192  # embeddings at a time: float16 is widened in pieces
+MOST_KEPT = 4  # sorted libraries in memory, 20 bytes a picture each
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """All embeddings of a library at one revision. ids (n,) ascending; rows (n, d) float16."""
+
+    revision: int
+    ids: IntArray
+    rows: npt.NDArray[np.float16]
+
+    def of(self, ids: Sequence[int] | IntArray) -> tuple[IntArray, Embeddings]:
+        """Those of `ids` that are there (m,), in their order, and their embeddings (m, d)."""
+        wanted = np.asarray(ids, dtype=np.int64)
+        if not len(self.ids) or not len(wanted):
+            return np.empty(0, np.int64), np.empty((0, self.rows.shape[1]), np.float32)
+        places = np.minimum(np.searchsorted(self.ids, wanted), len(self.ids) - 1)
+        is_there = self.ids[places] == wanted
+        return wanted[is_there], self.rows[places[is_there]].astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Column:
+    """Pictures of one class, those put there by hand first, then the surest. place: of the class, or NONE."""
+
+    place: int
+    ids: IntArray
+    by_hand: int
+
+
+@dataclass(frozen=True)
+class Classified:
+    """Every picture and its best class.
+
+    ids (n,) ascending. places (n,): of the best class. sure (n,): its probability among the classes. known (n,): by
+    which "none of these" is decided. usual: below which it is, where the head knows; None: `known` is `sure`.
+    """
+
+    ids: IntArray
+    places: IntArray
+    sure: FloatArray
+    known: FloatArray
+    usual: float | None
+
+    def cut(self, strictness: float) -> float:
+        """The least `known` that is not set aside, for a slider from 0 (nothing is) over 50 (as usual) to 100."""
+        share = min(max(strictness, 0.0), 100.0) / 100
+        if self.usual is None or not len(self.known):
+            return share
+        low, high = min(float(self.known.min()), self.usual), max(float(self.known.max()), self.usual)
+        if share <= 0.5:
+            return low + (self.usual - low) * 2 * share
+        return self.usual + (high - self.usual) * (2 * share - 1)
+
+    def columns(self, classes: Sequence[str], cut: float, by_hand: Mapping[int, str]) -> list[Column]:
+        """One a class, in their order, and last what is set aside. by_hand: names by id, UNKNOWN for none."""
+        count = len(classes)
+        where = np.where(self.known < cut, count, self.places)
+        fixed = np.zeros(len(self.ids), dtype=np.bool_)
+        spot = {name: place for place, name in enumerate(classes)} | {UNKNOWN: count}
+        for id_, name in by_hand.items():
+            row = int(np.searchsorted(self.ids, id_))
+            if row < len(self.ids) and self.ids[row] == id_ and name in spot:
+                where[row], fixed[row] = spot[name], True
+        sure = np.where(where == count, self.known, self.sure)
+        order = np.lexsort((-self.known, -sure, ~fixed, where))  # at a large temperature many are 1 in float32
+        ends = np.searchsorted(where[order], np.arange(count + 1), side="right")
+        starts = [0, *ends[:-1].tolist()]
+        return [
+            Column(NONE if place == count else place, self.ids[order[a:b]], int(fixed[order[a:b]].sum()))
+            for place, (a, b) in enumerate(zip(starts, ends.tolist(), strict=True))
+        ]
+
+    @cached_property
+    def row_of(self) -> dict[int, int]:
+        """Where each id stands."""
+        return {id_: row for row, id_ in enumerate(self.ids.tolist())}
+
+
+class Sorter:
+    """Sorts libraries, and keeps the embeddings of the last and the answers of the last few. Safe between threads."""
+
+    def __init__(self) -> None:
+        self._matrix: tuple[str, str, Matrix] | None = None
+        self._kept: OrderedDict[tuple[object, ...], tuple[Head, Head, Classified]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def matrix(self, library: Library) -> Matrix:
+        """The embeddings now; 1 KB a picture for a model of width 512."""
+        info = library.index.info
+        with self._lock:
+            if self._matrix and self._matrix[:2] == (library.key, info.token):
+                return self._matrix[2]
+            matrix = _read(library)
+            self._matrix = (library.key, info.token, matrix)
+            return matrix
+
+    def sort(self, library: Library, head: Head, *, judge: Head) -> Classified:
+        """Each picture's class by `head`, and by `judge` whether it is one of them at all.
+
+        ModelMismatch for a head of another model; QueryError for one that gives several labels.
+        """
+        info = library.index.info
+        head.check_model(info.model, info.weights_sha256, space="projected")
+        if head.multi_label:
+            raise QueryError(
+                "this head may give a picture several labels, or none, and a column holds it once",
+                hint="clipkit classify --head",
+            )
+        matrix = self.matrix(library)
+        key = (library.key, info.token, matrix.revision, id(head), id(judge))
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key][2]
+        found = classify(matrix, head, judge=judge)
+        with self._lock:
+            self._kept[key] = (head, judge, found)  # the heads too, or another could get the same id
+            while len(self._kept) > MOST_KEPT:
+                self._kept.popitem(last=False)
+        return found
+
+
+def classify(matrix: Matrix, head: Head, *, judge: Head) -> Classified:
+    """As `Sorter.sort`, of embeddings at hand."""
+    count = len(matrix.ids)
+    places, sure = np.empty(count, np.int64), np.empty(count, np.float32)
+    rule = judge.rejection
+    known = np.empty(count, np.float32) if rule else sure
+    for start in range(0, count, ROWS):
+        block = slice(start, start + ROWS)
+        rows = matrix.rows[block].astype(np.float32)
+        best, probabilities = head.ranked(rows)
+        places[block], sure[block] = best[:, 0], probabilities[:, 0]
+        if rule:
+            known[block] = judge.known(rows)
+    return Classified(matrix.ids, places, sure, known, rule.cut if rule else None)
+
+
+def _read(library: Library) -> Matrix:
+    store = library.index.store
+    for _ in range(_TRIES):  # an index run may commit between two blocks
+        parts = list(store.blocks())
+        revisions = {info.revision for info, _, _ in parts}
+        if len(revisions) == 1:
+            break
+    ids = np.concatenate([ids for _, ids, _ in parts])
+    return Matrix(max(revisions), ids, np.concatenate([rows for _, _, rows in parts]))

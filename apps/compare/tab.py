@@ -1,0 +1,248 @@
+"""The Compare tab: what labels would buy, run beside the page, and earlier results opened again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from clipkit.cli.output import printable
+from clipkit.errors import ClipkitError
+from clipkit.evaluate.results import Comparison, load_comparison
+from clipkit.evaluate.trials import METHODS
+from clipkit.output.comparison_html import page as report_page
+
+from .. import html
+from ..server.routes import Export
+from ..server.runs import Look
+from ..server.state import Page
+from ..theme import piece
+from .runs import MOST_SEEDS, SHOTS, Arena, checked, wish_of
+from .view import view
+
+SECONDS = 1.0  # between two looks at a run
+FIRST_METHODS = ("zeroshot", "probe", "text-probe", "knn", "prototypes")
+FIRST_SHOTS = ("1", "4", "16", "all")
+TEACH = (
+    "Choose pictures whose answers are known: a folder with one folder a class, a CSV image,label, or the folder "
+    "that holds oxford-iiit-pet.",
+    "Choose methods, and how many labelled pictures a class they may learn from. Press Compare.",
+    "Stop when you like: what is finished is kept, and the same comparison goes on from there.",
+)
+
+
+def tab(page: Page, here: gr.Tab) -> None:
+    """Build the components and tie them to the actions."""
+    arena = Arena(page)
+    with gr.Row(elem_id="ck-compare-row"):
+        dataset = gr.Dropdown(
+            label="Labelled pictures",
+            info="A library, or the path of a folder or a CSV on this machine." if page.shelf.is_local else None,
+            allow_custom_value=page.shelf.is_local,
+            scale=5,
+            min_width=260,
+            elem_id="ck-dataset",
+        )
+        seeds = gr.Slider(1, MOST_SEEDS, value=3, step=1, label="Draws", scale=1, min_width=150, elem_id="ck-seeds")
+    methods = gr.CheckboxGroup(
+        [(name, name) for name in METHODS], value=list(FIRST_METHODS), label="Methods", elem_id="ck-methods"
+    )
+    shots = gr.CheckboxGroup(
+        list(SHOTS), value=list(FIRST_SHOTS), label="Labelled pictures a class", elem_id="ck-shots"
+    )
+    with gr.Row():
+        start = gr.Button("Compare", variant="primary", scale=0, min_width=130, elem_id="ck-compare")
+        stop = gr.Button("Stop", visible=False, scale=0, min_width=110, elem_id="ck-compare-stop")
+        upload = gr.UploadButton(
+            "Open results.json", file_types=[".json"], scale=0, min_width=170, elem_id="ck-open-results"
+        )
+        place = gr.Textbox(
+            show_label=False,
+            placeholder="or the path of results.json, or of its folder",
+            max_length=4096,
+            visible=page.shelf.is_local,
+            min_width=220,
+            elem_id="ck-results-path",
+        )
+    said = piece(elem_id="ck-compare-said")
+    now = piece(elem_id="ck-compare-now")
+    shown = piece(
+        html.note("What would labels buy?", "Measure it on pictures of your own.", steps=TEACH),
+        elem_id="ck-comparison",
+    )
+    with gr.Row(visible=False) as away:
+        as_json = gr.Button("results.json", size="sm", scale=0, min_width=150, elem_id="ck-results-json")
+        as_page = gr.Button("Report (HTML)", size="sm", scale=0, min_width=150, elem_id="ck-results-html")
+    signal = gr.HTML(
+        "",
+        html_template="<i></i>",
+        js_on_load="watch('value', () => window.clipkit.signal(props.value));",
+        visible="hidden",
+    )
+    seen = gr.State(0)
+    mine: gr.State = gr.State(None)
+    timer = gr.Timer(SECONDS, active=arena.is_running)
+    outputs = [seen, mine, said, now, shown, away, stop, timer, dataset]
+    actions = Actions(page, arena, dict(zip(NAMES, outputs, strict=True)))
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4}
+    slow = {**private, "show_progress": "minimal", "show_progress_on": [shown]}  # figures are drawn
+    start.click(actions.start, [dataset, methods, shots, seeds], outputs, **private)
+    stop.click(actions.stop, None, outputs, **private)
+    upload.upload(actions.sent, [upload], outputs, **slow)
+    place.submit(actions.named, [place], outputs, **slow)
+    timer.tick(actions.tick, [seen], outputs, **private)
+    here.select(actions.arrive, [seen, dataset], outputs, **private)
+    as_json.click(actions.json, [mine], [signal], **private)
+    as_page.click(actions.html, [mine], [signal], **slow)
+
+
+NAMES = ("seen", "mine", "said", "now", "shown", "away", "stop", "timer", "dataset")
+
+
+class Actions:
+    """What the tab does. Each returns what changes, by component."""
+
+    def __init__(self, page: Page, arena: Arena, screen: dict[str, Any]) -> None:
+        self._page, self._arena, self._screen = page, arena, screen
+        self._drawn: tuple[int, str] = (0, "")
+
+    def arrive(self, seen: int, chosen: str | None) -> dict[Any, Any]:
+        """The tab is opened: libraries may have come, a comparison may run or have ended."""
+        there = [(printable(library.name), library.key) for library in self._page.shelf.libraries()]
+        value = chosen if chosen else next(iter([key for _, key in there]), None)
+        return {**self.tick(seen), self._screen["dataset"]: gr.Dropdown(choices=there, value=value)}
+
+    def start(self, dataset: str | None, methods: list[str], shots: list[str], seeds: float) -> dict[Any, Any]:
+        def work() -> dict[Any, Any]:
+            model = self._page.shelf.model
+            self._arena.start(
+                wish_of(self._place(str(dataset or "")), methods or (), shots or (), int(seeds or 1), model)
+            )
+            return self._now()
+
+        return self._safely(work)
+
+    def stop(self) -> dict[Any, Any]:
+        self._arena.stop()
+        return self._safely(self._now)
+
+    def tick(self, seen: int) -> dict[Any, Any]:
+        """Look at the run; show its result to a browser that has not got it."""
+        changed = self._now()
+        number, result = self._arena.number, self._arena.latest()
+        if result is None or number == seen:
+            return changed
+        if self._drawn[0] != number:
+            self._drawn = (number, self._view(result))
+        return {**changed, **self._show(result, self._drawn[1]), self._screen["seen"]: number}
+
+    def sent(self, file: str) -> dict[Any, Any]:
+        """An uploaded results.json; its pictures are shown only to who could look at them anyway."""
+        return self._safely(lambda: self._open(Path(str(file)), said=Path(str(file)).name))
+
+    def named(self, place: str) -> dict[Any, Any]:
+        """results.json on the machine of the page."""
+
+        def work() -> dict[Any, Any]:
+            if not self._page.shelf.is_local:
+                raise ClipkitError("files are opened by their path on the machine itself", hint="upload it")
+            if not isinstance(place, str) or not place.strip():
+                raise ClipkitError("no file is named", hint="the folder that clipkit compare --out wrote")
+            return self._open(Path(place.strip()).expanduser(), said=place.strip())
+
+        return self._safely(work)
+
+    def json(self, mine: Comparison | None) -> Any:
+        return self._export(mine, "results.json", "application/json", lambda found: found.to_json())
+
+    def html(self, mine: Comparison | None) -> Any:
+        """The report that `clipkit compare --out` writes; with pictures where it was made here."""
+
+        def make(found: Comparison) -> str:
+            return report_page(found, thumbnails=mine is self._arena.latest())
+
+        return self._export(mine, "comparison.html", "text/html; charset=utf-8", make)
+
+    def _open(self, place: Path, *, said: str) -> dict[Any, Any]:
+        try:
+            found = checked(load_comparison(place))
+        except ClipkitError as error:
+            raise ClipkitError(error.message.replace(str(place), said), hint=error.hint) from error
+        return {**self._show(found, self._view(found, is_ours=False)), self._screen["seen"]: self._arena.number}
+
+    def _show(self, found: Comparison, html: str) -> dict[Any, Any]:
+        screen = self._screen
+        return {screen["mine"]: found, screen["shown"]: html, screen["away"]: gr.Row(visible=True)}
+
+    def _view(self, found: Comparison, *, is_ours: bool = True) -> str:
+        return view(found, self._roots() if is_ours or self._page.shelf.is_local else ())
+
+    def _roots(self) -> set[Path]:
+        return {library.root for library in self._page.shelf.libraries()} | self._arena.datasets
+
+    def _place(self, chosen: str) -> Path:
+        """A library by its key; on this machine also any path."""
+        library = self._page.shelf.get(chosen)
+        if library is not None:
+            return library.root
+        if not self._page.shelf.is_local:
+            raise ClipkitError("there is no such library here", hint="clipkit ui FOLDER ...")
+        if not chosen.strip():
+            raise ClipkitError("no pictures are named", hint="a folder with one folder a class, say")
+        place = Path(chosen.strip()).expanduser()
+        if not place.is_absolute():
+            raise ClipkitError("that is not a whole path", hint="begin with / or ~")
+        return place
+
+    def _now(self) -> dict[Any, Any]:
+        look = self._arena.look()
+        is_running = look is not None and look.is_running
+        trouble, screen = self._arena.trouble, self._screen
+        changed = {
+            screen["now"]: _progress(look) if look else "",
+            screen["stop"]: gr.Button("Stopping ..." if look and look.is_stopping else "Stop", visible=is_running),
+            screen["timer"]: gr.Timer(active=is_running),
+        }
+        if trouble is not None:
+            changed[screen["said"]] = html.note(trouble.message, trouble.hint or "", kind="error")
+        return changed
+
+    def _export(self, mine: Comparison | None, name: str, kind: str, make: Callable[[Comparison], str]) -> Any:
+        if mine is None:
+            return json.dumps({"say": "There is no comparison to take away."})
+        content = make(mine if self._page.shelf.is_local else _without_place(mine))
+        address = self._page.outbox.put(Export(name, kind, content.encode()))
+        return json.dumps({"download": address})
+
+    def _safely(self, work: Callable[[], dict[Any, Any]]) -> dict[Any, Any]:
+        try:
+            return {self._screen["said"]: "", **work()}
+        except ClipkitError as error:
+            return {self._screen["said"]: html.note(error.message, error.hint or "", kind="error")}
+
+
+def _without_place(found: Comparison) -> Comparison:
+    """The same, and nothing of where the dataset lies on this machine."""
+    return replace(found, path="", dataset=found.dataset.rpartition("/")[2])
+
+
+def _progress(look: Look) -> str:
+    if not look.is_running:
+        if look.was_stopped:
+            kept = f"{look.done:,} of {look.total:,} steps of it were done" if look.total else "it had just begun"
+            return (
+                f'<p class="ck-line" role="status"><b>Stopped</b>; {kept}. What is finished is kept: press Compare to '
+                "go on from there.</p>"
+            )
+        return '<p class="ck-line" role="status"><b>Finished.</b></p>' if look.code == 0 else ""
+    share = 100 * look.done / look.total if look.total else 0
+    said = f"{look.done:,} of {look.total:,}" if look.total else "the model is being loaded"
+    return (
+        f'<div class="ck-bar" role="progressbar" aria-valuenow="{share:.0f}" aria-valuemin="0" aria-valuemax="100">'
+        f'<i style="width:{share:.1f}%"></i></div><p class="ck-now"><b>{said}</b></p>'
+        f'<p class="ck-now">{html.safe(look.path.rpartition("/")[2]) or "&nbsp;"}</p>'
+    )

@@ -1,0 +1,78 @@
+"""The JSON API: the page's functions by name, for `gradio_client` and curl."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from gradio.events import api
+
+from clipkit.cli.output import printable
+from clipkit.errors import ClipkitError
+from clipkit.explore.metadata import Filters
+
+from .. import html
+from ..server.state import Page
+from .asking import MOST, Question, ask, clean
+from .url_state import as_folder, as_relevance
+
+
+class Endpoints:
+    """Each public method is an endpoint of its own name."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    def attach(self) -> None:
+        """Within a gr.Blocks: name them."""
+        api(self.search, api_name="search", concurrency_limit=4)
+
+    def search(
+        self, words: str, k: int = 20, folder: str = "", relevance: str = "weak", library: str = ""
+    ) -> dict[str, Any]:
+        """The k pictures that fit `words` best, of at least that relevance: weak, likely or strong.
+
+        folder: only below it. library: its name, where the page has several.
+        """
+        check_asked(k, words, folder, relevance, library)
+        try:
+            chosen = next(
+                (one for one in self._page.shelf.libraries() if one.is_indexed and library in ("", one.name, one.key)),
+                None,
+            )
+            if chosen is None:
+                raise ClipkitError("there is no such library here, or it has no index yet")
+            catalogue = chosen.catalogue()
+            question = Question(
+                clean(words), filters=Filters(as_folder(folder, catalogue)), least=as_relevance(relevance)
+            )
+            answer = ask(chosen, question, max(1, min(int(k), MOST)))
+        except ClipkitError as error:
+            raise gr.Error(html.safe(error.message), print_exception=False) from error
+        hits = [
+            {
+                "score": round(one.hit.score, 6),
+                "relevance": one.relevance,
+                "picture": printable(one.fact.path),  # not "path": gradio_client takes that for a file to fetch
+                "id": one.fact.id,
+                "width": one.fact.width,
+                "height": one.fact.height,
+                "taken": printable(one.fact.taken) or None,
+                "thumbnail": html.address(chosen.key, one.fact),
+            }
+            for one in answer.found
+        ]
+        milliseconds = round(1000 * answer.seconds, 1)
+        return {
+            "hits": hits,
+            "asked": answer.total,
+            "milliseconds": milliseconds,
+            "nothing_fits": answer.is_empty_handed,
+        }
+
+
+def check_asked(k: object, *words: object) -> None:
+    """gr.Error where a request has something else than a number and words: Gradio hands on whatever was sent."""
+    is_number = isinstance(k, int | float) and not isinstance(k, bool) and abs(k) < 1e308  # NaN is not
+    if not is_number or not all(isinstance(word, str) for word in words):
+        raise gr.Error("k is a number, and the rest are words", print_exception=False)

@@ -1,0 +1,317 @@
+"""The Search tab: one box, a grid of pictures, and from each picture on to the next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import gradio as gr
+
+from clipkit.cli.output import printable
+from clipkit.errors import ClipkitError
+from clipkit.explore.metadata import SHAPES, Filters
+
+from .. import html
+from ..server.libraries import Library
+from ..server.state import Page
+from ..theme import piece
+from . import exports
+from .asking import MOST, MOST_MOVES, PAGE, Answer, Question, ask, clean
+from .desktop import show_folder
+from .screen import Screen, Session
+from .url_state import as_day, as_folder, as_relevance, from_address, to_address
+
+SUFFIXES = [f".{name}" for name in ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "heif")]
+HINT = (
+    '<p class="ck-hint"><kbd>/</kbd> box &nbsp; <kbd>Enter</kbd> search or open &nbsp; <kbd>←↑↓→</kbd> move &nbsp; '
+    "<kbd>Esc</kbd> close</p>"
+)
+RELEVANCES = [("everything", "weak"), ("likely and strong", "likely"), ("strong only", "strong")]
+TEACH = (
+    "Add a folder in the Library tab, or start with one: clipkit ui ~/Pictures",
+    "Wait until it is indexed; pictures answer as soon as they are in.",
+    "Come back here and type what you look for.",
+)
+_turns = count(1)
+
+
+def tab(page: Page, _: gr.Tab) -> None:
+    """Build the components and tie them to the actions."""
+    with gr.Row(elem_id="ck-ask"):
+        box = gr.MultimodalTextbox(
+            show_label=False,
+            placeholder="a dog on a beach, or drop a picture here",
+            file_types=SUFFIXES,
+            file_count="single",
+            sources=["upload"],
+            submit_btn="Search",
+            max_lines=3,
+            max_plain_text_length=2_000,
+            autofocus=True,
+            elem_id="ck-box",
+        )
+    piece('<div class="ck-recent"></div>', elem_id="ck-recent", on_load="window.clipkit.showRecent();")
+    with gr.Row():
+        with gr.Column(scale=5, min_width=300):
+            chips = piece(elem_id="ck-chips", on_load="window.clipkit.chips(element);")
+            counted = piece('<p class="ck-count">&nbsp;</p>', elem_id="ck-count")
+            grid = piece(elem_id="ck-grid", on_load="window.clipkit.grid(element, trigger, watch); // sends 'act'")
+        with gr.Column(scale=1, min_width=230, elem_id="ck-side"):
+            library = gr.Dropdown(label="Library", visible=False, allow_custom_value=True)
+            folder = gr.Dropdown(label="Folder", allow_custom_value=True, choices=[("all", "")], value="")
+            with gr.Row():
+                since = gr.Textbox(label="Taken from", placeholder="2019-07", max_length=10, min_width=90)
+                until = gr.Textbox(label="to", placeholder="2021", max_length=10, min_width=90)
+            least = gr.Radio(RELEVANCES, value="weak", label="Relevance")
+            shapes = gr.CheckboxGroup(list(SHAPES), label="Orientation")
+            kinds = gr.CheckboxGroup([], label="File type")
+            with gr.Accordion("Save these results", open=False):
+                as_csv = gr.Button("Table (CSV)", size="sm", elem_id="ck-csv")
+                as_sheet = gr.Button("Contact sheet (HTML)", size="sm", elem_id="ck-sheet")
+                place = gr.Textbox(label="Copy to a folder", placeholder="~/found", visible=page.shelf.is_local)
+                copy = gr.Button("Copy pictures", size="sm", visible=page.shelf.is_local, elem_id="ck-copy")
+            piece(HINT, elem_id="ck-hint")
+    session = gr.State(Session())
+    signal = gr.HTML(
+        "",
+        html_template="<i></i>",
+        js_on_load="watch('value', () => window.clipkit.signal(props.value));",
+        visible="hidden",
+    )
+    screen = Screen(session, box, chips, counted, grid, signal, library, folder, since, until, least, shapes, kinds)
+    actions = Actions(page, screen)
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4}
+    box.submit(actions.search, [session, *screen.asked], screen.outputs, **private)
+    for filter_ in (library, folder, least, shapes, kinds):
+        filter_.input(actions.search, [session, *screen.asked], screen.outputs, **private)
+    for day in (since, until):
+        day.submit(actions.search, [session, *screen.asked], screen.outputs, **private)
+        day.blur(actions.search, [session, *screen.asked], screen.outputs, **private)
+    grid.act(actions.act, [session], screen.outputs, **private)
+    as_csv.click(actions.csv, [session], screen.outputs, **private)
+    as_sheet.click(actions.sheet, [session], screen.outputs, **private)
+    copy.click(actions.copy, [session, place], screen.outputs, **private)
+
+
+class Actions:
+    """What the tab does when somebody does something: each takes a session and returns what changes on the screen."""
+
+    def __init__(self, page: Page, screen: Screen) -> None:
+        self._page, self._screen = page, screen
+
+    def search(
+        self,
+        session: Session,
+        box: dict[str, Any] | None,
+        library: str | None,
+        folder: str | None,
+        since: str | None,
+        until: str | None,
+        least: str | None,
+        shapes: list[str] | None,
+        kinds: list[str] | None,
+    ) -> dict[Any, Any]:
+        """Ask with the box and the filters as they are; moves stay until the words change."""
+
+        def work() -> dict[Any, Any]:
+            chosen = self._library(library or session.library)
+            if chosen is None:
+                return self._empty(session)
+            words = clean(str((box or {}).get("text") or ""))
+            file = next(iter((box or {}).get("files") or []), "")
+            filters = Filters(
+                folder=as_folder(str(folder or ""), chosen.catalogue()) if chosen.key == session.library else "",
+                since=as_day(str(since or "")),
+                until=as_day(str(until or ""), is_end=True),
+                shapes=tuple(shape for shape in SHAPES if shape in (shapes or [])),
+                kinds=tuple(str(kind)[:8] for kind in (kinds or [])[:20]),
+            )
+            question = replace(session.question, filters=filters, least=as_relevance(str(least)), words=words)
+            if words != session.question.words or file != session.file or chosen.key != session.library:
+                question = replace(question, more=(), less=(), twins_of=0)
+            if file != session.file:
+                question = self._with_picture(chosen, question, file)
+            if (question, chosen.key, file) == (session.question, session.library, session.file) and session.turn:
+                return {}  # a date field was left as it was
+            return self._show(replace(session, library=chosen.key, question=question, file=file), chosen)
+
+        return self._safely(session, work)
+
+    def act(self, session: Session, event: gr.EventData) -> dict[Any, Any]:
+        """Something was clicked in the grid, in the large view or on a chip."""
+        said = event._data if isinstance(event._data, dict) else {}
+        kind, id_ = str(said.get("kind") or ""), _number(said.get("id"))
+
+        def work() -> dict[Any, Any]:
+            if kind == "start":
+                return self._start(str(said.get("search") or ""))
+            library = self._library(session.library)
+            if library is None:
+                return self._empty(session)
+            if kind == "page":
+                return self._more(session, library)
+            if kind == "reveal":
+                return self._signal(session, say=show_folder(library, id_) if self._page.shelf.is_local else "")
+            if kind == "words":
+                question = Question(words=clean(str(said.get("words") or "")), filters=session.question.filters)
+                box = {self._screen.box: gr.MultimodalTextbox(value={"text": question.words, "files": []})}
+                return {**self._show(replace(session, question=question, file=""), library), **box}
+            return self._move(session, library, kind, id_)
+
+        return self._safely(session, work)
+
+    def csv(self, session: Session) -> dict[Any, Any]:
+        return self._safely(session, lambda: self._saved(session, lambda library, answer: exports.as_csv(answer)))
+
+    def sheet(self, session: Session) -> dict[Any, Any]:
+        title = session.question.words
+        make = lambda library, answer: exports.as_sheet(library, answer, title)  # noqa: E731  it is handed on
+        return self._safely(session, lambda: self._saved(session, make))
+
+    def copy(self, session: Session, folder: str) -> dict[Any, Any]:
+        def work() -> dict[Any, Any]:
+            library = self._library(session.library)
+            if library is None or not self._page.shelf.is_local:
+                return {}
+            copied = exports.copy_to(library, ask(library, session.question, session.shown or PAGE), folder)
+            return self._signal(session, say=f"{copied:,} pictures are in {printable(folder.strip())}")
+
+        return self._safely(session, work)
+
+    def _start(self, search: str) -> dict[Any, Any]:
+        """The page was opened, perhaps by an address that keeps a search."""
+        wanted = from_address(search, None).library
+        library = self._library(wanted)
+        if library is None:
+            return self._empty(Session())
+        kept = from_address(search, library.catalogue()).question
+        session = Session(library.key, kept)
+        box = {self._screen.box: gr.MultimodalTextbox(value={"text": kept.words, "files": []})} if kept.words else {}
+        return {**self._show(session, library, keep_address=True), **box}
+
+    def _move(self, session: Session, library: Library, kind: str, id_: int) -> dict[Any, Any]:
+        question, box = session.question, {}
+        without = {"more": _without(question.more, id_), "less": _without(question.less, id_)}
+        if kind == "more":
+            question = replace(question, twins_of=0, more=(*without["more"], id_)[-MOST_MOVES:], less=without["less"])
+        elif kind == "less":
+            question = replace(question, twins_of=0, less=(*without["less"], id_)[-MOST_MOVES:], more=without["more"])
+        elif kind == "twins":
+            question = replace(question, twins_of=id_)
+        elif kind == "drop-more":
+            question = replace(question, more=without["more"])
+        elif kind == "drop-less":
+            question = replace(question, less=without["less"])
+        elif kind == "drop-twins":
+            question = replace(question, twins_of=0)
+        elif kind == "drop-picture":
+            question, session = replace(question, picture=None, picture_name=""), replace(session, file="")
+            box = {self._screen.box: gr.MultimodalTextbox(value={"text": question.words, "files": []})}
+        else:
+            return {}
+        return {**self._show(replace(session, question=question), library), **box}
+
+    def _show(self, session: Session, library: Library, *, keep_address: bool = False) -> dict[Any, Any]:
+        """Ask, and fill the whole screen."""
+        answer = ask(library, session.question)
+        catalogue, screen, question = library.catalogue(), self._screen, session.question
+        is_new = session.side != (library.key, catalogue.revision)
+        side = self._side(library, question) if is_new else {}
+        session = replace(session, shown=len(answer.found), turn=next(_turns), side=(library.key, catalogue.revision))
+        self._page.prepare(library, answer)
+        facts = [catalogue.fact(id_) for id_ in (*question.more, *question.less, question.twins_of)]
+        if not len(catalogue):
+            grid = html.note("No pictures yet", f"{library.name} has an index without pictures.", steps=TEACH[:1])
+        else:
+            grid = html.grid(library.key, answer, number=0, turn=session.turn)
+        said: dict[str, Any] = {"words": question.words, "close": True}
+        if not keep_address:
+            said["url"] = to_address(library.key, question)
+        return {
+            screen.chips: html.chips(library.key, question, [fact for fact in facts if fact]),
+            screen.count: html.headline(answer, question),
+            screen.grid: grid,
+            **side,
+            **self._signal(session, **said),
+        }
+
+    def _more(self, session: Session, library: Library) -> dict[Any, Any]:
+        """The next page of the same answer, to be put below what is there."""
+        answer = ask(library, session.question, min(session.shown + PAGE, MOST))
+        rest = replace(answer, found=answer.found[session.shown :])
+        self._page.prepare(library, rest)
+        added = "".join(html.card(library.key, one, session.shown + n) for n, one in enumerate(rest.found))
+        said = {"append": added, "more": answer.has_more, "turn": session.turn}
+        return self._signal(replace(session, shown=len(answer.found)), **said)
+
+    def _side(self, library: Library, question: Question) -> dict[Any, Any]:
+        catalogue, screen, filters = library.catalogue(), self._screen, question.filters
+        libraries = [(printable(one.name), one.key) for one in self._page.shelf.libraries() if one.is_indexed]
+        folders = [("all", ""), *((printable(name), printable(name)) for name in catalogue.folders)]
+        first, last = catalogue.years
+        return {
+            screen.library: gr.Dropdown(choices=libraries, value=library.key, visible=len(libraries) > 1),
+            screen.folder: gr.Dropdown(choices=folders, value=printable(filters.folder), visible=len(folders) > 1),
+            screen.since: gr.Textbox(value=filters.since, placeholder=first[:7] or "2019-07", visible=bool(first)),
+            screen.until: gr.Textbox(
+                value=filters.until.replace("-99", ""), placeholder=last[:7] or "2021", visible=bool(first)
+            ),
+            screen.least: gr.Radio(value=question.least),
+            screen.shapes: gr.CheckboxGroup(value=list(filters.shapes)),
+            screen.kinds: gr.CheckboxGroup(choices=catalogue.kinds, value=list(filters.kinds)),
+        }
+
+    def _saved(self, session: Session, make: Callable[[Library, Answer], Any]) -> dict[Any, Any]:
+        library = self._library(session.library)
+        if library is None:
+            return self._empty(session)
+        answer = ask(library, session.question, session.shown or PAGE)
+        return self._signal(session, download=self._page.outbox.put(make(library, answer)))
+
+    def _with_picture(self, library: Library, question: Question, file: str) -> Question:
+        if not file:
+            return replace(question, picture=None, picture_name="")
+        name = printable(str(file).rpartition("/")[2])[:80]
+        return replace(question, picture=library.index.encoder.encode_images([file]), picture_name=name)
+
+    def _library(self, key: str) -> Library | None:
+        """The one that was asked for, if it can answer; else the first that can."""
+        library = self._page.shelf.get(key)
+        return library if library is not None and library.is_indexed else self._page.shelf.first()
+
+    def _empty(self, session: Session) -> dict[Any, Any]:
+        screen = self._screen
+        said = html.note(
+            "No pictures yet", "clipkit searches folders that it has indexed, on this machine.", steps=TEACH
+        )
+        return {screen.grid: said, screen.count: "", screen.chips: "", screen.session: session}
+
+    def _signal(self, session: Session, **said: Any) -> dict[Any, Any]:
+        """Something for the page's script, and the session that goes with it."""
+        said = {"turn": session.turn, **said, "number": next(_turns)}  # a number, or an equal signal would not be seen
+        return {self._screen.session: session, self._screen.signal: json.dumps(said)}
+
+    def _safely(self, session: Session, work: Callable[[], dict[Any, Any]]) -> dict[Any, Any]:
+        """An error becomes a sentence above the results, which stay."""
+        try:
+            return work()
+        except ClipkitError as error:
+            return {
+                self._screen.session: session,
+                self._screen.count: html.note(_sentence(error.message), _sentence(error.hint or ""), kind="error"),
+            }
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _without(ids: tuple[int, ...], id_: int) -> tuple[int, ...]:
+    return tuple(other for other in ids if other != id_)
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value < 2**62 else 0

@@ -1,0 +1,112 @@
+"""The state of a search as the query part of an address, so that it can be kept, sent and opened again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import parse_qs, urlencode
+
+from clipkit.cli.output import printable
+from clipkit.errors import ClipkitError, QueryError
+from clipkit.explore.metadata import SHAPES, Catalogue, Filters
+from clipkit.explore.relevance import ORDER, Relevance
+
+from .asking import MOST_MOVES, Question, clean
+
+MAX_ADDRESS = 6_000  # characters of it that are read
+_DAY = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What an address says. library: its key, or ""."""
+
+    library: str
+    question: Question
+
+
+def to_address(library: str, question: Question) -> str:
+    """`?q=...&more=1,2`; a picture that was dropped is left out, since it is nowhere to be found again."""
+    filters = question.filters
+    fields = {
+        "q": question.words,
+        "more": _listed(question.more),
+        "less": _listed(question.less),
+        "twins": str(question.twins_of or ""),
+        "folder": printable(filters.folder),
+        "since": filters.since,
+        "until": filters.until,
+        "shape": ",".join(filters.shapes),
+        "type": ",".join(filters.kinds),
+        "least": "" if question.least == "weak" else question.least,
+    }
+    said = {name: value for name, value in fields.items() if value}
+    return f"?{urlencode({**said, 'library': library})}" if said else ""
+
+
+def from_address(text: str, catalogue: Catalogue | None) -> Kept:
+    """What `to_address` wrote; whatever makes no sense is left out, because anybody may have written it."""
+    try:
+        fields = {
+            name: values[0] for name, values in parse_qs(text.lstrip("?")[:MAX_ADDRESS], max_num_fields=40).items()
+        }
+        words = clean(fields.get("q", ""))
+    except (ValueError, ClipkitError):
+        return Kept("", Question())
+    question = Question(
+        words=words,
+        more=_numbers(fields.get("more", "")),
+        less=_numbers(fields.get("less", "")),
+        twins_of=next(iter(_numbers(fields.get("twins", ""))), 0),
+        filters=_filters(fields, catalogue),
+        least=as_relevance(fields.get("least", "")),
+    )
+    return Kept(fields.get("library", ""), question)
+
+
+def as_day(text: str, *, is_end: bool = False) -> str:
+    """A day, month or year (`2019-07-31`, `2019-07`, `2019`), to compare with dates; QueryError for anything else."""
+    day = text.strip()
+    if not day:
+        return ""
+    if not _DAY.fullmatch(day):
+        raise QueryError(f"“{clean(day[:40])}” is no date", hint="write 2019, 2019-07 or 2019-07-31")
+    return day + "-99-99"[: 10 - len(day)] * is_end
+
+
+def as_relevance(text: str) -> Relevance:
+    """One of the three words; "weak", which shows everything, for any other."""
+    return next((word for word in ORDER if word == text), "weak")
+
+
+def as_folder(text: str, catalogue: Catalogue | None) -> str:
+    """The folder that is shown under that name; "" for none. QueryError where there is no such folder."""
+    if not text or catalogue is None:
+        return ""
+    folder = next((folder for folder in catalogue.folders if printable(folder) == text), "")
+    if not folder:
+        raise QueryError("there is no such folder in this library", hint="choose one of the list")
+    return folder
+
+
+def _filters(fields: dict[str, str], catalogue: Catalogue | None) -> Filters:
+    try:
+        return Filters(
+            folder=as_folder(fields.get("folder", ""), catalogue),
+            since=as_day(fields.get("since", "")),
+            until=as_day(fields.get("until", "").replace("-99", ""), is_end=True),
+            shapes=tuple(shape for shape in SHAPES if shape in fields.get("shape", "").split(",")),
+            kinds=tuple(kind for kind in fields.get("type", "").split(",")[:20] if kind.isalnum() and len(kind) <= 8),
+        )
+    except QueryError:
+        return Filters()
+
+
+def _listed(ids: Iterable[int]) -> str:
+    return ",".join(str(id_) for id_ in ids)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    found = [int(part) for part in text.split(",") if part.isascii() and part.isdigit() and len(part) < 19]
+    return tuple(dict.fromkeys(found))[:MOST_MOVES]

@@ -1,0 +1,185 @@
+"""Our own addresses: pictures by library and id, what is known of them, exports, and the page's style and script."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_urlsafe
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from clipkit.cli.output import printable
+from clipkit.errors import ClipkitError
+from clipkit.explore.metadata import Fact, kind
+from clipkit.images.thumbnails import camera
+
+from .libraries import Library, Shelf
+from .thumbnails import SIZES, Thumbnails
+
+STATIC_FOLDER = Path(__file__).parent.parent / "static"
+STYLES, SCRIPTS = ("page.css", "classify.css"), ("page.js", "classify.js")
+STATIC = dict.fromkeys(STYLES, "text/css") | dict.fromkeys(SCRIPTS, "text/javascript")
+FOREVER = "private, max-age=31536000, immutable"  # the address changes with the content
+BRIEFLY = "private, max-age=60"
+CHUNK = 2**18
+MOST_EXPORTS = 20  # kept in memory; the oldest goes
+MAX_ID = 2**62
+
+
+@dataclass(frozen=True)
+class Export:
+    """A file that the page has made for somebody to save."""
+
+    name: str
+    media_type: str
+    data: bytes
+
+
+class Outbox:
+    """Exports, each at an address that cannot be guessed."""
+
+    def __init__(self) -> None:
+        self._exports: OrderedDict[str, Export] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def put(self, export: Export) -> str:
+        """The address under which it can be fetched."""
+        token = token_urlsafe(16)
+        with self._lock:
+            self._exports[token] = export
+            while len(self._exports) > MOST_EXPORTS:
+                self._exports.popitem(last=False)
+        return f"/clipkit/export/{token}"
+
+    def get(self, token: str) -> Export | None:
+        with self._lock:
+            return self._exports.get(token)
+
+
+class Routes:
+    """The addresses of one page, as `launch(app_kwargs={"routes": ...})` takes them."""
+
+    def __init__(self, shelf: Shelf, thumbnails: Thumbnails, outbox: Outbox) -> None:
+        self._shelf, self._thumbnails, self._outbox = shelf, thumbnails, outbox
+
+    def all(self) -> list[Route]:
+        place = "{index:str}/{id:str}"
+        return [
+            Route(f"/clipkit/thumb/{place}", self._thumb),
+            Route(f"/clipkit/large/{place}", self._large),
+            Route(f"/clipkit/file/{place}", self._file),
+            Route(f"/clipkit/about/{place}", self._about),
+            Route("/clipkit/export/{token:str}", self._export),
+            Route("/clipkit/static/{name:str}", self._static),
+        ]
+
+    async def _thumb(self, request: Request) -> Response:
+        return await run_in_threadpool(self._picture, request, "thumb")
+
+    async def _large(self, request: Request) -> Response:
+        return await run_in_threadpool(self._picture, request, "large")
+
+    async def _file(self, request: Request) -> Response:
+        return await run_in_threadpool(self._download, request)
+
+    async def _about(self, request: Request) -> Response:
+        return await run_in_threadpool(self._facts, request)
+
+    def _picture(self, request: Request, size: str) -> Response:
+        assert size in SIZES
+        try:
+            library, fact = self._asked(request)
+            file = library.file_of(fact.id) if library and fact else None
+            if library is None or fact is None or file is None:
+                return _absent()
+            data = self._thumbnails.get(file, library.content(fact, file), size)
+        except (ClipkitError, OSError):
+            return PlainTextResponse("this picture cannot be shown\n", status_code=404)
+        is_fixed = request.query_params.get("v") == fact.sha256[:12] != ""
+        return Response(data, media_type="image/jpeg", headers={"cache-control": FOREVER if is_fixed else BRIEFLY})
+
+    def _download(self, request: Request) -> Response:
+        try:
+            library, fact = self._asked(request)
+            file = library.file_of(fact.id) if library and fact else None
+            if fact is None or file is None:
+                return _absent()
+            flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+            stream = os.fdopen(os.open(file, flags), "rb")  # closed also where nobody waits for it any more
+        except (ClipkitError, OSError):
+            return _absent()
+        name = printable(fact.path.rpartition("/")[2])
+        headers = {
+            "content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
+            "content-length": str(os.fstat(stream.fileno()).st_size),
+            "cache-control": "private, no-store",
+        }
+        return StreamingResponse(_pieces(stream), media_type="application/octet-stream", headers=headers)
+
+    def _facts(self, request: Request) -> Response:
+        try:
+            library, fact = self._asked(request)
+            if library is None or fact is None:
+                return _absent()
+            return JSONResponse(self._described(library, fact), headers={"cache-control": BRIEFLY})
+        except ClipkitError as error:
+            return JSONResponse({"error": printable(error.message)}, status_code=404)
+
+    def _described(self, library: Library, fact: Fact) -> dict[str, Any]:
+        file = library.file_of(fact.id)
+        size = file.stat().st_size if file else None
+        whole = str(library.root / fact.path)
+        return {
+            "path": printable(fact.path),
+            "place": printable(whole) if self._shelf.is_local and file else printable(fact.path),
+            "kind": kind(fact.path),
+            "bytes": size,
+            "width": fact.width,
+            "height": fact.height,
+            "taken": printable(fact.taken).replace("T", " "),
+            "camera": printable((camera(file) if file else None) or ""),
+            "is_shown": file is not None,
+        }
+
+    async def _export(self, request: Request) -> Response:
+        export = self._outbox.get(request.path_params["token"])
+        if export is None:
+            return PlainTextResponse("this export is gone; make it again\n", status_code=404)
+        disposition = f"attachment; filename*=UTF-8''{quote(export.name, safe='')}"
+        headers = {"content-disposition": disposition, "cache-control": "private, no-store"}
+        return Response(export.data, media_type=export.media_type, headers=headers)
+
+    async def _static(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in STATIC:
+            return _absent()
+        headers = {"cache-control": "no-cache"}
+        return Response(
+            (STATIC_FOLDER / name).read_bytes(), media_type=f"{STATIC[name]}; charset=utf-8", headers=headers
+        )
+
+    def _asked(self, request: Request) -> tuple[Library | None, Fact | None]:
+        library = self._shelf.get(request.path_params["index"])
+        number = request.path_params["id"]
+        if library is None or not (number.isascii() and number.isdigit()) or len(number) > 19 or int(number) > MAX_ID:
+            return None, None
+        return library, library.catalogue().fact(int(number))
+
+
+def _absent() -> Response:
+    return PlainTextResponse("there is no such picture here\n", status_code=404)
+
+
+def _pieces(stream: BinaryIO) -> Iterator[bytes]:
+    with stream:
+        while piece := stream.read(CHUNK):
+            yield piece

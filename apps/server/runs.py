@@ -1,0 +1,112 @@
+"""Index runs that the page has started: each a process of its own, watched line by line, and stopped when asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipkit.cli.output import PROGRESS
+
+LAST_LINES = 12
+STOP_SECONDS = 20.0  # for the batch at hand; then the process is killed, and what was committed stays
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a run stands. rate: pictures a second. left: seconds, or None where nothing tells. lines: what it said."""
+
+    is_running: bool
+    is_stopping: bool
+    done: int
+    total: int
+    path: str
+    rate: float
+    left: float | None
+    lines: tuple[str, ...]
+    code: int | None
+
+    @property
+    def was_stopped(self) -> bool:
+        return self.code is not None and (self.code == INTERRUPTED or self.code < 0)
+
+
+class Run:
+    """`clipkit index` of one folder, beside the page: a decoder that crashes takes neither down."""
+
+    def __init__(self, root: Path, *, at: Path | None = None, options: Sequence[str] = ()) -> None:
+        place = ["--index", str(at)] if at else []
+        self._begin(["index", *place, *options, "--", str(root)])
+
+    def _begin(self, words: Sequence[str]) -> None:
+        """Start `clipkit` with these words, and watch it."""
+        command = [sys.executable, "-P", "-m", "clipkit", *words]
+        self._progress: dict[str, Any] = {"done": 0, "total": 0, "path": ""}
+        self._lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._first: float | None = None  # when the first picture was done: the model is loaded by then
+        self._first_done = 0
+        self._is_stopping = False
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**os.environ, PROGRESS: "json"},
+            start_new_session=True,  # Ctrl-C in the page's terminal reaches it through `stop`
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True, name="clipkit-run")
+        self._reader.start()
+
+    def look(self) -> Look:
+        """How it stands now."""
+        code = None if self._reader.is_alive() else self._process.wait()
+        done, total = int(self._progress["done"]), int(self._progress["total"])
+        passed = time.monotonic() - self._first if self._first else 0.0
+        rate = (done - self._first_done) / passed if passed > 0 else 0.0
+        left = (total - done) / rate if rate > 0 and code is None else None
+        path, lines = str(self._progress["path"]), tuple(self._lines)
+        return Look(code is None, self._is_stopping, done, total, path, rate, left, lines, code)
+
+    def stop(self) -> None:
+        """Ask it to end after the batch at hand; returns at once."""
+        self._is_stopping = True
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGINT)
+
+    def end(self) -> None:
+        """As `stop`, and wait; the page is going."""
+        if self._process.poll() is None:
+            self.stop()
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        for raw in self._process.stderr:
+            line = raw.decode(errors="replace").rstrip()
+            try:
+                said = json.loads(line) if line.startswith("{") else None
+            except ValueError:
+                said = None
+            if isinstance(said, dict) and {"done", "total", "path"} <= said.keys():
+                if self._first is None:
+                    self._first, self._first_done = time.monotonic(), int(said["done"])
+                self._progress = said
+            elif line:
+                self._lines.append(line)
+        self._process.stderr.close()
+        self._process.wait()

@@ -1,0 +1,55 @@
+"""What all tabs of one page share."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from functools import partial
+
+from clipkit.explore.metadata import Fact
+
+from ..search.asking import Answer
+from .libraries import Library, Shelf
+from .routes import Outbox
+from .runs import Run
+from .thumbnails import Thumbnails
+
+VISIBLE = 24  # pictures of an answer that are made ahead: about what the first screen shows
+
+
+@dataclass
+class Page:
+    """shelf: the libraries. runs: index runs by library key, the last of each."""
+
+    shelf: Shelf
+    thumbnails: Thumbnails
+    outbox: Outbox = field(default_factory=Outbox)
+    runs: dict[str, Run] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def prepare(self, library: Library, answer: Answer) -> None:
+        """Make the thumbnails of what is about to be seen, before the browser asks."""
+        self.thumbnails.prepare([partial(self._draw, library, one.fact) for one in answer.found[:VISIBLE]])
+
+    def start(self, library: Library, *options: str) -> bool:
+        """Start an index run; False where one is running."""
+        with self.lock:
+            run = self.runs.get(library.key)
+            if run is not None and run.look().is_running:
+                return False
+            model = ("--model", self.shelf.model) if self.shelf.model and not library.is_indexed else ()
+            self.runs[library.key] = Run(library.root, at=library.at, options=(*model, *options))
+            return True
+
+    def is_running(self) -> bool:
+        """Whether any run is at work."""
+        return any(run.look().is_running for run in list(self.runs.values()))
+
+    def end(self) -> None:
+        """The page closes: runs that it has started are stopped, and what they committed stays."""
+        for run in list(self.runs.values()):
+            run.end()
+
+    def _draw(self, library: Library, fact: Fact) -> None:
+        if (file := library.file_of(fact.id)) is not None:
+            self.thumbnails.get(file, library.content(fact, file), "thumb")

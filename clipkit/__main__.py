@@ -1,0 +1,10 @@
+"""`python -m clipkit`: the command line."""
+
+from __future__ import annotations
+
+import sys
+
+from clipkit.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

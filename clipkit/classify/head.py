@@ -1,0 +1,324 @@
+"""A classifier is a head: one row of weights a class, kept in one small file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clipkit.core.files import replace_file
+from clipkit.errors import ModelError, ModelMismatch, NotFittedError, ShapeError
+from clipkit.learn.mlp import Hidden
+from clipkit.store.records import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from clipkit.models.openclip import Encoder
+
+FORMATS = ("clipkit head 1", "clipkit head 2")  # 2: with a hidden layer, which a reader of 1 would not see
+SPACES = ("projected", "backbone")
+MAKE = "clipkit probe DATASET --out head.safetensors makes one"
+BLOCK_SCORES = 1 << 22  # 16 MB of scores at a time, whatever the number of pictures
+CLOSE = 1e-5  # relative: float32 sums of products differ by less when their order does
+_TINY = 1e-12
+_SAID = ("classes", "temperature", "model", "fingerprint", "space", "multi_label", "notes")
+
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, eq=False)
+class Rejection:
+    """Where "none of these" begins.
+
+    neutral: (d,) mean embedding of neutral texts, taken out of pictures and classes before they are compared: any text
+    says that much. typical: (c,) what is nothing special for each class, subtracted from its cosine: zeros, or half of
+    the class's mean over a collection. cut: a picture whose best class scores less is rejected.
+    """
+
+    neutral: FloatArray
+    typical: FloatArray
+    cut: float
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A classifier over the embeddings of one model: logits are temperature * (embeddings @ weight.T + bias).
+
+    weight: (c, d) float32. bias: (c,) float32. temperature: the logit scale; larger is surer. model, fingerprint: whose
+    embeddings these are. space: "projected", as an index holds them, or "backbone", the features before the projection.
+    multi_label: each class is a question of its own, answered by a sigmoid; otherwise one is right, by softmax.
+    rejection: for "none of these", or None. notes: what whoever uses it should know, a sentence each. hidden: a layer
+    that embeddings pass first, or None; weight is (c, h) then.
+    ShapeError where these do not fit together.
+    """
+
+    classes: tuple[str, ...]
+    weight: FloatArray
+    bias: FloatArray
+    temperature: float
+    model: str
+    fingerprint: str
+    space: str = "projected"
+    multi_label: bool = False
+    rejection: Rejection | None = None
+    notes: tuple[str, ...] = ()
+    hidden: Hidden | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.classes)
+        if not count or len(set(self.classes)) < count or not all(self.classes):
+            raise ShapeError(f"a head of {count} classes, which must be one or more, each with a name of its own")
+        if self.weight.ndim != 2 or len(self.weight) != count or self.bias.shape != (count,):
+            raise ShapeError(f"weight {self.weight.shape} and bias {self.bias.shape} are not those of {count} classes")
+        if self.weight.dtype != np.float32 or self.bias.dtype != np.float32:
+            raise ShapeError(f"weight is {self.weight.dtype} and bias {self.bias.dtype}, not float32")
+        if not (np.isfinite(self.weight).all() and np.isfinite(self.bias).all()):
+            raise ShapeError("weight or bias is NaN or infinite")
+        if not 0 < self.temperature < math.inf:
+            raise ShapeError(f"the temperature is {self.temperature}, not a positive number")
+        if self.space not in SPACES:
+            raise ShapeError(f"the space is {self.space!r}, not one of {', '.join(SPACES)}")
+        if self.hidden is not None and self.hidden.units != self.weight.shape[1]:
+            raise ShapeError(f"weight {self.weight.shape} does not read the {self.hidden.units} hidden units")
+        if self.rejection is not None:
+            self._check_rejection(self.rejection)
+
+    @property
+    def dim(self) -> int:
+        """Width of the embeddings it reads."""
+        return self.hidden.dim if self.hidden else int(self.weight.shape[1])
+
+    def check(self, encoder: Encoder, *, space: str | None = None) -> None:
+        """ModelMismatch if its embeddings are not those of `encoder`, or not of the `space` at hand."""
+        self.check_model(encoder.model, encoder.fingerprint, space=space)
+
+    def check_model(self, model: str, fingerprint: str, *, space: str | None = None) -> None:
+        """As `check`, where only the name and the fingerprint of the model are at hand, as in an index."""
+        if fingerprint != self.fingerprint:
+            name = "other weights of the same name" if model == self.model else model
+            raise ModelMismatch(f"this head was made with {self.model}, not {name}", hint=f"--model {self.model}")
+        if space is not None and space != self.space:
+            raise ModelMismatch(
+                f"this head reads {self.space} features, and these are {space}",
+                hint="clipkit classify PHOTOS --head FILE reads the pictures again"
+                if self.space == "backbone"
+                else None,
+            )
+
+    def logits(self, embeddings: npt.ArrayLike) -> FloatArray:
+        """(n, c) float32 for embeddings (n, d); ShapeError for another width, a NaN or an infinity."""
+        rows = self._checked(embeddings)
+        table = np.empty((len(rows), len(self.classes)), np.float32)
+        for block, scores in self._blocks(rows):
+            np.multiply(scores, np.float32(self.temperature), out=table[block])
+        return table
+
+    def probabilities(self, embeddings: npt.ArrayLike) -> FloatArray:
+        """(n, c) float32: by softmax, or where `multi_label` by a sigmoid for each class."""
+        table = self.logits(embeddings)
+        for block in self._places(len(table)):
+            table[block] = _sigmoid(table[block]) if self.multi_label else softmax(table[block])
+        return table
+
+    def best(self, embeddings: npt.ArrayLike) -> IntArray:
+        """Position of the best class (n,).
+
+        Where the two best lie within rounding they are summed again in double precision, row by row, so that neither
+        the size of a block nor the order of the classes changes an answer; equal ones go by name.
+        """
+        rows = self._checked(embeddings)
+        chosen = np.empty(len(rows), np.int64)
+        for block, scores in self._blocks(rows):
+            chosen[block] = self._choose(rows[block], scores)
+        return chosen
+
+    def ranked(self, embeddings: npt.ArrayLike, k: int = 1) -> tuple[IntArray, FloatArray]:
+        """The k best classes of each picture, best first as `best` has it, and their probabilities: both (n, k).
+
+        k is cut to the number of classes. One product, and never more scores in memory than a block has.
+        """
+        rows, k = self._checked(embeddings), min(k, len(self.classes))
+        places, sure = np.empty((len(rows), k), np.int64), np.empty((len(rows), k), np.float32)
+        for block, scores in self._blocks(rows):
+            chosen = self._choose(rows[block], scores)[:, None]
+            places[block] = chosen if k == 1 else _first_then(chosen, scores, k)
+            scores *= np.float32(self.temperature)
+            table = _sigmoid(scores) if self.multi_label else softmax(scores)
+            sure[block] = np.take_along_axis(table, places[block], axis=1)
+        return places, sure
+
+    def known(self, embeddings: npt.ArrayLike) -> FloatArray:
+        """How surely each picture shows one of the classes (n,): below `rejection.cut` it is "none of these"."""
+        rule = self.rejection
+        if rule is None:
+            raise NotFittedError("this head cannot say 'none of these'", hint="unknown=True")
+        classes, rows = self.distinct(), self._checked(embeddings)
+        best = np.empty(len(rows), np.float32)
+        for block in self._places(len(rows)):
+            scores = beyond(rows[block], rule.neutral) @ classes.T
+            scores -= rule.typical
+            best[block] = scores.max(axis=1)
+        return best
+
+    def distinct(self) -> FloatArray:
+        """What each class says beyond the neutral texts, at length 1 (c, d); the weight without a rejection."""
+        return _unit(self.weight - self.rejection.neutral) if self.rejection else self.weight
+
+    def predict(self, embeddings: npt.ArrayLike) -> npt.NDArray[Any]:
+        """The name of the best class (n,), or UNKNOWN where it is rejected; where `multi_label`, bool (n, c)."""
+        if self.multi_label:
+            return np.asarray(self.logits(embeddings) > 0)
+        names = np.array([*self.classes, UNKNOWN])
+        chosen = self.best(embeddings)
+        if self.rejection is not None:
+            chosen[self.known(embeddings) < self.rejection.cut] = -1
+        return names[chosen]
+
+    def save(self, file: str | os.PathLike[str]) -> None:
+        """One safetensors file, written whole or not at all."""
+        from safetensors.numpy import save
+
+        arrays = {"weight": np.ascontiguousarray(self.weight), "bias": np.ascontiguousarray(self.bias)}
+        said: dict[str, Any] = {name: getattr(self, name) for name in _SAID}
+        if self.rejection is not None:
+            arrays |= {"neutral": self.rejection.neutral, "typical": self.rejection.typical}
+            said["cut"] = self.rejection.cut
+        if self.hidden is not None:
+            said["hidden"] = self.hidden.units
+            arrays |= {"hidden_weight": np.ascontiguousarray(self.hidden.weight), "hidden_bias": self.hidden.bias}
+        text = json.dumps(said)
+        metadata = {"format": FORMATS[self.hidden is not None], "head": text, "sha256": _digest(arrays, text)}
+        replace_file(Path(file), save(arrays, metadata=metadata))
+
+    @classmethod
+    def load(cls, file: str | os.PathLike[str]) -> Head:
+        """The head in `file`; ModelError if there is none, or it is not what `save` wrote."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(file, "np") as stored:
+                metadata = stored.metadata() or {}
+                arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  no dict
+        except FileNotFoundError as error:
+            raise ModelError(f"{file} is not there", hint=MAKE) from error
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{file} is not a head: {error}", hint=MAKE) from error
+        if metadata.get("format") not in FORMATS:
+            raise ModelError(f"{file} is not a head that this clipkit knows: {metadata.get('format', 'no format')!r}")
+        if metadata.get("sha256") != _digest(arrays, metadata.get("head", "")):
+            raise ModelError(f"{file} is damaged: its content is not what was written", hint=MAKE)
+        try:
+            return _from(json.loads(metadata["head"]), arrays)
+        except (ValueError, KeyError, TypeError, ShapeError) as error:
+            raise ModelError(f"{file} is damaged: {error}", hint=MAKE) from error
+
+    def _checked(self, embeddings: npt.ArrayLike) -> FloatArray:
+        rows = np.ascontiguousarray(embeddings, dtype=np.float32)
+        if rows.ndim != 2 or rows.shape[1] != self.dim:
+            raise ShapeError(f"embeddings of shape {rows.shape} are not (n, {self.dim})")
+        if not np.isfinite(rows).all():
+            raise ShapeError("there are embeddings with a NaN or an infinity")
+        return self.hidden.apply(rows) if self.hidden else rows
+
+    def _blocks(self, rows: FloatArray) -> Iterator[tuple[slice, FloatArray]]:
+        """Logits in pieces, each with its place, before the temperature: (b, c)."""
+        for block in self._places(len(rows)):
+            scores = rows[block] @ self.weight.T
+            if self.bias.any():
+                scores += self.bias
+            yield block, scores
+
+    def _places(self, count: int) -> list[slice]:
+        step = max(1, BLOCK_SCORES // len(self.classes))
+        return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+    def _check_rejection(self, rule: Rejection) -> None:
+        fits = rule.neutral.shape == (self.dim,) and rule.typical.shape == (len(self.classes),)
+        if not fits or self.multi_label or self.hidden:
+            raise ShapeError("the rejection does not fit the head")
+        if rule.neutral.dtype != np.float32 or rule.typical.dtype != np.float32:
+            raise ShapeError("the rejection is not float32")
+        if not (np.isfinite(rule.neutral).all() and np.isfinite(rule.typical).all() and math.isfinite(rule.cut)):
+            raise ShapeError("the rejection is NaN or infinite")
+
+    def _choose(self, rows: FloatArray, scores: FloatArray) -> IntArray:
+        chosen = scores.argmax(axis=1)
+        highest = np.take_along_axis(scores, chosen[:, None], axis=1)
+        reach = np.linalg.norm(rows, axis=1) * np.linalg.norm(self.weight, axis=1).max() + np.abs(self.bias).max()
+        is_close = scores >= highest - CLOSE * reach[:, None]
+        for i in np.flatnonzero(np.count_nonzero(is_close, axis=1) > 1):
+            chosen[i] = self._decide(rows[i], is_close[i])
+        return np.asarray(chosen, dtype=np.int64)
+
+    def _decide(self, row: FloatArray, is_close: npt.NDArray[np.bool_]) -> int:
+        places = np.flatnonzero(is_close)
+        exact = (self.weight[places].astype(np.float64) * row).sum(axis=1) + self.bias[places]
+        return int(min(places[exact == exact.max()], key=lambda place: self.classes[place]))
+
+
+def beyond(embeddings: FloatArray, neutral: FloatArray) -> FloatArray:
+    """Embeddings (n, d) without what they share with `neutral` (d,), at length 1 again."""
+    share = embeddings @ neutral / max(float(neutral @ neutral), _TINY)
+    return _unit(embeddings - share[:, None] * neutral)
+
+
+def _from(said: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Head:
+    texts = (said["model"], said["fingerprint"], *said["classes"], *said["notes"])
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("a name is not text")
+    rule = Rejection(arrays["neutral"], arrays["typical"], float(said["cut"])) if "cut" in said else None
+    return Head(
+        classes=tuple(said["classes"]),
+        weight=arrays["weight"],
+        bias=arrays["bias"],
+        temperature=float(said["temperature"]),
+        model=said["model"],
+        fingerprint=said["fingerprint"],
+        space=said["space"],
+        multi_label=bool(said["multi_label"]),
+        rejection=rule,
+        notes=tuple(said["notes"]),
+        hidden=Hidden(arrays["hidden_weight"], arrays["hidden_bias"]) if "hidden" in said else None,
+    )
+
+
+def _digest(arrays: Mapping[str, npt.NDArray[Any]], said: str) -> str:
+    digest = hashlib.sha256(said.encode())
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
+
+
+def _first_then(chosen: IntArray, scores: FloatArray, k: int) -> IntArray:
+    """`chosen` (n, 1) and the best of the others in scores (n, c), equal ones in class order: (n, k)."""
+    keys = -scores
+    np.put_along_axis(keys, chosen, -np.inf, axis=1)
+    if k < keys.shape[1]:  # every class that is no worse than the k-th, and only then in order
+        last = np.partition(keys, k - 1, axis=1)[:, k - 1 : k]
+        keys[keys > last] = np.inf
+    return np.argsort(keys, axis=1, kind="stable")[:, :k]
+
+
+def _unit(rows: FloatArray) -> FloatArray:
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), _TINY), dtype=np.float32)
+
+
+def softmax(logits: npt.ArrayLike) -> FloatArray:
+    """Probabilities (n, c) of logits (n, c)."""
+    table = np.asarray(logits, dtype=np.float32)
+    table = np.asarray(np.exp(table - table.max(axis=1, keepdims=True)))
+    table /= table.sum(axis=1, keepdims=True)
+    return table
+
+
+def _sigmoid(logits: FloatArray) -> FloatArray:
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)), dtype=np.float32)  # never overflows

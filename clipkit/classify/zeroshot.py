@@ -1,0 +1,318 @@
+"""Classes from words: a classifier that nobody trained, and that may say "none of these"."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from clipkit.classify.head import UNKNOWN, Head, Rejection, beyond
+from clipkit.classify.prompts import (
+    NEUTRAL,
+    Classes,
+    ClassPrompts,
+    Templates,
+    make_prompts,
+    read_classes,
+    read_templates,
+)
+from clipkit.classify.published import imagenet_classes, imagenet_templates
+from clipkit.core.cache import cache_folder
+from clipkit.errors import ModelError, NotFittedError, QueryError, ShapeError
+from clipkit.models.hub import Notify
+from clipkit.models.openclip import CUT_TOLERANCE, Encoder, check_embeddings
+from clipkit.store.records import Embeddings, FloatArray
+
+if TYPE_CHECKING:
+    from clipkit.models.openclip import Source
+
+    Pictures: TypeAlias = Sequence[Source] | npt.NDArray[Any]
+
+# Best mean macro F1 over five class sets: 9.5 with the starter it was chosen with, 9.8 with the next; six others, in
+# benchmarks/zeroshot.py, say how good it is. In logits, because a model's own scale says what a difference of cosines
+# is worth: .33 is little for the starter and never reached by CLIP. docs/zero-shot.md
+CUT_LOGITS = 10.0
+TYPICAL_SHARE = 0.5  # of a class's mean over the collection: mean AUROC on the same five is .844 at 0, .846 at .5
+CHUNK = 4096  # prompts at a time: 80,000 at once would hold 330 MB of vectors and tokens
+LONG_BYTES = 60  # shorter texts of words fit a context of 32 tokens; probing all 80,000 would double the time
+OTHER_WORDS = " zebra volcano violin zebra volcano violin"  # says something else, if it is read
+SAME = 1e-3  # length of the difference of equal texts in one batch, which is 0 wherever it was tried
+TEMPERATURES = (1e-3, 1e4)
+
+
+class ZeroShotClassifier:
+    """Names the class of a picture from words alone, with scikit-learn's methods.
+
+    X is pictures (paths, Pillow images, uint8 arrays) or their embeddings (n, d). `unknown`: answers "unknown" where no
+    class is right; see `adapt` and `calibrate`. `multi_label`: each class is a question of its own. `notify` gets a
+    sentence when a prompt is longer than the model reads.
+
+    Attributes:
+        classes_: names (c,), in the order given.
+        head: what is computed with, and what may be saved.
+        prompts: what was said of each class; None where the head came from a file.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        classes: Classes,
+        *,
+        templates: Templates = "simple",
+        unknown: bool = False,
+        multi_label: bool = False,
+        notify: Notify | None = None,
+    ) -> None:
+        if unknown and multi_label:
+            raise QueryError("with multi_label a picture may have no class at all: unknown adds nothing")
+        prompts = class_prompts(classes, templates)
+        if unknown and UNKNOWN in prompts.classes:
+            raise QueryError(f"{UNKNOWN!r} is a class already", hint="call the class something else")
+        self.encoder = encoder
+        self.prompts: ClassPrompts | None = prompts
+        self.head = _head(encoder, prompts, unknown=unknown, multi_label=multi_label)
+        for note in self.head.notes:
+            if notify:
+                notify(note)
+
+    @classmethod
+    def from_head(cls, encoder: Encoder, head: Head) -> ZeroShotClassifier:
+        """A classifier with a head that was saved; ModelMismatch under another model, or for backbone features."""
+        head.check(encoder, space="projected")
+        classifier = cls.__new__(cls)
+        classifier.encoder, classifier.head, classifier.prompts = encoder, head, None
+        return classifier
+
+    @property
+    def classes_(self) -> npt.NDArray[np.str_]:
+        """Names (c,), in the order given."""
+        return np.array(self.head.classes)
+
+    def decision_function(self, X: Pictures) -> FloatArray:  # noqa: N803  scikit-learn's name
+        """Logits (n, c)."""
+        return self.head.logits(self._embeddings(X))
+
+    def predict_proba(self, X: Pictures) -> FloatArray:  # noqa: N803
+        """Probabilities (n, c) of the classes, given that one is right; where `multi_label`, of each by itself."""
+        return self.head.probabilities(self._embeddings(X))
+
+    def predict(self, X: Pictures) -> npt.NDArray[Any]:  # noqa: N803
+        """Names (n,), "unknown" where all are rejected; where `multi_label`, bool (n, c): which classes are there."""
+        return self.head.predict(self._embeddings(X))
+
+    def known_score(self, X: Pictures) -> FloatArray:  # noqa: N803
+        """How surely one of the classes is right (n,); `predict` rejects what lies below `head.rejection.cut`."""
+        return self.head.known(self._embeddings(X))
+
+    def score(self, X: Pictures, y: Sequence[str | None] | npt.NDArray[Any]) -> float:  # noqa: N803
+        """The share of right answers; a label of None or "unknown" is right where all classes are rejected."""
+        found = self.predict(X)
+        if self.head.multi_label:
+            return float((found == np.asarray(y, dtype=bool)).all(axis=1).mean())
+        labels = _labels(y, len(found))
+        return float(np.mean([name == label for name, label in zip(found.tolist(), labels, strict=True)]))
+
+    def adapt(self, embeddings: Embeddings) -> ZeroShotClassifier:
+        """Learn from a collection (n, d), without labels, what is ordinary in it: where "unknown" begins.
+
+        The cut splits its scores into two groups (Otsu), so it should hold pictures of both kinds.
+        """
+        rows = check_embeddings(embeddings, self.encoder.dim)
+        rule = self._rejection()
+        if len(rows) < 2:
+            raise ShapeError(f"a collection of {len(rows)} pictures says nothing of what is ordinary")
+        mean = beyond(rows, rule.neutral).mean(axis=0)
+        typical = np.asarray(TYPICAL_SHARE * (self.head.distinct() @ mean), dtype=np.float32)
+        self.head = replace(self.head, rejection=replace(rule, typical=typical))
+        self._set_cut(split(self.head.known(rows)))
+        return self
+
+    def calibrate(self, embeddings: Embeddings, labels: Sequence[str | None] | npt.NDArray[Any]) -> ZeroShotClassifier:
+        """Fit the temperature to labelled pictures (n, d); with labelled unknowns (None or "unknown") the cut too."""
+        if self.head.multi_label:
+            raise QueryError("calibrate is for classes of which one is right")
+        rows = check_embeddings(embeddings, self.encoder.dim)
+        names = _labels(labels, len(rows))
+        place = {name: i for i, name in enumerate(self.head.classes)}
+        strange = [name for name in dict.fromkeys(names) if name not in place and name != UNKNOWN]
+        if strange:
+            raise QueryError(f"{len(strange)} labels are no class: {', '.join(strange[:5])}")
+        is_known = np.array([name in place for name in names], dtype=bool)
+        if not is_known.all():
+            self._rejection()
+        if not is_known.any():
+            raise QueryError("calibrate needs labelled pictures of the classes")
+        targets = np.array([place[name] for name in names if name in place], dtype=np.int64)
+        plain = replace(self.head, temperature=1.0)
+        self.head = replace(self.head, temperature=best_temperature(plain.logits(rows[is_known]), targets))
+        if not is_known.all():
+            self._set_cut(best_cut(self.head.known(rows), is_known))
+        return self
+
+    def _rejection(self) -> Rejection:
+        if self.head.rejection is None:
+            raise NotFittedError("this classifier always names a class", hint="unknown=True")
+        return self.head.rejection
+
+    def _set_cut(self, cut: float) -> None:
+        self.head = replace(self.head, rejection=replace(self._rejection(), cut=cut))
+
+    def _embeddings(self, pictures: Pictures) -> Embeddings:
+        if isinstance(pictures, np.ndarray) and pictures.dtype.kind == "f":
+            return check_embeddings(pictures, self.encoder.dim)
+        if isinstance(pictures, np.ndarray) and pictures.ndim < 4 and pictures.dtype == np.uint8:
+            raise ShapeError("this takes a list of pictures", hint="predict([picture])")
+        if isinstance(pictures, str | os.PathLike) or not hasattr(pictures, "__len__"):
+            raise ShapeError("this takes a list of pictures", hint=f"predict([{pictures!r}])")
+        if len(pictures) and isinstance(pictures[0], np.ndarray) and pictures[0].dtype.kind == "f":
+            return check_embeddings(np.stack([np.asarray(row) for row in pictures]), self.encoder.dim)
+        return self.encoder.encode_images(list(pictures))
+
+
+def class_prompts(classes: Classes, templates: Templates = "simple") -> ClassPrompts:
+    """What will be said of each class: `prompts` reads names and files, open_clip holds what is called "imagenet"."""
+    is_published = isinstance(templates, str) and templates == "imagenet"
+    chosen = imagenet_templates() if is_published else read_templates(templates)
+    if isinstance(classes, str) and classes == "imagenet":
+        spoken = imagenet_classes()
+        return make_prompts(list(spoken), chosen, spoken=spoken)
+    return make_prompts(read_classes(classes), chosen)
+
+
+def ensemble(encoder: Encoder, groups: Sequence[Sequence[str]]) -> tuple[Embeddings, tuple[str, ...]]:
+    """One embedding for each group of prompts (g, d): normalised, averaged, normalised; and what had to be said.
+
+    Kept on disk by model and prompts, so that the second time costs nothing.
+    """
+    file = cache_folder() / "classes" / f"{_key(encoder, groups)}.safetensors"
+    with suppress(ModelError):  # absent or damaged: it is a cache
+        cached = Head.load(file)
+        if cached.fingerprint == encoder.fingerprint and cached.weight.shape == (len(groups), encoder.dim):
+            return cached.weight, cached.notes
+    texts = [text for group in groups for text in group]
+    rows = np.concatenate([encoder.encode_texts(texts[at : at + CHUNK]) for at in range(0, len(texts), CHUNK)])
+    starts = np.cumsum([0, *(len(group) for group in groups[:-1])])
+    sums = np.add.reduceat(rows, starts, axis=0)
+    weight = np.ascontiguousarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), dtype=np.float32)
+    notes = lost_words(encoder, texts, rows)
+    names = tuple(str(i) for i in range(len(groups)))
+    bias = np.zeros(len(groups), np.float32)
+    with suppress(OSError):  # a cache that cannot be written is only slower
+        Head(names, weight, bias, 1.0, encoder.model, encoder.fingerprint, notes=notes).save(file)
+    return weight, notes
+
+
+def lost_words(encoder: Encoder, texts: Sequence[str], rows: Embeddings) -> tuple[str, ...]:
+    """A sentence on the texts (n,), with embeddings `rows` (n, d), whose last words the model does not read, if any.
+
+    A word is lost where saying something else in its place leaves the embedding as it was: true of every model.
+    """
+    long = [i for i, text in enumerate(texts) if len(text.encode()) > LONG_BYTES]
+    if not long:
+        return ()
+    others = [texts[i][: _last_word(texts[i])] + OTHER_WORDS for i in long]
+    changed = np.concatenate([encoder.encode_texts(others[at : at + CHUNK]) for at in range(0, len(others), CHUNK)])
+    near = np.flatnonzero(np.linalg.norm(changed - rows[long], axis=1) < CUT_TOLERANCE)
+    cut = [text for text in (texts[long[i]] for i in near) if _is_lost(encoder, text, _last_word(text))]
+    if not cut:
+        return ()
+    text = cut[0]
+    low, high = 0, _last_word(text)  # more than text[:low] is read, no more than text[:high]
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _is_lost(encoder, text, middle) else (middle, high)
+    count = f"{len(cut)} prompts are" if len(cut) > 1 else "1 prompt is"
+    return (f"{count} longer than {encoder.model} reads: {text[high:].strip()!r} is lost from {text!r}",)
+
+
+def best_temperature(logits: npt.ArrayLike, targets: npt.ArrayLike) -> float:
+    """What logits (n, c) are to be multiplied by for the least negative log-likelihood of targets (n,)."""
+    table = np.asarray(logits, dtype=np.float64)
+    table = table - table.max(axis=1, keepdims=True)
+    own = table[np.arange(len(table)), np.asarray(targets)].mean()
+    low, high = np.log(TEMPERATURES)
+    for _ in range(50):  # the likelihood has one peak: halve towards it
+        middle = (low + high) / 2
+        weights = np.exp(np.exp(middle) * table)
+        slope = ((weights * table).sum(axis=1) / weights.sum(axis=1)).mean() - own
+        low, high = (low, middle) if slope > 0 else (middle, high)
+    return float(np.exp((low + high) / 2))
+
+
+def best_cut(scores: npt.ArrayLike, is_known: npt.ArrayLike) -> float:
+    """The cut with the best F1 of what is known (n,), half-way between two scores."""
+    values, known = np.asarray(scores, dtype=np.float64), np.asarray(is_known, dtype=bool)
+    order = np.argsort(-values, kind="stable")
+    ranked, right = values[order], np.cumsum(known[order])
+    quality = 2 * right / (np.arange(1, len(ranked) + 1) + right[-1])
+    quality[:-1][ranked[:-1] == ranked[1:]] = -1  # equal scores stay together
+    last = int(quality.argmax())
+    return float((ranked[last] + ranked[min(last + 1, len(ranked) - 1)]) / 2)
+
+
+def split(scores: npt.ArrayLike) -> float:
+    """The value between two groups of scores (n,) that are each as alike as can be (Otsu 1979)."""
+    ranked = np.sort(np.asarray(scores, dtype=np.float64))
+    below = np.arange(1, len(ranked))
+    sums = np.cumsum(ranked)
+    gap = sums[:-1] / below - (sums[-1] - sums[:-1]) / (len(ranked) - below)
+    place = int((below * (len(ranked) - below) * gap**2).argmax())
+    return float((ranked[place] + ranked[place + 1]) / 2)
+
+
+def _head(encoder: Encoder, prompts: ClassPrompts, *, unknown: bool, multi_label: bool) -> Head:
+    weight, notes = ensemble(encoder, prompts.prompts)
+    count = len(prompts.classes)
+    rule = None
+    if unknown:
+        rule = Rejection(neutral_mean(encoder), np.zeros(count, np.float32), CUT_LOGITS / encoder.logit_scale)
+    if multi_label and not encoder.logit_bias:  # no bias to ask each class by: the question is class or neutral text
+        neutral = neutral_mean(encoder)
+        weight = weight - neutral / np.linalg.norm(neutral)
+    return Head(
+        classes=prompts.classes,
+        weight=weight,
+        bias=np.full(count, encoder.logit_bias / encoder.logit_scale, np.float32),
+        temperature=encoder.logit_scale,
+        model=encoder.model,
+        fingerprint=encoder.fingerprint,
+        multi_label=multi_label,
+        rejection=rule,
+        notes=notes,
+    )
+
+
+def neutral_mean(encoder: Encoder) -> FloatArray:
+    """The mean of the texts that say nothing of a picture, (d,), shorter than 1; kept from run to run."""
+    rows, _ = ensemble(encoder, [(text,) for text in NEUTRAL])
+    return np.asarray(rows.mean(axis=0), dtype=np.float32)
+
+
+def _key(encoder: Encoder, groups: Sequence[Sequence[str]]) -> str:
+    precision = str(getattr(getattr(encoder, "towers", None), "text", ""))  # bfloat16 moves a cosine by 1e-3
+    said = [encoder.model, encoder.fingerprint, precision, [list(group) for group in groups]]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def _last_word(text: str) -> int:
+    """Where it begins; the end of a text that is one word, as those of languages without spaces are."""
+    return text.rstrip().rfind(" ") + 1 or len(text)
+
+
+def _is_lost(encoder: Encoder, text: str, start: int) -> bool:
+    """Whether text[start:] changes nothing; both in one batch, since bfloat16 rounds another batch otherwise."""
+    row, other = encoder.encode_texts([text, text[:start].rstrip() + OTHER_WORDS])
+    return bool(np.linalg.norm(row - other) < SAME)
+
+
+def _labels(labels: Sequence[str | None] | npt.NDArray[Any], count: int) -> list[str]:
+    if len(labels) != count:
+        raise ShapeError(f"{count} pictures and {len(labels)} labels")
+    return [UNKNOWN if label is None else str(label) for label in labels]

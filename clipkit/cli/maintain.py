@@ -1,0 +1,156 @@
+"""Commands that look after an index: check, prune, export, import, doctor."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from clipkit.cli import options
+from clipkit.cli.output import print_findings, printable, progress_bar, say
+from clipkit.errors import IndexDamaged
+
+LAYOUTS = ("clip-retrieval", "parquet", "npy")
+
+
+@click.command()
+@click.argument("photos", default=".")
+@click.option("--full", is_flag=True, help="Also encode every picture again and compare.")
+@click.option("--sample", type=click.IntRange(min=0), default=0, metavar="N", help="Also encode N pictures again.")
+@click.option("--repair", is_flag=True, help="Encode damaged rows again, drop what dead runs left, renew the cache.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each damage.")
+@options.device
+@options.precision
+@options.pickle
+@options.at
+def check(
+    photos: str,
+    full: bool,
+    sample: int,
+    repair: bool,
+    as_json: bool,
+    device: str,
+    precision: str,
+    allow_pickle: bool,
+    at: str | None,
+) -> None:
+    """Look over the index of PHOTOS.
+
+    Every page, every row's vector and the search cache; with --full or --sample also whether pictures still give the
+    vectors that are stored. Ends with 3 while something is damaged.
+    """
+    from clipkit.index.check import check as look_over
+    from clipkit.index.folders import find
+
+    pictures, _ = find(photos, at=at, load=options.loader(device, precision, allow_pickle))
+    with progress_bar() as progress:
+        report = look_over(pictures, sample=None if full else sample, repair=repair, progress=progress)
+    for damage in report.damage:
+        line = f"{printable(damage.path) or '-'}\t{damage.what}"
+        click.echo(json.dumps({"path": damage.path, "damage": damage.what}) if as_json else line)
+    again = f", {report.encoded_again:,} encoded again" if report.encoded_again else ""
+    mended = f", {report.repaired:,} mended" if report.repaired else ""
+    say(f"{report.rows:,} rows looked at{again}{mended}")
+    if report.damage:
+        raise IndexDamaged(f"{len(report.damage):,} are damaged", hint=f"clipkit check {photos} --repair")
+
+
+@click.command()
+@click.argument("photos", default=".")
+@click.option("--dry-run", is_flag=True, help="Say what would be forgotten, and do nothing.")
+@click.option("--force", is_flag=True, help="Even when every picture is missing.")
+@options.at
+def prune(photos: str, dry_run: bool, force: bool, at: str | None) -> None:
+    """Forget pictures that are gone.
+
+    Until then a missing picture keeps its vector, so that it costs nothing when it comes back. Prints their paths.
+    """
+    from clipkit.index.check import prune as forget
+    from clipkit.index.folders import find
+
+    pictures, _ = find(photos, at=at)
+    gone = forget(pictures, dry_run=dry_run, force=force)
+    for path in gone:
+        click.echo(printable(path))
+    say(f"{len(gone):,} missing pictures {'would be forgotten' if dry_run else 'are forgotten'}")
+
+
+@click.command("export")
+@click.argument("folder")
+@click.argument("photos", default=".")
+@click.option(
+    "--layout", type=click.Choice(LAYOUTS), default=LAYOUTS[0], show_default=True, help="How files are laid out."
+)
+@options.at
+def export_(folder: str, photos: str, layout: str, at: str | None) -> None:
+    """Write the vectors of PHOTOS for other programs.
+
+    Into FOLDER, which must be new or empty: clip-retrieval's img_emb/ and metadata/, one parquet table, or
+    embeddings.npy with paths.txt.
+    """
+    from clipkit.index.folders import find
+    from clipkit.index.import_export import export
+
+    pictures, _ = find(photos, at=at)
+    say(f"{export(pictures, folder, layout=layout):,} vectors are in {printable(folder)}")
+
+
+@click.command("import")
+@click.argument("source")
+@click.argument("photos", default=".")
+@click.option("--model", metavar="NAME", help="The model that made the vectors. Default: the index's own.")
+@click.option("--normalise", is_flag=True, help="Bring vectors to length 1 first.")
+@options.device
+@options.precision
+@options.pickle
+@options.at
+def import_(
+    source: str,
+    photos: str,
+    model: str | None,
+    normalise: bool,
+    device: str,
+    precision: str,
+    allow_pickle: bool,
+    at: str | None,
+) -> None:
+    """Take vectors that another program made.
+
+    SOURCE is what `clipkit export` writes, or clip-retrieval; its pictures must lie in PHOTOS. A few are encoded again:
+    vectors of another model are refused, and so is whatever does not fit.
+    """
+    from clipkit.index.folders import model_for
+    from clipkit.index.import_export import import_ as take
+
+    encoder = options.loader(device, precision, allow_pickle)(*model_for(photos, model, at=at))
+    with progress_bar() as progress:
+        report = take(source, photos, encoder, at=at, normalise=normalise, progress=progress)
+    say(
+        f"{report.imported:,} pictures imported, {report.unchanged:,} known already, {len(report.missing):,} missing; "
+        f"{report.checked} encoded again, the least like its vector at cosine {report.agreement:.3f}"
+    )
+    for name in (*report.missing, *report.changed)[:5]:
+        say(f"  not imported: {printable(name)}")
+    for failure in report.failed[:5]:
+        say(f"  cannot read {printable(failure.path)}: {printable(failure.reason)}")
+
+
+@click.command()
+@click.argument("photos", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@options.at
+def doctor(photos: str | None, as_json: bool, at: str | None) -> None:
+    """Say what is wrong with this installation.
+
+    Versions, processor, GPU, packages that clash, caches, network, and the index of PHOTOS if it is given. Ends with 1
+    where something is bad.
+    """
+    from clipkit.doctor.checks import examine
+
+    findings = examine(photos, at=at)
+    print_findings(findings, as_json=as_json)
+    if any(finding.state == "bad" for finding in findings):
+        raise click.exceptions.Exit(1)
+
+
+commands = (check, prune, export_, import_, doctor)

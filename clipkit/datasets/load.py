@@ -1,0 +1,268 @@
+"""Pictures with labels or captions, from the layouts people have them in."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clipkit.errors import DatasetError, ImageError
+from clipkit.index.scan import find_images
+from clipkit.store.records import Embeddings, Failure, IntArray, Progress
+
+if TYPE_CHECKING:
+    from clipkit.models.openclip import Encoder
+
+PETS_FOLDER = "oxford-iiit-pet"
+PETS_SPLITS = ("trainval", "test")
+TABLES = ("labels.csv", "captions.csv", "metadata.csv")  # what a folder's table may be called
+_IMAGE = ("image", "file_name", "file", "path")
+_CAPTION = ("caption", "text")
+Rows = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Pictures that are there, and what is known of each.
+
+    files: on this disk. labels: one a file, or none at all. classes: the names, each once. captions: those of each
+    file, or none at all. failed: pictures that were named but are missing or cannot be read, with the reason.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    captions: tuple[tuple[str, ...], ...] = ()
+    failed: tuple[Failure, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def targets(self, classes: Sequence[str]) -> IntArray:
+        """Where each label stands in `classes` (n,): matched by name. DatasetError for labels that are not there."""
+        place = {name: i for i, name in enumerate(classes)}
+        unknown = [name for name in dict.fromkeys(self.labels) if name not in place]
+        if unknown:
+            raise DatasetError(
+                f"{self.name} has {len(unknown)} labels that are no class: {_listed(unknown)}",
+                hint=f"the classes are {_listed(classes)}",
+            )
+        return np.array([place[label] for label in self.labels], dtype=np.int64)
+
+    def renamed(self, names: Mapping[str, str]) -> Dataset:
+        """The same with other names for its classes; DatasetError where two would become one."""
+        classes = tuple(names.get(name, name) for name in self.classes)
+        if len(set(classes)) < len(classes):
+            raise DatasetError(f"two classes of {self.name} would have the same name")
+        return replace(self, classes=classes, labels=tuple(names.get(label, label) for label in self.labels))
+
+    def without(self, failures: Iterable[Failure]) -> Dataset:
+        """The same without these files, which stand in `failed` from now on."""
+        gone = tuple(failures)
+        bad = {failure.path for failure in gone}
+        kept = [i for i, file in enumerate(self.files) if file not in bad]
+        return replace(
+            self,
+            files=tuple(self.files[i] for i in kept),
+            labels=tuple(self.labels[i] for i in kept if self.labels),
+            captions=tuple(self.captions[i] for i in kept if self.captions),
+            failed=self.failed + gone,
+        )
+
+
+@dataclass(frozen=True)
+class EmbeddedDataset:
+    """A dataset and the embeddings of its pictures: row i belongs to files[i]."""
+
+    dataset: Dataset
+    embeddings: Embeddings
+
+
+def load_dataset(
+    path: str | os.PathLike[str], *, split: str | None = None, label: str = "label", download: bool = False
+) -> Dataset:
+    """Oxford-IIIT Pet, folders of classes, or a CSV `image,label` or `image,caption`; DatasetError if it is none.
+
+    path: the folder that holds `oxford-iiit-pet` (or it), a folder with one folder a class, perhaps below one folder a
+    split, a CSV, or a folder with `labels.csv` or `captions.csv`. Pictures lie relative to the CSV, or in `images`
+    beside it. split: for Pets "trainval" or "test" (what is read without a word); else a folder, or a value of the
+    CSV's column `split`. label: the CSV's column of labels. download: fetch Pets if it is not there.
+    """
+    place = Path(path)
+    root = pets_root(place)
+    if download or root:
+        return _pets(root or _around(place), split or "test", download)
+    if place.is_file():
+        return _table(place, split, label)
+    if not place.is_dir():
+        raise DatasetError(
+            f"{place} is not there", hint="a folder of class folders, a CSV, or what holds oxford-iiit-pet"
+        )
+    table = next((place / name for name in TABLES if (place / name).is_file()), None)
+    return _table(table, split, label) if table else _folders(place, split)
+
+
+def pets_root(path: str | os.PathLike[str]) -> Path | None:
+    """The folder that holds `oxford-iiit-pet`, where `path` is it or that folder; None where there is none."""
+    root = _around(Path(path))
+    return root if (root / PETS_FOLDER).is_dir() else None
+
+
+def embed_pictures(
+    dataset: Dataset,
+    encoder: Encoder,
+    *,
+    space: str = "projected",
+    progress: Callable[[Progress], None] | None = None,
+) -> EmbeddedDataset:
+    """Embeddings (n, d) of every picture that can be read, in `space`; the others move to `failed`, with the reason."""
+    parts: list[Embeddings] = []
+    failed: list[Failure] = []
+    step = max(1, encoder.batch_size)
+    for start in range(0, len(dataset), step):
+        batch = dataset.files[start : start + step]
+        try:
+            parts.append(encoder.encode_images(batch, space=space))
+        except ImageError:
+            parts += _one_by_one(batch, encoder, space, failed)
+        if progress:
+            progress(Progress(start + len(batch), len(dataset), batch[-1]))
+    rows = np.concatenate(parts) if parts else encoder.encode_images([], space=space)
+    return EmbeddedDataset(dataset.without(failed), rows)
+
+
+def _one_by_one(files: Sequence[str], encoder: Encoder, space: str, failed: list[Failure]) -> list[Embeddings]:
+    parts = []
+    for file in files:
+        try:
+            parts.append(encoder.encode_images([file], space=space))
+        except ImageError as error:
+            failed.append(Failure(file, error.message))
+    return parts
+
+
+def _around(place: Path) -> Path:
+    return place.parent if place.name == PETS_FOLDER else place
+
+
+def _pets(root: Path, split: str, download: bool) -> Dataset:
+    from torchvision.datasets import OxfordIIITPet
+
+    if split not in PETS_SPLITS:
+        raise DatasetError(f"Oxford-IIIT Pet has no split {split!r}", hint=", ".join(PETS_SPLITS))
+    try:
+        reader = OxfordIIITPet(root, split=split, download=download)
+    except (RuntimeError, OSError, ValueError) as error:
+        hint = f"{root / PETS_FOLDER} must hold images/ and annotations/{split}.txt"
+        raise DatasetError(f"Oxford-IIIT Pet cannot be read: {error}", hint=hint) from error
+    files = [str(file) for file in reader._images]  # reading item by item would decode every picture
+    # By name: torchvision's own positions slip when a subset lacks a breed.
+    labels = [_breed(file) for file in files]
+    return _present(f"Oxford-IIIT Pet, {split}", files, labels=labels)
+
+
+def _breed(file: str) -> str:
+    return " ".join(part.title() for part in Path(file).stem.rpartition("_")[0].split("_"))
+
+
+def _folders(root: Path, split: str | None) -> Dataset:
+    if split is not None and not (root / split).is_dir():
+        there = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+        raise DatasetError(f"{root} has no folder {split!r}", hint=f"--split {there[0]}" if there else None)
+    top = root / split if split else root
+    scan = find_images(str(top))
+    inside = [found.path for found in scan.found if "/" in found.path]
+    if not inside:
+        raise DatasetError(f"{top} has no folders with pictures, one a class", hint="or give a CSV: image,label")
+    labels = [path.partition("/")[0] for path in inside]
+    dataset = _present(str(top), [str(top / path) for path in inside], labels=labels)
+    return replace(dataset, failed=dataset.failed + tuple(scan.unreadable))
+
+
+def _table(file: Path, split: str | None, label: str) -> Dataset:
+    rows = _rows(file)
+    columns = list(rows[0])
+    if split is not None:
+        if "split" not in columns:
+            raise DatasetError(f"{file} has no column split", hint=f"its columns are {', '.join(columns)}")
+        rows = [row for row in rows if row["split"] == split]
+        if not rows:
+            raise DatasetError(f"{file} has no row of the split {split!r}")
+    image = next((column for column in _IMAGE if column in columns), None)
+    caption = next((column for column in _CAPTION if column in columns), None)
+    if image is None or (label not in columns and caption is None):
+        raise DatasetError(f"{file} has the columns {', '.join(columns)}", hint=f"image,{label} or image,caption")
+    if label not in columns and caption is not None:
+        return _captioned(file, rows, image, caption)
+    _check_labels(file, rows, image, label)
+    files = _located(file.parent, [row[image] for row in rows])
+    return _present(str(file), files, labels=[row[label] for row in rows])
+
+
+def _rows(file: Path) -> Rows:
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.DictReader(stream, restkey="", restval=""))
+    except (OSError, ValueError, csv.Error) as error:
+        raise DatasetError(f"{file} cannot be read: {error}") from error
+    if not rows:
+        raise DatasetError(f"{file} has no rows")
+    for number, row in enumerate(rows, start=2):
+        if "" in row:
+            raise DatasetError(f"{file}, row {number}, has more cells than columns", hint='quote: "a dog, running"')
+    return [{key: value.strip() for key, value in row.items()} for row in rows]
+
+
+def _check_labels(file: Path, rows: Rows, image: str, label: str) -> None:
+    """One picture has one label; and one word must not stand for two classes, as ImageNet's `crane` does."""
+    wnids: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    for row in rows:
+        if not row[image] or not row[label]:
+            raise DatasetError(f"{file}: a row without {image if not row[image] else label}: {row}")
+        if labels.setdefault(row[image], row[label]) != row[label]:
+            raise DatasetError(f"{file} gives {row[image]} two labels: {labels[row[image]]}, {row[label]}")
+        if label != "wnid" and wnids.setdefault(row[label], row.get("wnid", "")) != row.get("wnid", ""):
+            raise DatasetError(f"{file}: the label {row[label]!r} stands for two wnids", hint="label='wnid'")
+
+
+def _captioned(file: Path, rows: Rows, image: str, caption: str) -> Dataset:
+    captions: dict[str, list[str]] = {}
+    for row in rows:
+        if not row[image] or not row[caption]:
+            raise DatasetError(f"{file}: a row without {image if not row[image] else caption}: {row}")
+        captions.setdefault(row[image], []).append(row[caption])
+    files = _located(file.parent, captions)
+    return _present(str(file), files, captions=[tuple(texts) for texts in captions.values()])
+
+
+def _located(folder: Path, images: Iterable[str]) -> list[str]:
+    """Beside the table, or in `images` beside it, where the first of them that is anywhere decides."""
+    names = list(images)
+    places = [folder, folder / "images"]
+    base = next((place for name in names for place in places if (place / name).is_file()), folder)
+    return [str(base / name) for name in names]
+
+
+def _present(
+    name: str, files: Sequence[str], *, labels: Sequence[str] = (), captions: Sequence[tuple[str, ...]] = ()
+) -> Dataset:
+    """The dataset, with what is missing on this disk in `failed`; a class keeps its place though all of it is gone."""
+    classes = tuple(sorted(set(labels)))
+    dataset = Dataset(name, tuple(files), tuple(labels), classes, tuple(captions))
+    missing = [Failure(file, "not there") for file in dict.fromkeys(files) if not Path(file).is_file()]
+    present = dataset.without(missing) if missing else dataset
+    if not len(present):
+        raise DatasetError(f"{name} has no picture that is there; the first of {len(files)} would be {files[0]}")
+    return present
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f", and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

@@ -1,0 +1,208 @@
+"""What is learned from and what is measured on: pictures apart, and the answers sealed until everything is said."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from clipkit.core.files import digest
+from clipkit.datasets.load import TABLES, Dataset, load_dataset, pets_root
+from clipkit.errors import DatasetError
+
+TRAIN = ("train", "trainval", "training")
+VALIDATION = ("val", "validation", "valid", "dev")
+TEST = ("test", "testing")
+HELD_OUT = 0.3  # of each class, where the dataset has no split of its own
+TWO_CLASSES = "two folders of pictures at least, one a class; or a CSV image,label"
+SEED = 0  # of the hold-out; the seeds of a comparison draw from what is left
+
+
+class Answers:
+    """The labels of the test pictures, which nobody who chooses or fits anything may hold.
+
+    `classes` says which names occur; `open` is the scoring step, and comes after the last prediction.
+    """
+
+    def __init__(self, labels: Mapping[str, str]) -> None:
+        self._labels = dict(labels)
+
+    def classes(self, files: Iterable[str]) -> frozenset[str]:
+        """The names that occur among these pictures; not which picture has which."""
+        return frozenset(self._labels[file] for file in files)
+
+    def open(self, files: Iterable[str]) -> tuple[str, ...]:
+        """The label of each."""
+        return tuple(self._labels[file] for file in files)
+
+
+@dataclass(frozen=True)
+class Split:
+    """A dataset in parts. test has no labels: they are in `answers`.
+
+    name: of the dataset. said: where the parts come from, in a sentence. validation: None where the dataset has none
+    of its own. groups: for each class the group it belongs to, or "". notes: what a reader should know.
+    """
+
+    name: str
+    said: str
+    train: Dataset
+    validation: Dataset | None
+    test: Dataset
+    answers: Answers
+    classes: tuple[str, ...]
+    groups: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> dict[str, Dataset]:
+        """Those that there are, by name."""
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: part for name, part in named.items() if part is not None}
+
+    def having(self, parts: Mapping[str, Dataset]) -> Split:
+        """The same with these parts."""
+        return replace(self, train=parts["train"], validation=parts.get("validation"), test=parts["test"])
+
+    def digest(self) -> str:
+        """Of the bytes of every picture and of all labels but those of test: what was learned from, and asked."""
+        said = [(_digests(part.files), part.labels) for part in self.parts.values()]
+        return hashlib.sha256(repr((self.classes, said)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def read_split(path: str | os.PathLike[str]) -> Split:
+    """The parts of a dataset: its own (folders, or the column `split` of its table), else a hold-out fixed by a seed.
+
+    path: as for `load_dataset`. DatasetError where a part is missing, has no labels, or is of one class only.
+    """
+    place = Path(path)
+    if root := pets_root(place):
+        parts = [_labelled(root, part) for part in ("trainval", "test")]
+        groups = {label: _species(file) for part in parts for file, label in zip(part.files, part.labels, strict=True)}
+        split = _apart("Oxford-IIIT Pet", "its own trainval and test", parts[0], None, parts[1])
+        return replace(split, groups=tuple(groups[name] for name in split.classes))
+    train, validation, test = own_parts(place)
+    own, test = (validation, test) if test else (None, validation)
+    if train and test:
+        said = f"its own {train}{f', {own}' if own else ''} and {test}"
+        parts = [_labelled(place, part) for part in (train, test)]
+        return _apart(str(place), said, parts[0], _labelled(place, own) if own else None, parts[1])
+    whole = _labelled(place, None)
+    if len(whole.classes) < 2:
+        raise _one_class(whole.name, whole.classes)
+    said = f"a hold-out of {HELD_OUT:.0%} of each class, seed {SEED}"
+    return _apart(str(place), said, *_held_out(whole))
+
+
+def check_classes(split: Split) -> Split:
+    """The same with a note on classes that are not measured; DatasetError for one that nobody can learn."""
+    if not len(split.train) or not len(split.test):
+        raise DatasetError(f"{split.name} has no picture to {'measure on' if len(split.train) else 'learn from'}")
+    learned, asked = set(split.train.labels), split.answers.classes(split.test.files)
+    if len(learned) < 2:
+        raise _one_class(split.name, learned)
+    if unknown := sorted(asked - learned):
+        raise DatasetError(
+            f"{split.name}: {_named(unknown)} in test but not in train: nobody could learn it",
+            hint="add pictures of it to train, or take it out of test",
+        )
+    if strange := sorted(set(split.validation.labels if split.validation else ()) - learned):
+        raise DatasetError(f"{split.name}: {_named(strange)} in validation but not in train")
+    if gone := sorted(set(split.classes) - learned - asked):
+        note = f"{_named(gone)} without a picture that can be read: neither learned nor measured"
+        split = replace(split, notes=(*split.notes, note))
+    if unmeasured := sorted(learned - asked):
+        note = f"{_named(unmeasured)} in train but not in test: learned, not measured"
+        return replace(split, notes=(*split.notes, note))
+    return split
+
+
+def own_parts(place: Path) -> tuple[str | None, str | None, str | None]:
+    """What a dataset calls its train, validation and test; None for what it has not."""
+    found = _folders(place) if place.is_dir() and not _table_in(place) else _values(_table_in(place) or place)
+    train, validation, test = (next((name for name in names if name in found), None) for names in _KINDS)
+    return train, validation, test
+
+
+_KINDS = (TRAIN, VALIDATION, TEST)
+
+
+def _folders(place: Path) -> set[str]:
+    return {entry.name for entry in place.iterdir() if entry.is_dir()}
+
+
+def _table_in(place: Path) -> Path | None:
+    return next((place / name for name in TABLES if (place / name).is_file()), None) if place.is_dir() else None
+
+
+def _values(table: Path) -> set[str]:
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as stream:
+            return {(row.get("split") or "").strip() for row in csv.DictReader(stream)}
+    except (OSError, ValueError, csv.Error):
+        return set()  # load_dataset says what is wrong with it
+
+
+def _labelled(place: Path, part: str | None) -> Dataset:
+    dataset = load_dataset(place, split=part)
+    if not dataset.labels:
+        raise DatasetError(f"{dataset.name} has captions, no labels", hint="clipkit evaluate retrieval")
+    return dataset
+
+
+def _held_out(whole: Dataset) -> tuple[Dataset, None, Dataset]:
+    """A share of each class, at least one; pictures with the same bytes stay on one side."""
+    dice = np.random.default_rng(SEED)
+    digests, labels = np.array(_digests(whole.files)), np.array(whole.labels)
+    chosen: list[int] = []
+    for name in whole.classes:
+        mine = np.flatnonzero(labels == name)
+        contents = dice.permutation(np.unique(digests[mine]))
+        if len(contents) < 2:
+            raise DatasetError(
+                f"{whole.name}: {name} has {len(contents)} picture, and none would be left to learn from",
+                hint="two pictures a class at least",
+            )
+        asked = contents[: max(1, round(HELD_OUT * len(contents)))]
+        chosen += mine[np.isin(digests[mine], asked)].tolist()
+    is_test = np.isin(np.arange(len(whole)), chosen)
+    return _only(whole, ~is_test), None, replace(_only(whole, is_test), failed=())
+
+
+def _apart(name: str, said: str, train: Dataset, validation: Dataset | None, test: Dataset) -> Split:
+    answers = Answers(dict(zip(test.files, test.labels, strict=True)))
+    learned = set(_digests(train.files)) | set(_digests(validation.files) if validation else ())
+    twice = sum(digest in learned for digest in _digests(test.files))
+    notes = (f"{twice} test pictures are also learned from, byte by byte",) if twice else ()
+    sealed = replace(test, labels=())
+    classes = tuple(sorted(set(train.labels)))
+    return check_classes(Split(name, said, train, validation, sealed, answers, classes, ("",) * len(classes), notes))
+
+
+def _only(dataset: Dataset, chosen: np.ndarray) -> Dataset:
+    places = np.flatnonzero(chosen).tolist()
+    files, labels = (tuple(row[i] for i in places) for row in (dataset.files, dataset.labels))
+    return replace(dataset, files=files, labels=labels)
+
+
+def _digests(files: Sequence[str]) -> list[str]:
+    return [digest(file) or f"unreadable {file}" for file in files]
+
+
+def _species(file: str) -> str:
+    return "cats" if Path(file).name[:1].isupper() else "dogs"  # how the set's authors name their files
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more} {'is' if len(names) == 1 else 'are'}"
+
+
+def _one_class(name: str, classes: Iterable[str]) -> DatasetError:
+    only = next(iter(classes), "none at all")
+    return DatasetError(f"{name} has one class only, {only}: there is nothing to tell apart", hint=TWO_CLASSES)

@@ -1,0 +1,228 @@
+"""Methods on one dataset, compared fairly: same pictures, same draws, test labels read once, at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clipkit.classify.prompts import Templates
+from clipkit.core.cache import cache_folder
+from clipkit.core.system import machine, versions
+from clipkit.datasets.embed import embed_once
+from clipkit.datasets.splits import Split, check_classes, read_split
+from clipkit.errors import ClipkitError, DatasetError
+from clipkit.evaluate.attempts import Attempt, Kept, Shots
+from clipkit.evaluate.results import INTERVALS, ZERO_SHOT, Comparison, said_shots
+from clipkit.evaluate.scoring import find_mistakes, score_cells, score_rows, score_runs
+from clipkit.evaluate.trials import METHODS, Features, Material, answer, check_methods, settings_of
+from clipkit.models.openclip import Encoder
+from clipkit.store.records import Embeddings, Failure, Progress
+
+if TYPE_CHECKING:
+    from clipkit.learn.trainer import Recipe
+
+SHOTS: tuple[Shots, ...] = (1, 2, 4, 8, 16, None)
+SEEDS = 5
+PACKAGES = ("clipkit", "torch", "open_clip_torch", "scikit-learn", "numpy", "pillow", "transformers")
+
+Show = Callable[[Progress], None] | None
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be run, and what is not, each with its reason."""
+
+    tasks: tuple[tuple[str, Shots, int], ...]
+    left_out: tuple[str, ...]
+
+
+def compare(
+    path: str | os.PathLike[str],
+    encoder: Encoder,
+    *,
+    methods: Sequence[str] = tuple(METHODS),
+    shots: Sequence[Shots] = SHOTS,
+    seeds: int = SEEDS,
+    out: str | os.PathLike[str] | None = None,
+    thumbnails: bool = True,
+    templates: Templates | None = None,
+    recipe: Recipe | None = None,
+    progress: Show = None,
+) -> Comparison:
+    """Each method at each number of labelled pictures a class, over `seeds` draws; shots: None stands for all.
+
+    path: as `splits.read_split` takes it. out: a folder for results.json, index.html and figures. templates: by default
+    "pets" for Oxford-IIIT Pet, else "simple". recipe: of `finetune`. `progress` may raise, which stops between two
+    attempts or batches; what was finished is kept in the cache, and the same call goes on from there.
+
+    No label of a test picture is read before the last answer is there. DatasetError, ClipkitError for what cannot be.
+    """
+    from clipkit.output.comparison_html import check_folder, write_report
+
+    methods, shots = check_methods(methods, encoder), check_shots(shots)
+    if seeds < 1:
+        raise ClipkitError(f"{seeds} seeds are none", hint="--seeds 5")
+    if out is not None:
+        check_folder(out)
+    split = read_split(path)
+    chosen = templates or ("pets" if any(split.groups) else "simple")
+    split, material, seconds = _material(split, encoder, methods, chosen, recipe, progress)
+    plan = _plan(material, methods, shots, seeds)
+    attempts = list(_attempts(plan, material, split, progress))
+    comparison = _scored(attempts, split, material, plan, path)
+    settings = {"methods": methods, "shots": [said_shots(n) for n in shots], "seeds": seeds}
+    comparison = replace(comparison, settings={**settings, **comparison.settings}, feature_seconds=seconds)
+    if out is not None:
+        write_report(comparison, out, thumbnails=thumbnails)
+    return comparison
+
+
+def check_shots(shots: Sequence[Shots]) -> tuple[Shots, ...]:
+    """Each once, in order, all of them last; ClipkitError for none or less than one."""
+    wrong = [number for number in shots if number is not None and number < 1]
+    if wrong or not shots:
+        raise ClipkitError(f"{wrong[0]} shots are none" if wrong else "how many shots?", hint="--shots 1,4,all")
+    return (*sorted({n for n in shots if n is not None}), *({None} & set(shots)))
+
+
+def _material(
+    split: Split,
+    encoder: Encoder,
+    methods: Sequence[str],
+    templates: Templates,
+    recipe: Recipe | None,
+    progress: Show,
+) -> tuple[Split, Material, dict[str, float]]:
+    """Features of every picture that can be read; those that cannot leave the split, with their reasons."""
+    spaces = {"projected", *(space for name in methods if (space := METHODS[name].space))}
+    rows: dict[str, dict[str, Embeddings]] = {}
+    seconds = {}
+    for space in sorted(spaces, reverse=True):  # projected first
+        started, parts = time.perf_counter(), split.parts
+        found = {name: embed_once(part, encoder, space=space, progress=progress) for name, part in parts.items()}
+        split = check_classes(split.having({name: part.dataset for name, part in found.items()}))
+        rows[space] = {name: part.embeddings for name, part in found.items()}
+        seconds[space] = round(time.perf_counter() - started, 2)
+    features = {space: Features(part["train"], part.get("validation"), part["test"]) for space, part in rows.items()}
+    learned = (split.train, split.validation, split.test)
+    return split, Material(encoder, split.classes, *learned, features, templates, recipe), seconds
+
+
+def _plan(material: Material, methods: Sequence[str], shots: Sequence[Shots], seeds: int) -> _Plan:
+    """What can be run with the labels that there are; DatasetError where nothing can that needs labels."""
+    learners = [name for name in methods if name != ZERO_SHOT]
+    possible: list[Shots] = []
+    left_out = []
+    for number in shots if learners else ():
+        try:
+            material.draw(number, 0)
+            possible.append(number)
+        except DatasetError as error:
+            left_out.append(f"{said_shots(number)} shots: {error.message}")
+    if learners and not possible:
+        raise DatasetError(left_out[0], hint="fewer --shots, or more pictures of each class")
+    tasks: list[tuple[str, Shots, int]] = []
+    for name in methods:
+        if name not in learners:
+            tasks.append((name, 0, 0))
+            continue
+        count = min(seeds, METHODS[name].most_seeds or seeds)
+        tasks += [(name, number, seed) for number in possible for seed in range(count)]
+    return _Plan(tuple(tasks), tuple(left_out))
+
+
+def _attempts(plan: _Plan, material: Material, split: Split, progress: Show) -> Iterator[Attempt]:
+    """Every task's answers: kept ones as they are, the others made and kept at once."""
+    digest = split.digest()
+    kept = {name: _kept(name, digest, material) for name, _, _ in plan.tasks}
+    for done, (name, shots, seed) in enumerate(plan.tasks):
+        at_hand = Progress(done, len(plan.tasks), f"{name}, {said_shots(shots)} shots, seed {seed}")
+        tick = (lambda now=at_hand: progress(now)) if progress else None
+        if tick:
+            tick()
+        attempt = kept[name].get(name, shots, seed)
+        if attempt is None:
+            attempt = answer(name, material, shots, seed, tick)
+            kept[name].put(attempt)
+        yield attempt
+    if progress:
+        progress(Progress(len(plan.tasks), len(plan.tasks), ""))
+
+
+def _kept(name: str, digest: str, material: Material) -> Kept:
+    encoder = material.encoder
+    said = [digest, encoder.model, encoder.fingerprint, str(encoder.recipe), _precision(encoder)]
+    said += [settings_of(name, material), str(sorted(versions(PACKAGES).items()))]
+    key = hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    folder = cache_folder() / "comparisons"
+    return Kept(folder, key, count=len(material.test), classes=len(material.classes))
+
+
+def _scored(
+    attempts: Sequence[Attempt], split: Split, material: Material, plan: _Plan, path: str | os.PathLike[str]
+) -> Comparison:
+    """The only place where the labels of test pictures are read."""
+    classes, encoder = split.classes, material.encoder
+    place = {name: i for i, name in enumerate(classes)}
+    targets = np.array([place[name] for name in split.answers.open(split.test.files)], np.int64)
+    rows = score_rows(attempts, targets, len(classes))
+    wanted = [(row.method, row.shots) for row in {row.method: row for row in rows}.values()]
+    best = max(rows, key=lambda row: row.acc1)
+    wanted += [(best.method, best.shots)] if (best.method, best.shots) not in wanted else []
+    files = [_relative(file, path) for file in split.test.files]
+    learned = zip(split.train.labels, split.train.files, strict=True)
+    return Comparison(
+        dataset=split.name,
+        path=os.fspath(path),
+        split=split.said,
+        counts={name: len(part) for name, part in split.parts.items()},
+        classes=classes,
+        groups=split.groups,
+        model={
+            "name": encoder.model,
+            "fingerprint": encoder.fingerprint,
+            "pixels": str(encoder.recipe),
+            "precision": _precision(encoder),
+        },
+        settings={"templates": str(material.templates), "intervals": INTERVALS},
+        rows=rows,
+        runs=score_runs(attempts, targets, len(classes)),
+        mistakes=find_mistakes(attempts, targets, classes, files, wanted),
+        references={label: _relative(file, path) for label, file in dict(reversed(list(learned))).items()},
+        notes=split.notes,
+        left_out=plan.left_out,
+        failed=tuple(_told(failure, path) for part in split.parts.values() for failure in part.failed),
+        feature_seconds={},
+        machine=machine(),
+        versions=versions(PACKAGES),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        cells=score_cells(attempts, targets),
+    )
+
+
+def _relative(file: str, path: str | os.PathLike[str]) -> str:
+    """As seen from the dataset: a report says nothing of where it lies on this disk."""
+    place = Path(path)
+    try:
+        return os.path.relpath(file, place.parent if place.is_file() else place)
+    except ValueError:  # on another drive of Windows
+        return file
+
+
+def _told(failure: Failure, path: str | os.PathLike[str]) -> Failure:
+    return Failure(_relative(failure.path, path), failure.reason.removeprefix(f"{failure.path}: "))
+
+
+def _precision(encoder: Encoder) -> str:
+    """Of both towers: bfloat16 moves a cosine by 1e-3."""
+    towers = getattr(encoder, "towers", None)
+    return "" if towers is None else " ".join(dict.fromkeys([str(towers.image), str(towers.text)]))

@@ -1,0 +1,304 @@
+"""What a comparison found, as data: rows, runs, confusions, mistakes; written as results.json and read again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import numpy as np
+
+from clipkit.errors import ClipkitError
+from clipkit.evaluate.attempts import Shots, Value
+from clipkit.store.records import Failure, IntArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = "clipkit comparison 1"
+ZERO_SHOT = "zeroshot"
+MOST_BYTES = 256_000_000
+INTERVALS = (
+    "95 % percentile bootstrap, 1000 draws: each draws the test pictures with replacement and, where a row has several "
+    "seeds, the seeds as well; it is the interval of the mean over seeds"
+)
+
+Interval = tuple[float, float]
+Which = tuple[str, Shots]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method, once. shots: 0 for none, None for all. chosen: hyperparameters found on validation pictures."""
+
+    method: str
+    shots: Shots
+    seed: int
+    acc1: float
+    mean_per_class: float
+    seconds: float
+    labels: int
+    chosen: dict[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method at one number of shots: means over seeds, and what they would be on other pictures and draws.
+
+    lowest, highest: acc1 of single seeds. gain: acc1 less that of zero-shot on the same pictures, None without it.
+    seconds, labels: means of one seed.
+    """
+
+    method: str
+    shots: Shots
+    seeds: int
+    acc1: float
+    acc1_ci95: Interval
+    mean_per_class: float
+    mean_per_class_ci95: Interval
+    lowest: float
+    highest: float
+    gain: float | None
+    gain_ci95: Interval | None
+    seconds: float
+    labels: int
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """Two classes that were confused. n of `of` answers, over all seeds; files: some of the pictures."""
+
+    method: str
+    shots: Shots
+    actual: str
+    predicted: str
+    n: int
+    of: int
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods on one dataset, best read through `rows`.
+
+    path: the dataset as it was given; files are relative to it. split: where train and test come from, in a sentence.
+    counts: pictures of train, validation and test. classes, groups: names, and for each the group it belongs to or "".
+    model: name, fingerprint (SHA-256 of the weights), pixels, precision. left_out: what was not run, and why.
+    references: a training picture of each class. feature_seconds: by space, 0 where they came from the cache.
+    cells: by method and shots the confusions (m, 3): row, column, count over all seeds.
+    """
+
+    dataset: str
+    path: str
+    split: str
+    counts: dict[str, int]
+    classes: tuple[str, ...]
+    groups: tuple[str, ...]
+    model: dict[str, str]
+    settings: dict[str, Any]
+    rows: tuple[Row, ...]
+    runs: tuple[Run, ...]
+    mistakes: tuple[Mistake, ...]
+    references: dict[str, str]
+    notes: tuple[str, ...]
+    left_out: tuple[str, ...]
+    failed: tuple[Failure, ...]
+    feature_seconds: dict[str, float]
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    date: str
+    cells: dict[Which, IntArray]
+
+    @property
+    def best(self) -> Row:
+        """The row with the highest acc1; of equal ones the first."""
+        return max(self.rows, key=lambda row: row.acc1)
+
+    @property
+    def zero_shot(self) -> Row | None:
+        """The row that needed no label, if it was asked for."""
+        return next((row for row in self.rows if row.method == ZERO_SHOT), None)
+
+    @property
+    def fullest(self) -> tuple[Row, ...]:
+        """Each method at its largest number of shots."""
+        return tuple({row.method: row for row in self.rows}.values())  # rows of a method are in order of shots
+
+    @property
+    def pairs(self) -> tuple[Mistake, ...]:
+        """What the best row confused, most frequent first."""
+        return self.pairs_of(self.best)
+
+    def pairs_of(self, row: Row) -> tuple[Mistake, ...]:
+        """What one row confused, most frequent first; kept for each method at its largest number of shots."""
+        return tuple(pair for pair in self.mistakes if (pair.method, pair.shots) == (row.method, row.shots))
+
+    def confusion(self, method: str, shots: Shots) -> IntArray:
+        """How often each class (row) was given each class (column), over all seeds (c, c); ClipkitError if not run."""
+        cells = self.cells.get((method, shots))
+        if cells is None:
+            raise ClipkitError(f"this comparison has no {method} at {said_shots(shots)} shots")
+        matrix = np.zeros((len(self.classes), len(self.classes)), np.int64)
+        matrix[cells[:, 0], cells[:, 1]] = cells[:, 2]
+        return matrix
+
+    def to_frame(self) -> pd.DataFrame:
+        """The rows as a table; "all" for all shots, intervals in two columns each."""
+        import pandas as pd
+
+        return pd.DataFrame([as_record(row) for row in self.rows])
+
+    def to_json(self) -> str:
+        """Everything, as results.json has it: one row of a table a line."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TABLES}
+        parts = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in {"format": FORMAT, **plain}.items()]
+        tables: dict[str, list[Any]] = {
+            name: [_spoken(asdict(item)) for item in getattr(self, name)] for name in _NOUNS
+        }
+        tables["confusion"] = [
+            {"method": method, "shots": said_shots(shots), "cells": cells.tolist()}
+            for (method, shots), cells in self.cells.items()
+        ]
+        for name, items in tables.items():
+            lines = ",\n  ".join(json.dumps(item) for item in items)
+            parts.append(f' "{name}": [\n  {lines}\n ]' if items else f' "{name}": []')
+        return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+_NOUNS: dict[str, type[Any]] = {"rows": Row, "runs": Run, "mistakes": Mistake, "failed": Failure}
+_TABLES = {*_NOUNS, "cells"}
+
+
+def said_shots(shots: Shots) -> str:
+    """As a person reads it: 0, 4, all."""
+    return "all" if shots is None else str(shots)
+
+
+def read_shots(text: str) -> Shots:
+    """The number of shots that `said_shots` said; ValueError."""
+    return None if text == "all" else int(text)
+
+
+def as_record(row: Row) -> dict[str, Any]:
+    """A row with one value a name."""
+    record: dict[str, Any] = {}
+    for name, value in vars(row).items():
+        if name.endswith("_ci95"):
+            low, high = value or (None, None)
+            record |= {f"{name.removesuffix('_ci95')}_low": low, f"{name.removesuffix('_ci95')}_high": high}
+        else:
+            record[name] = said_shots(value) if name == "shots" else value
+    return record
+
+
+def load_comparison(file: str | os.PathLike[str]) -> Comparison:
+    """The comparison in results.json, or in the folder that holds it; ClipkitError where it is none, or damaged."""
+    place = Path(file)
+    place = place / "results.json" if os.path.isdir(place) else place
+    try:
+        if place.stat().st_size > MOST_BYTES:
+            raise ClipkitError(f"{place} is larger than any comparison: {place.stat().st_size:,} bytes")
+        said = json.loads(place.read_bytes(), parse_constant=_refuse)
+    except OSError as error:
+        raise ClipkitError(f"{place} cannot be read: {error.strerror or error}", hint="clipkit compare") from error
+    except (ValueError, RecursionError) as error:
+        raise ClipkitError(f"{place} is not the result of a comparison: {error}") from error
+    if not isinstance(said, dict) or said.get("format") != FORMAT:
+        raise ClipkitError(f"{place} is not the result of a comparison that this clipkit knows")
+    try:
+        return _checked(_from(said))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        raise ClipkitError(f"{place} is damaged: {error}", hint="run the comparison again") from error
+
+
+def _from(said: Mapping[str, Any]) -> Comparison:
+    nouns: dict[str, Any] = {name: tuple(_noun(kind, item) for item in said[name]) for name, kind in _NOUNS.items()}
+    cells = {
+        (str(table["method"]), read_shots(table["shots"])): np.array(table["cells"], np.int64).reshape(-1, 3)
+        for table in said["confusion"]
+    }
+    plain: dict[str, Any] = {f.name: _like(f.name, said[f.name]) for f in fields(Comparison) if f.name not in _TABLES}
+    return Comparison(**plain, **nouns, cells=cells)
+
+
+def _like(name: str, value: Any) -> Any:
+    """Lists become tuples; every text is a text."""
+    if name in _TEXTS:
+        return tuple(_text(item) for item in value)
+    if name in _MAPS:
+        return {_text(key): item for key, item in dict(value).items()}
+    return _text(value)
+
+
+_TEXTS = ("classes", "groups", "notes", "left_out")
+_MAPS = ("counts", "model", "settings", "references", "feature_seconds", "machine", "versions")
+
+
+def _noun(kind: type[T], item: Mapping[str, Any]) -> T:
+    values = dict(item)
+    if "shots" in values:
+        values["shots"] = read_shots(values["shots"])
+    for name, value in values.items():
+        values[name] = tuple(value) if isinstance(value, list) else value
+        if name in _NUMBERS or (name == "gain" and value is not None):
+            _number(value)
+        elif name in _WORDS:
+            _text(value)
+        elif name.endswith("_ci95") and value is not None:
+            low, high = value
+            _number(low), _number(high)
+    return kind(**values)
+
+
+_NUMBERS = ("seed", "seeds", "acc1", "mean_per_class", "seconds", "labels", "lowest", "highest", "n", "of")
+_WORDS = ("method", "actual", "predicted", "path", "reason")
+
+
+def _checked(comparison: Comparison) -> Comparison:
+    count = len(comparison.classes)
+    if not comparison.rows or len(set(comparison.classes)) < count or len(comparison.groups) != count:
+        raise ValueError("rows, classes and groups do not fit together")
+    for numbers in (comparison.counts, comparison.feature_seconds):
+        for number in numbers.values():
+            _number(number)
+    for which, cells in comparison.cells.items():
+        if len(cells) and (cells.min() < 0 or cells[:, :2].max() >= count):
+            raise ValueError(f"the confusions of {which[0]} are of other classes")
+    missing = [row.method for row in comparison.rows if (row.method, row.shots) not in comparison.cells]
+    if missing:
+        raise ValueError(f"{missing[0]} has no confusions")
+    for pair in comparison.mistakes:
+        for text in pair.files:
+            _text(text)
+    return comparison
+
+
+def _spoken(record: dict[str, Any]) -> dict[str, Any]:
+    if "shots" in record:
+        record["shots"] = said_shots(record["shots"])
+    return record
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{value!r} is no number")
+    return value
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
+
+
+def group_order(groups: Sequence[str]) -> list[str]:
+    """The groups that have a name, each once, in order of appearance."""
+    return list(dict.fromkeys(group for group in groups if group))

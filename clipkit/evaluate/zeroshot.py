@@ -1,0 +1,225 @@
+"""Methods on a dataset, measured as the published protocols do: a result with n, intervals and mistakes by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clipkit.classify.prompts import Classes, Templates
+from clipkit.classify.published import name_wnids
+from clipkit.classify.zeroshot import ZeroShotClassifier
+from clipkit.datasets.embed import embed_once
+from clipkit.datasets.load import Dataset, load_dataset
+from clipkit.errors import DatasetError
+from clipkit.metrics import (
+    Confused,
+    acc1,
+    auroc,
+    bootstrap,
+    classification_metrics,
+    f1,
+    most_confused,
+    per_class,
+    retrieval_metrics,
+)
+from clipkit.models.openclip import Encoder
+from clipkit.store.records import Failure, IntArray, Progress
+
+CLASSIFICATION, RETRIEVAL = "zeroshot_classification", "zeroshot_retrieval"
+CANDIDATES = ("plain", "a photo of a {}.", "simple", "imagenet", "pets")
+VALIDATION = ("trainval", "val", "validation", "train")  # where templates are chosen, in this order
+CONFUSED_SHOWN = 10
+
+Show = Callable[[Progress], None] | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One method on one dataset. metrics: CLIP_benchmark's keys and ours. searched: quality by template."""
+
+    task: str
+    dataset: str
+    model: str
+    fingerprint: str
+    pixels: str
+    metrics: dict[str, Any]
+    classes: tuple[str, ...] = ()
+    templates: str | tuple[str, ...] = ()
+    confused: tuple[Confused, ...] = ()
+    failed: tuple[Failure, ...] = ()
+    searched: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """What CLIP_benchmark would write, and more: the same run gives the same text."""
+        from clipkit import __version__
+
+        said = {name: value for name, value in vars(self).items() if value != () and value != {}}
+        said["confused"] = [vars(pair) for pair in self.confused]
+        said["failed"] = [vars(failure) for failure in self.failed]
+        if self.task == CLASSIFICATION:
+            table = per_class(np.array(self.metrics["confusion"]), self.classes)
+            said["per_class"] = [vars(row) for row in table if row.n]
+        text = json.dumps({**said, "language": "en", "clipkit": __version__}, indent=1)
+        return re.sub(r"\[[\d.,\s-]+\]", lambda found: re.sub(r"\s+", " ", found[0]), text) + "\n"  # a row, a line
+
+
+def load_labelled(path: str | os.PathLike[str], *, split: str | None = None, classes: Classes | None = None) -> Dataset:
+    """A dataset with labels; where `classes` is "imagenet" its WordNet ids become the published names."""
+    if classes != "imagenet":
+        dataset = load_dataset(path, split=split)
+    else:
+        dataset = load_dataset(path, split=split, label="wnid")
+        dataset = dataset.renamed(name_wnids(dataset.classes))
+    if not dataset.labels:
+        raise DatasetError(f"{dataset.name} has captions, no labels", hint="clipkit evaluate retrieval")
+    return dataset
+
+
+def evaluate_zeroshot(
+    dataset: Dataset,
+    encoder: Encoder,
+    *,
+    classes: Classes | None = None,
+    templates: Templates = "simple",
+    unknown: bool = False,
+    progress: Show = None,
+) -> Result:
+    """Classes from words on labelled pictures: acc1 acc5 mean_per_class_recall ece confusion n ci95.
+
+    classes: by default the dataset's own; matched with its labels by name. DatasetError for labels that are no class,
+    but with `unknown`, where they are what should be rejected: auroc, f1_known and f1_unknown are measured over all.
+    """
+    classifier = ZeroShotClassifier(encoder, classes or dataset.classes, templates=templates, unknown=unknown)
+    names = classifier.head.classes
+    if not unknown:
+        dataset.targets(names)  # before anything is encoded
+    embedded = embed_once(dataset, encoder, progress=progress)
+    is_known = np.isin(embedded.dataset.labels, names)
+    if not is_known.any():
+        raise DatasetError(f"no label of {dataset.name} is one of the classes", hint="--classes")
+    rows = embedded.embeddings[is_known]
+    targets = _only(embedded.dataset, is_known).targets(names)
+    logits = classifier.decision_function(rows)
+    metrics = classification_metrics(logits, targets, probabilities=classifier.predict_proba(rows))
+    if unknown:
+        rejection = _rejection_metrics(classifier, embedded.embeddings, is_known)
+        metrics["ci95"] |= rejection.pop("ci95")
+        metrics |= rejection
+    return Result(
+        CLASSIFICATION,
+        dataset.name,
+        *_model(encoder),
+        metrics,
+        classes=names,
+        templates=_said(templates),
+        confused=tuple(most_confused(np.array(metrics["confusion"]), names, CONFUSED_SHOWN)),
+        failed=embedded.dataset.failed,
+    )
+
+
+def evaluate_retrieval(dataset: Dataset, encoder: Encoder, *, progress: Show = None) -> Result:
+    """Captions and pictures, each searched by the other: recall at 1, 5 and 10 both ways, n, ci95.
+
+    Captions are encoded as they are, and a picture with several counts as found by any, as CLIP_benchmark does.
+    """
+    if not dataset.captions:
+        raise DatasetError(f"{dataset.name} has no captions", hint="a CSV image,caption")
+    embedded = embed_once(dataset, encoder, progress=progress)
+    groups = embedded.dataset.captions
+    owners = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    texts = encoder.encode_texts([text for group in groups for text in group])
+    metrics = retrieval_metrics(embedded.embeddings, texts, owners)
+    return Result(RETRIEVAL, dataset.name, *_model(encoder), metrics, failed=embedded.dataset.failed)
+
+
+def search_templates(
+    dataset: Dataset, encoder: Encoder, *, classes: Classes | None = None, progress: Show = None
+) -> dict[str, float]:
+    """acc1 of each set of templates on a validation split (n, c), best first; equal ones in the order of CANDIDATES."""
+    embedded = embed_once(dataset, encoder, progress=progress)
+    quality = {}
+    for candidate in CANDIDATES:
+        classifier = ZeroShotClassifier(encoder, classes or dataset.classes, templates=candidate)
+        targets = embedded.dataset.targets(classifier.head.classes)
+        quality[candidate] = acc1(classifier.decision_function(embedded.embeddings), targets)
+    return dict(sorted(quality.items(), key=lambda item: -item[1]))
+
+
+def validation_split(path: str | os.PathLike[str], *, classes: Classes | None = None) -> tuple[str, Dataset]:
+    """The split on which things may be chosen, and its pictures; DatasetError if the dataset has none."""
+    for split in VALIDATION:
+        try:
+            return split, load_labelled(path, split=split, classes=classes)
+        except DatasetError:
+            continue
+    raise DatasetError(f"{os.fspath(path)} has no split to choose on", hint=", ".join(VALIDATION))
+
+
+def searched(
+    path: str | os.PathLike[str],
+    dataset: Dataset,
+    encoder: Encoder,
+    *,
+    classes: Classes | None = None,
+    unknown: bool = False,
+    progress: Show = None,
+) -> Result:
+    """`evaluate_zeroshot` on `dataset`, with the templates that were best on the validation split at `path`."""
+    split, chosen_on = validation_split(path, classes=classes)
+    if set(chosen_on.files) & set(dataset.files):
+        raise DatasetError(f"templates would be chosen on {split}, which is what is measured", hint="--split test")
+    quality = search_templates(chosen_on, encoder, classes=classes, progress=progress)
+    best = next(iter(quality))
+    ways: dict[str, Any] = {"classes": classes, "unknown": unknown, "progress": progress}
+    return replace(evaluate_zeroshot(dataset, encoder, templates=best, **ways), searched=quality)
+
+
+def rejection_quality(
+    scores: npt.ArrayLike, is_known: npt.NDArray[np.bool_], cut: float, rows: IntArray | None = None
+) -> dict[str, float]:
+    """F1 of what is known and of what is not, at one cut (n,), and their mean; on `rows` (m,) of them if given."""
+    chosen = slice(None) if rows is None else rows
+    said, right = (np.asarray(scores) >= cut)[chosen], is_known[chosen]
+    known, unknown = f1(said, right), f1(~said, ~right)
+    return {"f1_known": known, "f1_unknown": unknown, "macro_f1": (known + unknown) / 2}
+
+
+def _rejection_metrics(
+    classifier: ZeroShotClassifier, embeddings: npt.NDArray[np.float32], is_known: npt.NDArray[np.bool_]
+) -> dict[str, Any]:
+    rule = classifier.head.rejection
+    if rule is None or is_known.all():
+        raise DatasetError("every label is a class: there is nothing to reject", hint="fewer --classes")
+    scores = classifier.known_score(embeddings)
+    quality = {"auroc": auroc(scores, is_known), **rejection_quality(scores, is_known, rule.cut)}
+    pairs = {
+        "auroc": lambda rows: auroc(scores[rows], is_known[rows]) if len(set(is_known[rows])) > 1 else np.nan,
+        **{key: _at(scores, is_known, rule.cut, key) for key in ("f1_known", "f1_unknown", "macro_f1")},
+    }
+    ci95 = {key: bootstrap(statistic, len(scores)) for key, statistic in pairs.items()}
+    return {"n_unknown": int((~is_known).sum()), **quality, "ci95": ci95}
+
+
+def _at(scores: npt.NDArray[Any], is_known: npt.NDArray[np.bool_], cut: float, key: str) -> Callable[[IntArray], float]:
+    return lambda rows: rejection_quality(scores, is_known, cut, rows)[key]
+
+
+def _only(dataset: Dataset, chosen: npt.NDArray[np.bool_]) -> Dataset:
+    places = np.flatnonzero(chosen).tolist()
+    labels = tuple(dataset.labels[i] for i in places)
+    return Dataset(dataset.name, tuple(dataset.files[i] for i in places), labels, dataset.classes)
+
+
+def _model(encoder: Encoder) -> tuple[str, str, str]:
+    return encoder.model, encoder.fingerprint, str(encoder.recipe)
+
+
+def _said(templates: Templates) -> str | tuple[str, ...]:
+    return os.fspath(templates) if isinstance(templates, str | os.PathLike) else tuple(templates)

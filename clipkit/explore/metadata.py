@@ -1,0 +1,166 @@
+"""What is known of each picture besides its vector, and which pictures a filter leaves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+
+from clipkit.index.image_index import ImageIndex
+from clipkit.store.records import FloatArray, IntArray
+
+SHAPES = ("landscape", "portrait", "square")
+SQUARE = 1.05  # sides that differ by less than this are called equal
+KINDS = {"jpg": "JPEG", "jpeg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "tif": "TIFF", "heif": "HEIC", "hif": "HEIC"}
+KINDS |= {"dib": "BMP", "heic": "HEIC"}
+MAX_FOLDERS = 2_000  # offered in the page's list
+SAMPLE = 2_000  # pictures whose scores stand for those of all
+BLOCK = 50_000  # rows of facts a read
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One picture. taken: "YYYY-MM-DDTHH:MM:SS" or "". sha256: in hex, or ""."""
+
+    id: int
+    path: str
+    width: int
+    height: int
+    taken: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What may answer. folder: relative to the root. since, until: "YYYY-MM-DD"; a picture without a date is out."""
+
+    folder: str = ""
+    since: str = ""
+    until: str = ""
+    shapes: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.folder or self.since or self.until or self.shapes or self.kinds)
+
+
+class Catalogue:
+    """The facts of all pictures that answer, at one revision of an index; made by `read`.
+
+    Attributes:
+        revision: of the index when it was read.
+        ids: (n,) ascending.
+        sample: float32 (m, d), m at most SAMPLE: embeddings of pictures drawn evenly.
+    """
+
+    def __init__(self, revision: int, ids: IntArray, paths: Sequence[str], facts: Sequence[tuple[object, ...]]) -> None:
+        self.revision = revision
+        self.ids = ids
+        self.sample: FloatArray = np.empty((0, 0), np.float32)
+        self._place = {id_: row for row, id_ in enumerate(ids.tolist())}
+        self._paths = paths
+        self._sums = [fact[0] if isinstance(fact[0], bytes) else b"" for fact in facts]
+        sizes = [(_side(fact[1]), _side(fact[2])) for fact in facts]
+        self._sizes: npt.NDArray[np.int32] = np.array(sizes, np.int32).reshape(-1, 2)
+        taken = [str(fact[3] or "")[:19] for fact in facts]
+        self._taken: npt.NDArray[np.str_] = np.array(taken, "U19")
+        self._kinds: npt.NDArray[np.str_] = np.array([kind(path) for path in paths], "U8")
+
+    @classmethod
+    def read(cls, index: ImageIndex) -> Catalogue:
+        """As the index has them now."""
+        revision, paths = index.store.paths()
+        ids = np.fromiter(paths, dtype=np.int64, count=len(paths))
+        facts: dict[int, tuple[object, ...]] = {}
+        for start in range(0, len(ids), BLOCK):
+            block = ids[start : start + BLOCK]
+            facts |= index.store.facts(int(block[0]), int(block[-1]))
+        nothing = (None, None, None, None)
+        catalogue = cls(revision, ids, list(paths.values()), [facts.get(id_, nothing) for id_ in ids.tolist()])
+        step = max(1, len(ids) // SAMPLE)
+        _, rows = index.store.vectors(ids[::step][:SAMPLE].tolist())
+        catalogue.sample = rows.astype(np.float32)
+        return catalogue
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def fact(self, id_: int) -> Fact | None:
+        """What is known of a picture; None where it does not answer."""
+        row = self._place.get(id_)
+        if row is None:
+            return None
+        width, height = self._sizes[row].tolist()
+        return Fact(id_, self._paths[row], width, height, str(self._taken[row]), self._sums[row].hex())
+
+    @cached_property
+    def folders(self) -> list[str]:
+        """All folders that hold pictures, and those above them, relative to the root."""
+        found: set[str] = set()
+        for folder in {os.path.dirname(path) for path in self._paths}:
+            found |= {str(above) for above in (PurePosixPath(folder), *PurePosixPath(folder).parents)}
+        return sorted(found - {"."})[:MAX_FOLDERS]
+
+    @cached_property
+    def kinds(self) -> list[str]:
+        """The file types there are."""
+        return sorted(set(self._kinds.tolist()))
+
+    @cached_property
+    def years(self) -> tuple[str, str]:
+        """First and last day that a picture says it was taken; ("", "") where none says it."""
+        known = np.sort(self._taken[self._taken != ""])
+        return (str(known[0])[:10], str(known[-1])[:10]) if len(known) else ("", "")
+
+    def chosen(self, filters: Filters) -> IntArray | None:
+        """Ids (m,) that the filters leave; None for all."""
+        if not filters:
+            return None
+        keep = np.ones(len(self), dtype=np.bool_)
+        if filters.folder:
+            prefix = filters.folder.rstrip("/") + "/"
+            keep &= np.fromiter((path.startswith(prefix) for path in self._paths), np.bool_, len(self))
+        if filters.since or filters.until:
+            keep &= (self._taken != "") & (self._taken >= filters.since)
+        if filters.until:
+            keep &= self._taken <= f"{filters.until}T99"
+        if filters.shapes:
+            keep &= np.isin(self._shapes(), filters.shapes)
+        if filters.kinds:
+            keep &= np.isin(self._kinds, filters.kinds)
+        return self.ids[keep]
+
+    def twins(self, id_: int) -> list[int]:
+        """The other pictures with the same bytes."""
+        row = self._place.get(id_)
+        if row is None or not self._sums[row]:
+            return []
+        return [int(other) for other, sha256 in zip(self.ids, self._sums, strict=True) if sha256 == self._sums[row]]
+
+    def duplicates(self) -> list[list[int]]:
+        """Groups of pictures with equal bytes, the largest first."""
+        groups: dict[bytes, list[int]] = {}
+        for id_, sha256 in zip(self.ids.tolist(), self._sums, strict=True):
+            groups.setdefault(sha256, []).append(id_)
+        return sorted((ids for sha256, ids in groups.items() if sha256 and len(ids) > 1), key=len, reverse=True)
+
+    def _shapes(self) -> npt.NDArray[np.str_]:
+        width, height = self._sizes[:, 0], self._sizes[:, 1]
+        tall, wide = height > SQUARE * width, width > SQUARE * height
+        return np.select([wide, tall], ["landscape", "portrait"], "square")
+
+
+def kind(path: str) -> str:
+    """What the suffix says of a file, in capitals: JPEG, PNG, HEIC ..."""
+    suffix = path.rpartition(".")[2].lower()
+    return KINDS.get(suffix, suffix.upper()[:8])
+
+
+def _side(value: object) -> int:
+    """A width or height as an index has it, which may come from anybody."""
+    return value if isinstance(value, int) and 0 < value < 2**31 else 1

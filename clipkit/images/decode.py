@@ -1,0 +1,348 @@
+"""Pictures: bytes of any common format become upright uint8 pixels at the size a model wants."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from io import BytesIO
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+from PIL import ExifTags, Image
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile, DibImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from clipkit.errors import ImageError
+from clipkit.store.records import Picture, PixelRecipe, Pixels
+
+Size = tuple[int, int]  # (width, height), as Pillow says it
+Extent = tuple[float, float]  # a size that scaling has made and nobody has rounded
+
+SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .hif".split())  # noqa: SIM905
+MAX_FILE_BYTES = 256 * 2**20
+MAX_PIXELS = 100_000_000  # decoded at once; 400 MB, because Pillow keeps four bytes a pixel
+SCAN = b"\xff\xda"  # the marker before each of a JPEG's scans
+MAX_SCANS = 500  # a progressive JPEG has about ten, and each costs a pass over the whole picture
+MAX_PROPORTION = 64  # a picture longer than this times its width is cut before, not after, it is resized
+DCT_MARGIN = 2  # scaled decode keeps at least twice the target: difference <= 9 of 255; at once the target it was 116
+BOX_MARGIN = 4  # block averages keep four times the target: they blur more than the DCT does
+STRIP_PIXELS = 2**20  # modes are converted a strip at a time, so that a big picture is in memory once
+BYTES_PER_PIXEL = {"WEBP": 16, "AVIF": 10, "HEIF": 8, "TIFF": 8}  # measured at 24 megapixels; 4 for all others
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # EXIF orientation -> what turns the stored picture upright
+
+MAGIC: tuple[tuple[bytes | tuple[bytes, ...], Callable[[BytesIO], ImageFile]], ...] = (
+    (b"\xff\xd8\xff", JpegImageFile),
+    (b"\x89PNG\r\n\x1a\n", PngImageFile),
+    ((b"GIF87a", b"GIF89a"), GifImageFile),
+    (b"BM", BmpImageFile),
+    (tuple(bytes([size, 0, 0, 0]) for size in (12, 40, 52, 56, 64, 108, 124)), DibImageFile),
+    ((b"MM\0*", b"II*\0", b"MM*\0", b"II\0*", b"MM\0+", b"II+\0"), TiffImageFile),
+)
+
+
+def is_picture(name: str) -> bool:
+    """Whether the suffix is one of a format that clipkit reads; what is inside decides later."""
+    stem, _, suffix = name.rpartition(".")
+    return bool(stem) and f".{suffix.lower()}" in SUFFIXES
+
+
+def read_file(file: str | os.PathLike[str]) -> bytes:
+    """The whole file, if it is a regular one of at most MAX_FILE_BYTES; ImageError otherwise."""
+    name = os.fspath(file)
+    try:
+        with open(file, "rb", opener=_open_without_waiting) as stream:
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError(f"{name}: not a regular file")
+            if status.st_size > MAX_FILE_BYTES:
+                raise ImageError(f"{name}: {status.st_size:,} bytes are more than {MAX_FILE_BYTES:,}")
+            return stream.read(status.st_size)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{name}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def cost_bytes(data: bytes, recipe: PixelRecipe) -> int:
+    """About how much memory `decode` will take beside `data`, from the header alone; 0 if it cannot be read."""
+    return attempt(lambda: _cost(read_header(data), data, recipe)) or 0
+
+
+def decode(data: bytes, recipe: PixelRecipe, *, name: str) -> Picture:
+    """The first frame, upright, over white, at the recipe's size; ImageError, which names `name`, if that fails.
+
+    The content decides the format, not the suffix of `name`.
+    """
+    with _decoder_edge(name):
+        image = read_header(data)
+        if isinstance(image, JpegImageFile):
+            return _decode_jpeg(image, data, recipe)
+        _check_size(image.size)
+        return _from_pillow(image, recipe)
+
+
+def from_image(image: Image.Image | npt.NDArray[np.uint8], recipe: PixelRecipe) -> Picture:
+    """As `decode`, for a picture in memory: Pillow's, or a uint8 array (h, w), (h, w, 3) RGB or (h, w, 4) RGBA."""
+    with _decoder_edge("picture"):
+        if isinstance(image, Image.Image):
+            return _from_pillow(image, recipe)
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
+            raise ImageError(f"an array of {image.dtype} {image.shape} is not uint8 (h, w), (h, w, 3) or (h, w, 4)")
+        return _from_pillow(Image.fromarray(image), recipe)
+
+
+@contextmanager
+def _decoder_edge(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{name}: {error.message}", hint=error.hint) from error
+    except Exception as error:  # the one such place: OSError, ValueError, TypeError, RuntimeError, SyntaxError came
+        raise ImageError(f"{name}: cannot be decoded ({type(error).__name__}: {error})") from error
+
+
+def attempt(read: Callable[[], Any]) -> Any:
+    try:
+        with _decoder_edge(""):
+            return read()
+    except ImageError:
+        return None
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # opening a FIFO waits for a writer; Windows has neither
+
+
+def read_header(data: bytes) -> ImageFile:
+    """The header read, no pixels.
+
+    Pillow's classes are called by name: `Image.open` warns or raises by a size limit of its own, which a JPEG that is
+    scaled while it is decoded does not deserve and only a global variable can lift, and it would ask every plugin.
+    """
+    openers = _openers(data[:16])
+    for opener in openers:
+        try:
+            return opener(BytesIO(data))
+        except SyntaxError:  # Pillow's word for "not mine": AVIF and HEIC share a container
+            if opener is openers[-1]:
+                raise
+    raise ImageError("not JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC" if data else "empty file")
+
+
+def _openers(head: bytes) -> list[Callable[[BytesIO], ImageFile]]:
+    if head[4:8] == b"ftyp":
+        return [AvifImageFile, _open_heif]
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return [WebPImageFile]
+    return [opener for magic, opener in MAGIC if head.startswith(magic)]
+
+
+def _open_heif(stream: BytesIO) -> ImageFile:
+    from pillow_heif import HeifImageFile
+
+    image: ImageFile = HeifImageFile(stream)  # type: ignore[no-untyped-call]
+    return image
+
+
+def _check_size(size: Size) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ImageError(f"{size[0]} x {size[1]} pixels are more than {MAX_PIXELS // 1_000_000} megapixels")
+
+
+def _cost(image: ImageFile, data: bytes, recipe: PixelRecipe) -> int:
+    each = BYTES_PER_PIXEL.get(image.format or "", 4) + (4 if recipe.exact else 0)  # exact: RGB or upright, in full
+    if not isinstance(image, JpegImageFile):
+        return each * image.width * image.height
+    coefficients = 2 * image.layers * image.width * image.height if _has_more_scans(image, data) else 0
+    _draft(image, recipe)
+    return each * image.width * image.height + coefficients
+
+
+def _has_more_scans(image: JpegImageFile, data: bytes) -> bool:
+    """Whether libjpeg must hold the whole picture, unscaled, because the first scan does not finish it."""
+    assert image.fp is not None
+    start = image.fp.tell() - 8 - 2 * image.layers  # where the scan's header began, if it names every component
+    return "progressive" in image.info or data[start : start + 2] != SCAN
+
+
+def _draft(image: JpegImageFile, recipe: PixelRecipe) -> tuple[Size, Extent]:
+    """Lets Pillow choose the DCT scaling -> size as it was, its extent in the scaled picture, which is rounded up."""
+    size = image.size
+    if recipe.exact:
+        return size, size
+    width, height = _target(size, recipe, _orientation(image))
+    scaled = image.draft(None, (DCT_MARGIN * width, DCT_MARGIN * height))
+    return size, scaled[1][2:] if scaled else size
+
+
+def _decode_jpeg(image: JpegImageFile, data: bytes, recipe: PixelRecipe) -> Picture:
+    if _has_more_scans(image, data):
+        _check_size(image.size)
+        if data.count(SCAN) > MAX_SCANS:
+            raise ImageError(f"more than {MAX_SCANS} scans")
+    size, extent = drafted = _draft(image, recipe)
+    _check_size(image.size)
+    rows = None
+    if not recipe.exact and image.mode in ("L", "RGB") and _kept(size, recipe) == size:
+        with suppress(ValueError):  # simplejpeg is strict; what it refuses, Pillow may still read
+            rows = simplejpeg.decode_jpeg(data, "RGB", min_height=image.height, min_width=image.width)
+    if rows is None:
+        return _from_pillow(image, recipe, drafted)
+    orientation = _orientation(image)
+    factors = [(whole + 1e-6) / part for whole, part in zip(_target(size, recipe, orientation), extent, strict=True)]
+    pixels = _resize_rows(rows, factors[::-1], recipe)
+    if orientation > 1:
+        pixels = _pixels(_turn(Image.merge("RGB", [Image.fromarray(band) for band in pixels]), orientation))
+    return _picture(pixels, image, size, recipe)
+
+
+def _resize_rows(rows: npt.NDArray[np.uint8], factors: list[float], recipe: PixelRecipe) -> Pixels:
+    """rows (height, width, 3), factors of height and width -> (3, height x factor, width x factor), cut to integers."""
+    from torch import from_numpy
+    from torch.nn.functional import interpolate
+
+    batch = from_numpy(rows).permute(2, 0, 1)[None]  # of uint8 and one picture: torch stays in this thread
+    small = interpolate(batch, scale_factor=factors, mode=_interpolation(recipe), antialias=True)
+    pixels: Pixels = small[0].numpy()
+    return pixels
+
+
+def _from_pillow(image: Image.Image, recipe: PixelRecipe, drafted: tuple[Size, Extent] | None = None) -> Picture:
+    image.load()  # a TIFF turns itself upright here, and forgets its orientation
+    size, extent = drafted or (image.size, image.size)
+    orientation = _orientation(image)
+    kept = _cut(image, recipe)
+    if recipe.exact:  # turned first, as the reference is: rows before columns rounds otherwise
+        kept = _turn(_rgb(kept, 1), orientation)
+        small = _resize(kept, _target(kept.size, recipe), recipe, kept.size)
+        return _picture(_pixels(small), image, size, recipe)
+    width, height = extent if kept is image else kept.size
+    target = _target(size, recipe, orientation)
+    factor = max(1, min(kept.width // (BOX_MARGIN * target[0]), kept.height // (BOX_MARGIN * target[1])))
+    small = _resize(_rgb(kept, factor), target, recipe, (width / factor, height / factor))
+    return _picture(_pixels(_turn(small, orientation)), image, size, recipe)
+
+
+def _pixels(image: Image.Image) -> Pixels:
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+def _picture(pixels: Pixels, image: Image.Image, size: Size, recipe: PixelRecipe) -> Picture:
+    width, height = size[::-1] if _orientation(image) >= 5 else size
+    return Picture(_crop_or_pad(pixels, recipe), width, height, attempt(lambda: _taken_at(image)))
+
+
+def _orientation(image: Image.Image) -> int:
+    value = attempt(lambda: image.getexif().get(ExifTags.Base.Orientation))
+    return value if value in UPRIGHT else 1
+
+
+def _taken_at(image: Image.Image) -> str | None:
+    exif = image.getexif()
+    text = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
+    return datetime.strptime(str(text).strip(), "%Y:%m:%d %H:%M:%S").isoformat() if text else None
+
+
+def _turn(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def _kept(size: Size, recipe: PixelRecipe) -> Size:
+    """What is resized: all, but for a thread of a picture, of which the centre crop needs very little."""
+    longest = MAX_PROPORTION * min(size)
+    return (min(size[0], longest), min(size[1], longest)) if recipe.resize_mode == "shortest" else size
+
+
+def _cut(image: Image.Image, recipe: PixelRecipe) -> Image.Image:
+    width, height = _kept(image.size, recipe)
+    if (width, height) == image.size:
+        return image
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _target(size: Size, recipe: PixelRecipe, orientation: int = 1) -> Size:
+    """What a picture, as it is stored, is resized to before it is cropped or padded, in open_clip's own rounding."""
+    height, width = recipe.size if orientation < 5 else recipe.size[::-1]
+    kept = _kept(size, recipe)
+    if recipe.resize_mode == "squash":
+        return width, height
+    if recipe.resize_mode == "shortest" and height == width:
+        return int(width * kept[0] / min(kept)), int(width * kept[1] / min(kept))
+    pick = max if recipe.resize_mode == "longest" else min
+    ratio = pick(kept[1] / height, kept[0] / width)
+    return max(1, round(kept[0] / ratio)), max(1, round(kept[1] / ratio))
+
+
+def _interpolation(recipe: PixelRecipe) -> str:
+    """The recipe's, but for one case that open_clip always resizes bicubic."""
+    is_oblong = recipe.size[0] != recipe.size[1]
+    return "bicubic" if recipe.resize_mode == "shortest" and is_oblong else recipe.interpolation
+
+
+def _resize(image: Image.Image, size: Size, recipe: PixelRecipe, extent: Extent) -> Image.Image:
+    return image.resize(size, Image.Resampling[_interpolation(recipe).upper()], (0, 0, *extent))
+
+
+def _crop_or_pad(pixels: Pixels, recipe: PixelRecipe) -> Pixels:
+    height, width = recipe.size
+    down, right = max(0, height - pixels.shape[1]), max(0, width - pixels.shape[2])
+    if down or right:
+        margins = ((0, 0), (down // 2, (down + 1) // 2), (right // 2, (right + 1) // 2))
+        pixels = np.pad(pixels, margins, constant_values=recipe.fill_color)
+    top, left = round((pixels.shape[1] - height) / 2), round((pixels.shape[2] - width) / 2)
+    return np.ascontiguousarray(pixels[:, top : top + height, left : left + width])
+
+
+def _rgb(image: Image.Image, factor: int) -> Image.Image:
+    """RGB over white, every block of `factor` x `factor` pixels made one, with no second copy of a big picture."""
+    if image.mode == "RGB" and factor == 1 and not image.has_transparency_data:
+        return image
+    gain = _gain(image)
+    result = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
+    rows = max(1, STRIP_PIXELS // (image.width * factor)) * factor
+    for top in range(0, image.height, rows):
+        strip = _over_white(image.crop((0, top, image.width, min(top + rows, image.height))), gain)
+        result.paste(strip.reduce(factor), (0, top // factor))
+    return result
+
+
+def _gain(image: Image.Image) -> float | None:
+    """What brings the values of a deep picture to 0-255, fractions cut off; None for a picture of 8 bits."""
+    if image.mode not in ("I", "F"):
+        return 1 / 256 if image.mode.startswith("I;16") else None
+    peak = cast(float, image.getextrema()[1])
+    if peak > (65535 if image.mode == "I" else 255):
+        return 255.999 / peak
+    return 1 / 256 if image.mode == "I" else 1.0 if peak > 1 else 255.999
+
+
+def _over_white(strip: Image.Image, gain: float | None) -> Image.Image:
+    if gain is not None:
+        values = np.asarray(strip)
+        grey = np.clip(np.nan_to_num(values * gain), 0, 255).astype(np.uint8)
+        grey[values == strip.info.get("transparency")] = 255
+        return Image.fromarray(grey).convert("RGB")
+    if not strip.has_transparency_data:
+        return strip.convert("RGB")
+    strip = strip.convert("RGBA")
+    white = Image.new("RGB", strip.size, "white")
+    white.paste(strip, mask=strip)
+    return white

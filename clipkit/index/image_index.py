@@ -1,0 +1,350 @@
+"""ImageIndex: a folder of pictures that can be asked."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clipkit.errors import ClipkitError, IndexNotFound, ModelMismatch, QueryError
+from clipkit.index.crash_recovery import Journal, in_flight
+from clipkit.index.scan import compare, find_images
+from clipkit.index.update import apply_changes
+from clipkit.models.openclip import Encoder, check_embeddings, load_encoder
+from clipkit.search.query import embed, parse
+from clipkit.search.vector_cache import IndexCache
+from clipkit.store.database import FILE, Store, make_folder, writing
+from clipkit.store.records import Embeddings, Failure, Hit, Hits, IndexInfo, IndexReport, IntArray, Progress
+
+if TYPE_CHECKING:
+    from clipkit.models.openclip import Source
+
+FOLDER = ".clipkit"
+Loader = Callable[[str, bool], Encoder]  # a model's name, and whether pixels are exact
+
+
+class ImageIndex:
+    """Pictures below `root`, their embeddings, and what finds them. Made by `create` or `open`.
+
+    The encoder is loaded on the first query or file that needs it. Usable from several threads; may be used as a
+    context manager, though nothing is held open between calls.
+
+    Attributes:
+        root: the folder of pictures, absolute.
+        folder: where `index.db` lies: `root/.clipkit`, or what was given as `at`.
+        store: the rows themselves.
+    """
+
+    def __init__(self, root: Path, folder: Path, *, encoder: Encoder | None = None, load: Loader | None = None) -> None:
+        self.root = root
+        self.folder = folder
+        self.store = Store(folder / FILE)
+        self._encoder = encoder
+        self._load = load or _load
+        self._cache = IndexCache(self.store)
+
+    @classmethod
+    def create(
+        cls, root: str | Path, encoder: Encoder, *, at: str | Path | None = None, rebuild: bool = False
+    ) -> ImageIndex:
+        """The index of `root`, made if there is none; ModelMismatch if there is one of another model.
+
+        `at`: keep it in that folder instead of `root/.clipkit`. `rebuild`: whatever is there is replaced, in one step
+        and only when `update` has completed.
+        """
+        place = real_folder(root)
+        index = cls(place, index_folder(place, at), encoder=encoder)
+        if rebuild:
+            index.store = Store(index.folder / f"{FILE}.new")
+        if rebuild or not (index.folder / FILE).exists():
+            index._make(encoder, is_outside=at is not None)
+        else:
+            index._check_model(encoder)
+            index._note_source(encoder)
+        return index
+
+    @classmethod
+    def open(
+        cls,
+        root: str | Path,
+        *,
+        at: str | Path | None = None,
+        encoder: Encoder | None = None,
+        load: Loader | None = None,
+    ) -> ImageIndex:
+        """The index of `root`; IndexNotFound if there is none.
+
+        The model it was made with is loaded when first needed: `encoder` instead of it, or `load` to choose how.
+        """
+        place = Path(os.path.abspath(root))
+        index = cls(place, index_folder(place, at), encoder=encoder, load=load)
+        if not index.store.file.exists():
+            raise IndexNotFound(f"{root} has no index", hint=f"clipkit index {root}")
+        index.store.info()
+        if encoder is not None:
+            index._check_model(encoder)
+        return index
+
+    def __enter__(self) -> ImageIndex:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._cache.clear()
+
+    def __len__(self) -> int:
+        return self.store.counts()["ok"]
+
+    @property
+    def info(self) -> IndexInfo:
+        """Model, width, recipe and revision as the index has them now."""
+        return self.store.info()
+
+    @property
+    def model(self) -> str:
+        """Canonical name of the model it was made with."""
+        return self.info.model
+
+    @property
+    def revision(self) -> int:
+        """Grows by one with every transaction."""
+        return self.info.revision
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths of the pictures that answer, relative to the root; row i belongs to embeddings[i]."""
+        return list(self.store.paths()[1].values())
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """All embeddings that answer, float32 (n, d), in the order of `paths`; see `blocks` for large ones."""
+        blocks = list(self.blocks())
+        return np.concatenate(blocks) if blocks else np.empty((0, self.info.dim), dtype=np.float32)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model of this index, loaded on first use; ModelMismatch where the weights are not the same any more."""
+        info = self.info
+        encoder = self._encoder or self._load(info.model_source, info.pixel_recipe.startswith("exact"))
+        self._check_model(encoder)  # each time: another program may have rebuilt the index
+        self._encoder = encoder
+        return encoder
+
+    def counts(self) -> dict[str, int]:
+        """Pictures by state: ok, missing, failed."""
+        return self.store.counts()
+
+    def failures(self) -> list[Failure]:
+        """Pictures that could not be read, with the reason."""
+        return self.store.failures()
+
+    def blocks(self) -> Iterator[Embeddings]:
+        """The embeddings in pieces of at most 2,048 rows, float32 (m, d), in the order of `paths`."""
+        return (rows.astype(np.float32) for _, _, rows in self.store.blocks() if len(rows))
+
+    def update(
+        self,
+        *,
+        progress: Callable[[Progress], None] | None = None,
+        workers: int | None = None,
+        exclude_dirs: Collection[str] = (),
+        include_hidden: bool = False,
+        checksum: bool = False,
+        retry_failed: bool = False,
+    ) -> IndexReport:
+        """Bring the index up to date with the folder; what is committed stays, whatever happens.
+
+        checksum: read every file again, not only those whose stamp changed. retry_failed: read those again that failed.
+        exclude_dirs: names of folders, or paths relative to the root, to leave out. Raises IndexLocked while another
+        process writes.
+        """
+        started = time.monotonic()
+        with writing(self.folder):
+            scan = find_images(str(self.root), exclude_dirs=exclude_dirs, include_hidden=include_hidden)
+            known = self.store.known()
+            unreadable = [failure.path for failure in scan.unreadable]
+            changes = compare(scan.found, known, unreadable=unreadable, checksum=checksum, retry_failed=retry_failed)
+            suspects = in_flight(self.folder)
+            with closing(Journal(self.folder)) as journal:
+                tally = apply_changes(
+                    self.store,
+                    self.encoder if changes.read else None,
+                    changes,
+                    root=str(self.root),
+                    known=known,
+                    workers=workers or min(8, os.cpu_count() or 1),
+                    progress=progress,
+                    now_and_then=self._refresh_cache,
+                    journal=journal,
+                    suspects=suspects,
+                )
+            self._install()
+            self._refresh_cache()
+        return IndexReport(
+            found=len(scan.found),
+            encoded=tally.encoded,
+            reused=tally.reused,
+            restored=len(changes.restored),
+            unchanged=changes.unchanged,
+            missing=tally.hidden,
+            failed=tuple(tally.failed),
+            unreadable=tuple(scan.unreadable),
+            seconds=time.monotonic() - started,
+        )
+
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        add: Sequence[str] = (),
+        subtract: Sequence[str] = (),
+        below: str = "",
+        exclude_dirs: Collection[str] = (),
+    ) -> Hits:
+        """The k pictures nearest to words, a picture's path, or a sum of them, as `clipkit search` reads it."""
+        terms = parse(query, add=add, subtract=subtract)
+        return self.search_embeddings(embed(terms, self.encoder), k, below=below, exclude_dirs=exclude_dirs)[0]
+
+    def search_image(self, picture: Source, k: int = 10, *, below: str = "") -> Hits:
+        """The k pictures nearest to one: a path, a Pillow image or a uint8 array (h, w, 3)."""
+        return self.search_embeddings(self.encoder.encode_images([picture]), k, below=below)[0]
+
+    def search_embeddings(
+        self,
+        embeddings: Embeddings,
+        k: int = 10,
+        *,
+        below: str = "",
+        exclude_dirs: Collection[str] = (),
+        only: IntArray | None = None,
+    ) -> list[Hits]:
+        """The k nearest pictures of each row of `embeddings` (q, d), best first; k is cut to what is there.
+
+        below: only pictures in that folder, relative to the root. exclude_dirs: none in folders of these names. only:
+        these ids (n,), instead; before the search. QueryError for k < 1, ShapeError for rows that are no embeddings.
+        """
+        if k < 1:
+            raise QueryError(f"{k} answers were asked for", hint="ask for 1 or more")
+        queries = check_embeddings(np.atleast_2d(np.asarray(embeddings, dtype=np.float32)), self.info.dim)
+        for _ in range(3):  # an index run may commit between the search and the look-up of the names
+            chosen = self.ids_in(below, exclude_dirs) if only is None else only
+            revision, scores, ids = self._cache.search(queries, k, only=chosen)
+            now, paths = self.store.paths(dict.fromkeys(ids.ravel().tolist()))
+            if now == revision:
+                break
+        return [
+            Hits(
+                Hit(min(float(score), 1.0), paths[id_], str(self.root / paths[id_]), id_)
+                for score, id_ in zip(row_scores.tolist(), row_ids.tolist(), strict=True)
+                if id_ in paths
+            )
+            for row_scores, row_ids in zip(scores, ids, strict=True)
+        ]
+
+    def ids_in(self, below: str = "", exclude_dirs: Collection[str] = ()) -> IntArray | None:
+        """Ids of the pictures that `search` may answer with; None for all of them."""
+        prefix = "" if below in ("", ".") else below.rstrip("/") + "/"
+        if not prefix and not exclude_dirs:
+            return None
+        excluded = {name.rstrip("/") for name in exclude_dirs}
+        _, paths = self.store.paths()
+        chosen = (id_ for id_, path in paths.items() if path.startswith(prefix) and not excluded & set(_folders(path)))
+        return np.fromiter(chosen, dtype=np.int64)
+
+    def _make(self, encoder: Encoder, *, is_outside: bool) -> None:
+        from clipkit import __version__
+
+        info = IndexInfo(
+            index_id=secrets.token_hex(16),
+            revision=0,
+            token=secrets.token_hex(8),
+            model=encoder.model,
+            model_source=encoder.source,
+            weights_sha256=encoder.fingerprint,
+            dim=encoder.dim,
+            pixel_recipe=str(encoder.recipe),
+            created_by=f"clipkit {__version__}",
+            root=str(self.root) if is_outside else None,
+        )
+        make_folder(self.folder)
+        with writing(self.folder):
+            target = self.store
+            if target.file.name == FILE and target.file.exists():  # another program was first
+                return self._check_model(encoder)
+            self.store = Store(self.folder / f"{FILE}.new")
+            self.store.discard()
+            Store.create(self.store.file, info)
+            if target.file != self.store.file:
+                self._install()
+        self._cache = IndexCache(self.store)
+
+    def _note_source(self, encoder: Encoder) -> None:
+        """The same weights may have moved on this disk: remember where they are now."""
+        if encoder.source != self.info.model_source:
+            with writing(self.folder), self.store.transaction() as writer:
+                writer.note("model_source", encoder.source)
+
+    def _install(self) -> None:
+        """A database that was built beside the old one takes its place; one that a dead run left there goes."""
+        target = Store(self.folder / FILE)
+        if self.store.file == target.file:
+            Store(self.folder / f"{FILE}.new").discard()
+        else:
+            IndexCache(target).drop()
+            target.replace_by(self.store)
+            self.store = target
+            self._cache = IndexCache(target)
+
+    def _refresh_cache(self) -> None:
+        with suppress(OSError):  # a cache that cannot be written is only slower
+            self._cache.write()
+
+    def _check_model(self, encoder: Encoder) -> None:
+        info = self.info
+        place = [] if self.folder == self.root / FOLDER else ["--index", str(self.folder)]
+        command = shlex.join(["clipkit", "index", str(self.root), *place, "--rebuild"])
+        if encoder.fingerprint != info.weights_sha256 or encoder.dim != info.dim:
+            name = "other weights of the same name" if encoder.model == info.model else encoder.model
+            hint = command if encoder.model == info.model else f"{command} --model {shlex.quote(encoder.source)}"
+            raise ModelMismatch(f"{self.root} was indexed with {info.model}, not {name}", hint=hint)
+        if str(encoder.recipe) != info.pixel_recipe:
+            flag = " --exact-pixels" if encoder.recipe.exact else ""
+            raise ModelMismatch(
+                f"{self.root} was indexed with other pixels ({info.pixel_recipe}) than asked for ({encoder.recipe})",
+                hint=f"{command}{flag}",
+            )
+
+
+def _load(name: str, exact_pixels: bool) -> Encoder:
+    return load_encoder(name, exact_pixels=exact_pixels)
+
+
+def real_folder(root: str | Path) -> Path:
+    """The folder as an absolute path; ClipkitError if it is none."""
+    place = Path(os.path.abspath(root))
+    if not place.exists():
+        raise ClipkitError(f"{root} is not there", hint="clipkit index FOLDER")
+    if not place.is_dir():
+        raise ClipkitError(f"{root} is a file, not a folder", hint=f"clipkit index {Path(root).parent}")
+    return place
+
+
+def index_folder(root: Path, at: str | Path | None) -> Path:
+    """Where the files of the index of `root` are."""
+    return Path(os.path.abspath(at)) if at is not None else root / FOLDER
+
+
+def _folders(path: str) -> Iterator[str]:
+    parts = path.split("/")[:-1]
+    yield from parts
+    yield from ("/".join(parts[: n + 1]) for n in range(1, len(parts)))

@@ -1,0 +1,340 @@
+"""An index for other tools, and other tools' vectors for an index."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from clipkit.errors import ClipkitError, ImageError, IndexDamaged, IndexLocked, ModelMismatch, ShapeError
+from clipkit.images.decode import decode, read_file
+from clipkit.index.image_index import ImageIndex, index_folder, real_folder
+from clipkit.index.prefetch import read_ahead
+from clipkit.index.scan import find_images
+from clipkit.index.vector_files import LAYOUTS, Entry, Piece, Source, open_layout, write_layout
+from clipkit.models.openclip import LENGTH_TOLERANCE, Encoder, check_embeddings
+from clipkit.store.database import FILE, Store, writing
+from clipkit.store.records import Embeddings, Failure, Found, Known, Pixels, Progress, Row
+from clipkit.store.writer import Writer
+
+SAMPLE = 8  # pictures that are encoded again to see whether the vectors are this model's
+SPARE = 32  # drawn, since some cannot be read or have changed
+SAME_MODEL = 0.95  # cosine; another decoder and bfloat16 stay above .99, another model is far below
+LOOSE_TOLERANCE = 1e-2  # of a length, before somebody must say that it is meant so
+SEED = 0
+COMMIT_ROWS = 1024
+FEW = 3  # names in a sentence
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did, in pictures.
+
+    imported: new vectors in the index. unchanged: already known, left alone. missing: names without a picture in the
+    folder. changed: files that are not those the vectors were made of. failed: files that could not be read.
+    checked: encoded again to compare. agreement: the lowest cosine among them.
+    """
+
+    imported: int
+    unchanged: int
+    missing: tuple[str, ...]
+    changed: tuple[str, ...]
+    failed: tuple[Failure, ...]
+    checked: int
+    agreement: float
+    seconds: float
+
+
+def export(index: ImageIndex, folder: str | Path, *, layout: str = "clip-retrieval") -> int:
+    """Write the pictures that answer into a new folder; how many there were.
+
+    clip-retrieval: img_emb/img_emb_0.npy (float16) and metadata/metadata_0.parquet, in shards of 100,000. parquet: one
+    table for pandas, embeddings.parquet. npy: embeddings.npy (float32) and paths.txt, one name a line, as the disk has
+    it. Paths are relative to the index's root. The folder appears when it is complete, or not at all. Raises
+    ClipkitError where it is not empty, IndexLocked where the index changed meanwhile.
+    """
+    if layout not in LAYOUTS:
+        raise ClipkitError(f"no layout is called {layout}", hint=f"one of {', '.join(LAYOUTS)}")
+    target = _new_folder(folder)
+    store = Store(index.folder / FILE)
+    info, count = store.info(), store.counts()["ok"]
+    names = ("model", "weights_sha256", "dim", "pixel_recipe", "created_by")
+    about = {name: getattr(info, name) for name in names}
+    part = target.with_name(f".{target.name}.part-{secrets.token_hex(4)}")
+    try:
+        part.mkdir(parents=True)
+        pieces = _unchanging(store, info.revision, info.dim)
+        write_layout(part, layout, pieces, count=count, dim=info.dim, about=about)
+        with suppress(FileNotFoundError):
+            target.rmdir()
+        os.rename(part, target)
+    except (OSError, ValueError, TypeError) as error:  # Arrow's own errors derive from the last two
+        fact = f"cannot write {folder}: {getattr(error, 'strerror', None) or error}; nothing was exported"
+        raise ClipkitError(fact, hint="export to another disk, or free some space") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return count
+
+
+def import_(
+    source: str | Path,
+    root: str | Path,
+    encoder: Encoder,
+    *,
+    at: str | Path | None = None,
+    normalise: bool = False,
+    exclude_dirs: Collection[str] = (),
+    include_hidden: bool = False,
+    workers: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> ImportReport:
+    """Give the pictures below `root` the vectors that `source` has for them; the index is made if there is none.
+
+    source: what `export` writes, or clip-retrieval. Relative names are taken from `root`, or else from the current
+    folder. All of it is read and checked before anything is written: ShapeError for vectors that are no embeddings of
+    this width (lengths other than 1 need `normalise`), ModelMismatch where a sample of pictures, encoded again, shows
+    that `encoder` did not make them, ClipkitError for names outside `root`.
+    """
+    started = time.monotonic()
+    place = real_folder(root)
+    rows = open_layout(Path(source))
+    _check_origin(rows.about, encoder, source)
+    if (index_folder(place, at) / FILE).exists():
+        ImageIndex.create(place, encoder, at=at)  # ModelMismatch before the long work
+    scan = find_images(str(place), exclude_dirs=exclude_dirs, include_hidden=include_hidden)
+    names = _Names(place, {found.path: found for found in scan.found})
+    survey = _survey(rows, names, encoder.dim, normalise, source)
+    checked, agreement = _compare_sample(survey.sample, encoder, place)
+    index = ImageIndex.create(place, encoder, at=at)
+    with writing(index.folder):
+        run = _Run(Store(index.folder / FILE), place, encoder, workers or min(8, os.cpu_count() or 1))
+        wanted = ((path, entry, vector) for path, entry, vector in _rows(rows, names, encoder.dim, normalise) if path)
+        done = 0
+        while batch := list(islice(wanted, COMMIT_ROWS)):
+            run.take([(names.found[path], entry, vector) for path, entry, vector in batch])
+            done += len(batch)
+            if progress:
+                progress(Progress(done, survey.present, batch[-1][0]))
+    return ImportReport(
+        imported=run.imported,
+        unchanged=run.unchanged,
+        missing=tuple(survey.missing),
+        changed=tuple(run.changed),
+        failed=tuple(run.failed),
+        checked=checked,
+        agreement=agreement,
+        seconds=time.monotonic() - started,
+    )
+
+
+class _Names:
+    """From the names of another tool to files that a scan of the root found."""
+
+    def __init__(self, root: Path, found: Mapping[str, Found]) -> None:
+        self.found = found
+        self.root = str(root)
+        self._bases = [f"{base.rstrip(os.sep)}{os.sep}" for base in dict.fromkeys((self.root, os.path.realpath(root)))]
+        self._here = os.getcwd()
+
+    def path(self, name: str) -> str:
+        """Relative to the root, or "" where no such picture is there; ClipkitError for a name that leads out."""
+        if name in self.found:
+            return name
+        if "\0" in name or ".." in name.replace(os.sep, "/").split("/"):
+            raise ClipkitError(f"the name {name!r} leads out of {self.root}")
+        if os.path.isabs(name):
+            inside = self._below_root(name)
+            if inside is None:
+                raise ClipkitError(f"the name {name!r} is not in {self.root}", hint="give the folder that holds it")
+        else:
+            inside = os.path.normpath(name).replace(os.sep, "/")
+            if inside not in self.found:
+                inside = self._below_root(os.path.join(self._here, name))
+        return inside if inside and inside in self.found else ""
+
+    def _below_root(self, file: str) -> str | None:
+        normal = os.path.normpath(file)
+        base = next((base for base in self._bases if normal.startswith(base)), None)
+        return normal.removeprefix(base).replace(os.sep, "/") if base else None
+
+
+@dataclass
+class _Survey:
+    """What a first reading of the source showed."""
+
+    present: int = 0
+    missing: list[str] = field(default_factory=list)
+    sample: list[tuple[str, Entry, Embeddings]] = field(default_factory=list)
+
+
+class _Run:
+    """Writes rows, batch by batch."""
+
+    def __init__(self, store: Store, root: Path, encoder: Encoder, workers: int) -> None:
+        self.imported = self.unchanged = 0
+        self.changed: list[str] = []
+        self.failed: list[Failure] = []
+        self._store, self._root, self._encoder, self._workers = store, root, encoder, workers
+        self._known = store.known()
+
+    def take(self, batch: list[tuple[Found, Entry, Embeddings]]) -> None:
+        rows = [row for row in batch if not _is_as_known(row[0], self._known.get(row[0].path))]
+        self.unchanged += len(batch) - len(rows)
+        files = [found for found, _, _ in rows]
+        readings = read_ahead(
+            str(self._root), files, recipe=self._encoder.recipe, known=_Anything(), workers=self._workers
+        )  # hashes only: what is known is not decoded
+        hashed = [(*row, reading) for row, reading in zip(rows, readings, strict=True)]
+        if not hashed:
+            return
+        with self._store.transaction() as writer:
+            for found, entry, vector, reading in hashed:
+                if reading.sha256 is None:
+                    self.failed.append(Failure(found.path, reading.error or "it is gone"))
+                elif entry.sha256 not in (None, reading.sha256):
+                    self.changed.append(found.path)
+                else:
+                    self._write(writer, found, reading.sha256, entry, vector)
+
+    def _write(self, writer: Writer, found: Found, sha256: bytes, entry: Entry, vector: Embeddings) -> None:
+        known = self._known.get(found.path)
+        if known and known.is_embedded and known.sha256 == sha256:
+            writer.touch(found)
+            self.unchanged += 1
+            return
+        facts = (entry.width, entry.height, entry.taken_at)
+        writer.put(Row(found, sha256, *facts, embedding=vector.astype("<f2").tobytes()))
+        self.imported += 1
+
+
+class _Anything:
+    """Contains everything."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+def _new_folder(folder: str | Path) -> Path:
+    target = Path(os.path.realpath(folder))
+    try:
+        is_free = not target.exists() or (target.is_dir() and not any(target.iterdir()))
+    except OSError as error:
+        raise ClipkitError(f"cannot look into {folder}: {error.strerror}", hint="export to a new folder") from error
+    if not is_free or target == Path.cwd() or os.path.ismount(target):
+        raise ClipkitError(f"{folder} is not free for an export", hint=f"give a new folder: {Path(folder) / 'vectors'}")
+    return target
+
+
+def _unchanging(store: Store, revision: int, dim: int) -> Iterator[Piece]:
+    for info, ids, rows in store.blocks():
+        if not len(ids):
+            return
+        facts = store.facts(int(ids[0]), int(ids[-1]))
+        now, paths = store.paths(ids.tolist())
+        if {info.revision, now} != {revision}:
+            hint = "wait for the other clipkit to end, then export again"
+            raise IndexLocked(f"{store.file} changed while it was exported", hint=hint)
+        try:
+            check_embeddings(rows, dim)
+        except ShapeError as error:
+            raise IndexDamaged(f"{store.file}: {error.message}", hint="clipkit check --repair") from error
+        yield Piece([Entry(paths[id_], *facts[id_]) for id_ in ids.tolist()], rows)
+
+
+def _check_origin(about: Mapping[str, object], encoder: Encoder, source: str | Path) -> None:
+    hint = "load the model that made them, or make new vectors: clipkit index"
+    if about.get("weights_sha256", encoder.fingerprint) != encoder.fingerprint:
+        raise ModelMismatch(f"{source} was made with {about.get('model')}, not {encoder.model}", hint=hint)
+    if about.get("pixel_recipe", str(encoder.recipe)) != str(encoder.recipe):
+        raise ModelMismatch(f"{source} was made with other pixels ({about['pixel_recipe']})", hint=hint)
+
+
+def _survey(rows: Source, names: _Names, dim: int, normalise: bool, source: str | Path) -> _Survey:
+    survey, seen, total = _Survey(), set[str](), 0
+    draw = random.Random(SEED)
+    for path, entry, vector in _rows(rows, names, dim, normalise):
+        total += 1
+        if not path:
+            survey.missing.append(entry.path)
+            continue
+        if path in seen:
+            raise ClipkitError(f"{source} has two vectors for {path!r}")
+        seen.add(path)
+        survey.present += 1
+        if len(survey.sample) < SPARE:  # copies: a view would keep its whole piece in memory
+            survey.sample.append((path, entry, vector.copy()))
+        elif (seat := draw.randrange(survey.present)) < SPARE:  # every picture has the same chance
+            survey.sample[seat] = (path, entry, vector.copy())
+    if rows.about.get("count", total) != total:
+        raise ClipkitError(f"{source} is not complete: {total:,} of {rows.about['count']} pictures are there")
+    if not survey.present:
+        named = ", ".join(map(repr, survey.missing[:FEW])) or "it names none"
+        raise ClipkitError(f"no picture of {source} is in {names.root} ({named})", hint="give the folder they lie in")
+    draw.shuffle(survey.sample)
+    return survey
+
+
+def _rows(rows: Source, names: _Names, dim: int, normalise: bool) -> Iterator[tuple[str, Entry, Embeddings]]:
+    for piece in rows.pieces():
+        vectors = _unit(piece, dim, normalise)
+        for entry, vector in zip(piece.entries, vectors, strict=True):
+            yield names.path(entry.path), entry, vector
+
+
+def _unit(piece: Piece, dim: int, normalise: bool) -> Embeddings:
+    rows = piece.embeddings
+    if rows.shape[1] != dim:
+        raise ShapeError(f"the vectors have {rows.shape[1]} values, and this model makes {dim}", hint="clipkit models")
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
+    bad = ~(np.isfinite(lengths) & (lengths > 0))  # written so that a NaN is bad
+    if not normalise:
+        bad |= ~(np.abs(lengths - 1) <= LOOSE_TOLERANCE)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        hint = "--normalise" if np.isfinite(lengths[row]) and lengths[row] > 0 else None
+        fact = f"the vector of {piece.entries[row].path!r} has length {lengths[row]:.4g}, not 1"
+        raise ShapeError(fact, hint=hint)
+    # What is long enough for us stays bit for bit, so that an export comes back as it was.
+    scale = np.where(np.abs(lengths - 1) <= LENGTH_TOLERANCE, 1.0, lengths)
+    return (rows / scale[:, None]).astype(np.float32)
+
+
+def _compare_sample(sample: list[tuple[str, Entry, Embeddings]], encoder: Encoder, root: Path) -> tuple[int, float]:
+    """How many pictures were encoded again, and the lowest cosine; ModelMismatch if that is too low."""
+    paths: list[str] = []
+    vectors: list[Embeddings] = []
+    pixels: list[Pixels] = []
+    for path, entry, vector in sample:
+        if len(paths) == SAMPLE:
+            break
+        with suppress(ImageError):
+            data = read_file(root / path)
+            if entry.sha256 in (None, hashlib.sha256(data).digest()):
+                pixels.append(decode(data, encoder.recipe, name=path).pixels)
+                paths.append(path)
+                vectors.append(vector)
+    if not paths:
+        fact = f"none of {len(sample)} pictures could be compared: they cannot be read, or changed since"
+        raise ClipkitError(fact, hint=f"clipkit index {root}")
+    cosines = (encoder.encode_pixels(np.stack(pixels)) * np.stack(vectors)).sum(axis=1)
+    worst = int(cosines.argmin())
+    if not cosines[worst] >= SAME_MODEL:
+        raise ModelMismatch(
+            f"these vectors were not made by {encoder.model}: that of {paths[worst]!r} has cosine {cosines[worst]:.2f}",
+            hint=f"load the model that made them, or make new vectors: clipkit index {root}",
+        )
+    return len(paths), min(float(cosines[worst]), 1.0)
+
+
+def _is_as_known(found: Found, known: Known | None) -> bool:
+    return known is not None and known.is_embedded and known.state == "ok" and known[2:6] == found[1:]

@@ -1,0 +1,140 @@
+"""Walking a folder, by stat only, and comparing what is there with what is known."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from clipkit.errors import ClipkitError
+from clipkit.images.decode import is_picture
+from clipkit.store.records import Failure, Found, Known
+
+# rclip's list, so that both tools see the same pictures
+EXCLUDED_DIRS = ("@eaDir", "node_modules", ".git", "System Volume Information")
+TICK_NS = 20_000_000  # a file system's clock moves in steps of 1 to 10 ms; two changes within one look like one
+COARSE_NS = 2_000_000_000  # FAT's step, and that of some network shares
+UNSETTLED = -1  # for an inode: this file changed within a step of being looked at, so its stamp proves nothing yet
+_INODE_BITS = (1 << 63) - 1  # SQLite integers are signed; some file systems use all 64 bits
+
+
+@dataclass
+class Scan:
+    """What a completed walk found. unreadable: what could not be entered, so nothing below it counts as gone."""
+
+    found: list[Found] = field(default_factory=list)
+    unreadable: list[Failure] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is to be done. read: new or changed. restored: back, as they were. gone: known and not found."""
+
+    read: list[Found]
+    restored: list[Known]
+    gone: list[Known]
+    unchanged: int
+
+
+def find_images(root: str, *, exclude_dirs: Collection[str] = (), include_hidden: bool = False) -> Scan:
+    """Every picture below `root`, in a fixed order.
+
+    Links are followed, but each real folder is entered once, so a link to the parent is harmless; a folder reached
+    both ways is found under its real name. `exclude_dirs` are names, or paths relative to the root. Raises ClipkitError
+    where the root itself cannot be read.
+    """
+    scan = Scan()
+    excluded = {*EXCLUDED_DIRS, *(name.rstrip("/") for name in exclude_dirs)}
+    entered: set[tuple[int, int]] = set()
+    links: list[str] = []
+    pending = [""]
+    while pending or links:
+        folder = pending.pop() if pending else links.pop(0)
+        try:
+            info = os.stat(os.path.join(root, folder))
+            if (info.st_dev, info.st_ino) in entered:
+                continue
+            entered.add((info.st_dev, info.st_ino))
+            with os.scandir(os.path.join(root, folder)) as entries:
+                listing = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            if not folder:
+                raise ClipkitError(f"cannot read {root}: {error.strerror}", hint=f"ls -ld {root}") from error
+            scan.unreadable.append(Failure(folder, error.strerror or type(error).__name__))
+            continue
+        for entry in listing:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.name == ".clipkit" or (entry.name.startswith(".") and not include_hidden):
+                continue
+            try:
+                is_folder = entry.is_dir()
+                if not is_folder and is_picture(entry.name):
+                    _add_file(scan, entry.stat(), path)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ELOOP):  # deleted by now, a link to nothing or to itself
+                    scan.unreadable.append(Failure(path, error.strerror or type(error).__name__))
+                continue
+            if is_folder and entry.name not in excluded and path not in excluded:
+                (links if entry.is_symlink() else pending).append(path)
+    scan.found.sort(key=lambda found: found.path)
+    return scan
+
+
+def compare(
+    found: Iterable[Found],
+    known: Mapping[str, Known],
+    *,
+    unreadable: Collection[str] = (),
+    checksum: bool = False,
+    retry_failed: bool = False,
+) -> Changes:
+    """What to read, what came back and what is gone. Pure: no disk in it.
+
+    Unchanged means the same size, mtime, ctime and inode; the last two differ after a move or a copy over, and cost a
+    hash but no encoding. A file that failed is left alone until its stamp changes, unless `retry_failed`.
+    """
+    read: list[Found] = []
+    restored: list[Known] = []
+    unchanged = 0
+    paths = set()
+    for file in found:
+        paths.add(file.path)
+        row = known.get(file.path)
+        if (
+            row is None
+            or checksum
+            or row[2:6] != file[1:]
+            or file.inode == UNSETTLED
+            or (retry_failed and not row.is_embedded)
+        ):
+            read.append(file)
+        elif row.state == "missing":
+            restored.append(row)
+        else:
+            unchanged += 1
+    below = tuple(f"{path}/" for path in unreadable)
+    hidden_for_now = set(unreadable)
+    gone = [
+        row
+        for path, row in known.items()
+        if row.state != "missing"
+        and path not in paths
+        and path not in hidden_for_now
+        and not (below and path.startswith(below))
+    ]
+    return Changes(read, restored, gone, unchanged)
+
+
+def _add_file(scan: Scan, info: os.stat_result, path: str) -> None:
+    if stat.S_ISREG(info.st_mode):
+        inode = UNSETTLED if _is_unsettled(info) else info.st_ino & _INODE_BITS
+        scan.found.append(Found(path, info.st_size, info.st_mtime_ns, info.st_ctime_ns, inode))
+
+
+def _is_unsettled(info: os.stat_result) -> bool:
+    newest = max(info.st_mtime_ns, info.st_ctime_ns)
+    step = TICK_NS if newest % 1_000_000_000 else COARSE_NS
+    return abs(time.time_ns() - newest) < step

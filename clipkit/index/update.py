@@ -1,0 +1,240 @@
+"""One pass over what changed: readings come in, whole batches go into the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+
+import numpy as np
+
+from clipkit.errors import ShapeError
+from clipkit.index.crash_recovery import InFlight, Journal
+from clipkit.index.prefetch import Reading, read_ahead
+from clipkit.index.scan import Changes
+from clipkit.models.openclip import Encoder, check_embeddings
+from clipkit.store.database import Store
+from clipkit.store.records import Failure, Found, Known, Progress, Row
+from clipkit.store.writer import Writer, set_aside_path
+
+COMMIT_ROWS = 512  # rows without encoding (moves, copies) that share a transaction
+COMMIT_SECONDS = 5.0
+PAUSE_SECONDS = 300.0  # of a long run, between two calls of `now_and_then`
+
+
+@dataclass
+class Tally:
+    """What a pass did, in pictures."""
+
+    encoded: int = 0
+    reused: int = 0
+    hidden: int = 0
+    failed: list[Failure] = field(default_factory=list)
+
+
+def apply_changes(
+    store: Store,
+    encoder: Encoder | None,
+    changes: Changes,
+    *,
+    root: str,
+    known: Mapping[str, Known],
+    workers: int,
+    progress: Callable[[Progress], None] | None = None,
+    now_and_then: Callable[[], None] = lambda: None,
+    journal: Journal | None = None,
+    suspects: Sequence[InFlight] = (),
+) -> Tally:
+    """Read, encode and commit; then, and only then, hide what is gone.
+
+    encoder: None where nothing is to be read. now_and_then: called every few minutes of a long run, between batches.
+    suspects: what was in flight when an earlier run died; each is decoded alone, before the others.
+    """
+    if not (changes.read or changes.gone or changes.restored or any("\0" in path for path in known)):
+        return Tally()
+    run = _Run(store, encoder, known, changes)
+    if changes.read and encoder is not None:
+        in_question = {suspect.path: suspect for suspect in suspects}
+        # False sorts first: those in question
+        files = sorted(changes.read, key=lambda found: (found.path not in in_question, found.path))
+        first = sum(found.path in in_question for found in files)
+        read = partial(read_ahead, root, recipe=encoder.recipe, known=run.source, journal=journal)
+        alone = (_alone(found, in_question[found.path], read) for found in files[:first])
+        readings = chain(chain.from_iterable(alone), read(files[first:], workers=workers))
+        last = time.monotonic()
+        for done, reading in enumerate(readings, start=1):
+            run.take(reading)
+            if run.is_due() or done <= first:  # what was learnt at the cost of a crash is committed at once
+                run.flush()
+                if time.monotonic() - last > PAUSE_SECONDS:
+                    now_and_then()
+                    last = time.monotonic()
+            if progress:
+                progress(Progress(done, len(files), reading.found.path))
+        run.flush()
+    run.finish()
+    return run.tally
+
+
+def _alone(found: Found, suspect: InFlight, read: Callable[..., Iterator[Reading]]) -> Iterator[Reading]:
+    if suspect.is_culprit:
+        return iter([Reading(found, error=f"its decoder {suspect.reason or 'took clipkit down'}")])
+    return read([found], workers=1, tries=suspect.tries + 1)
+
+
+class _Run:
+    def __init__(self, store: Store, encoder: Encoder | None, known: Mapping[str, Known], changes: Changes) -> None:
+        self.tally = Tally()
+        self.source = {row.sha256: path for path, row in known.items() if row.sha256 and row.is_embedded}
+        self._content = {path: row.sha256 for path, row in known.items() if row.sha256 and row.is_embedded}
+        self._store = store
+        self._encoder = encoder
+        self._known = known
+        self._changes = changes
+        # Rows whose file is not there: a new path with the same bytes takes such a row over, id and all.
+        self._absent = {row.path for row in changes.gone}
+        self._absent |= {path for path, row in known.items() if row.state == "missing" and "\0" not in path}
+        self._absent -= {row.path for row in changes.restored} | {found.path for found in changes.read}
+        self._vanished: list[int] = []
+        self._queue: list[Reading] = []
+        self._pictures = 0
+        self._twins: dict[bytes, list[Found]] = {}  # same bytes as a file whose outcome is not known yet
+        self._bad: dict[bytes, str] = {}
+        self._committed = time.monotonic()
+
+    def take(self, reading: Reading) -> None:
+        self._queue.append(reading)
+        self._pictures += reading.picture is not None
+
+    def is_due(self) -> bool:
+        assert self._encoder is not None
+        late = time.monotonic() - self._committed > COMMIT_SECONDS
+        return self._pictures >= self._encoder.batch_size or len(self._queue) >= COMMIT_ROWS or late
+
+    def flush(self) -> None:
+        """Encode what waits and commit it in one transaction."""
+        if not self._queue:
+            return
+        rows = self._encode([reading for reading in self._queue if reading.picture is not None])
+        with self._store.transaction() as writer:
+            for reading in self._queue:
+                self._write(writer, reading, rows)
+        self._queue, self._pictures = [], 0
+        self._committed = time.monotonic()
+
+    def finish(self) -> None:
+        """The scan was complete and everything is read: hide what is gone, show what is back."""
+        hide = [row.id for row in self._changes.gone if row.path in self._absent] + self._vanished
+        restore = [row.id for row in self._changes.restored]
+        has_set_aside = any("\0" in path for path in (*self.source.values(), *self._known))
+        if hide or restore or has_set_aside:
+            with self._store.transaction() as writer:
+                writer.hide(hide)
+                writer.restore(restore)
+                writer.tidy()
+        self.tally.hidden = len(hide)
+        self.tally.failed.sort(key=lambda failure: failure.path)
+
+    def _encode(self, readings: list[Reading]) -> dict[str, Row]:
+        assert self._encoder is not None
+        try:
+            vectors = _vectors(self._encoder, readings)
+            return {r.found.path: _row(r, vector) for r, vector in zip(readings, vectors, strict=True)}
+        except ShapeError as error:
+            rows = {reading.found.path: self._encode_alone(reading) for reading in readings}
+            is_hopeless = not self.source and all(row.embedding is None for row in rows.values())
+            if len(rows) > 1 and is_hopeless:  # nothing has ever come out of this model
+                raise ShapeError(f"the model fails on every picture: {error.message}", hint="clipkit models") from error
+            return rows
+
+    def _encode_alone(self, reading: Reading) -> Row:
+        assert self._encoder is not None
+        try:
+            return _row(reading, _vectors(self._encoder, [reading])[0])
+        except ShapeError as error:
+            return Row(reading.found, reading.sha256, error=f"the model failed: {error.message}")
+
+    def _write(self, writer: Writer, reading: Reading, rows: Mapping[str, Row]) -> None:
+        found, sha256 = reading.found, reading.sha256
+        if reading.is_gone:
+            if (row := self._known.get(found.path)) and row.state != "missing":
+                self._vanished.append(row.id)
+        elif sha256 is None:
+            self._write_unreadable(writer, reading)
+        elif reading.picture is not None or reading.error is not None:
+            row_ = rows.get(found.path) or Row(found, sha256, error=reading.error)
+            self._put(writer, row_)
+            for twin in self._twins.pop(sha256, []):
+                self._reuse(writer, twin, sha256)
+        else:
+            self._reuse(writer, found, sha256)
+
+    def _write_unreadable(self, writer: Writer, reading: Reading) -> None:
+        known = self._known.get(reading.found.path)
+        reason = reading.error or ""
+        if known and known.is_embedded and known[2:4] == reading.found[1:3]:
+            # Its size and date say that it is the same picture: a bad day of the disk must not cost its vector.
+            self.tally.failed.append(Failure(reading.found.path, reason))
+        else:
+            self._put(writer, Row(reading.found, None, error=reason))
+
+    def _put(self, writer: Writer, row: Row) -> None:
+        self._forget(row.found.path, row.sha256)
+        writer.put(row)
+        if row.embedding is None:
+            self.tally.failed.append(Failure(row.found.path, row.error or ""))
+            if row.sha256:
+                self._bad[row.sha256] = row.error or ""
+        else:
+            self.tally.encoded += 1
+            self._remember(row.found.path, row.sha256)
+
+    def _reuse(self, writer: Writer, found: Found, sha256: bytes) -> None:
+        source = self.source.get(sha256)
+        if sha256 in self._bad:
+            self._put(writer, Row(found, sha256, error=self._bad[sha256]))
+            return
+        if source is None:
+            self._twins.setdefault(sha256, []).append(found)
+            return
+        if self._content.get(found.path) == sha256:
+            writer.touch(found)
+        elif source in self._absent and found.path not in self._known:
+            writer.move(source, found)
+            self._absent.discard(source)
+            self._content.pop(source, None)
+            self._remember(found.path, sha256)
+        else:
+            self._forget(found.path, sha256)
+            writer.copy(source, found, sha256)
+            self._content[found.path] = sha256
+        self.tally.reused += 1
+
+    def _remember(self, path: str, sha256: bytes | None) -> None:
+        if sha256 is not None:
+            self.source[sha256] = path
+            self._content[path] = sha256
+
+    def _forget(self, path: str, sha256: bytes | None) -> None:
+        """`path` is about to hold other bytes; what it held is found under its set-aside name from now on."""
+        old = self._content.pop(path, None)
+        if old is not None and old != sha256 and self.source.get(old) == path:
+            self.source[old] = set_aside_path(path, old)
+
+
+def _vectors(encoder: Encoder, readings: list[Reading]) -> list[bytes]:
+    if not readings:
+        return []
+    pixels = np.stack([reading.picture.pixels for reading in readings if reading.picture is not None])
+    embeddings = check_embeddings(encoder.encode_pixels(pixels), encoder.dim)
+    if len(embeddings) != len(readings):
+        raise ShapeError(f"the model gave {len(embeddings)} embeddings for {len(readings)} pictures")
+    return [row.tobytes() for row in embeddings.astype("<f2")]
+
+
+def _row(reading: Reading, vector: bytes) -> Row:
+    picture = reading.picture
+    assert picture is not None
+    return Row(reading.found, reading.sha256, picture.width, picture.height, picture.taken_at, embedding=vector)

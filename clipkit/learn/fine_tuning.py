@@ -1,0 +1,240 @@
+"""Fine-tuning: a new head on a frozen image tower, or on one of which a part learns too; the tutorial's recipe."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clipkit.classify.head import Head, softmax
+from clipkit.core.tensor_files import check_writable
+from clipkit.datasets.load import Dataset
+from clipkit.datasets.splits import TWO_CLASSES
+from clipkit.errors import DatasetError
+from clipkit.learn.finetune_data import Prediction, Work, logits
+from clipkit.learn.trainer import Epoch, Learner, Recipe, train
+from clipkit.models.openclip import OpenClipEncoder, open_clip_catalogue
+from clipkit.models.registry import find_weights
+from clipkit.models.trainable import Body, Counts, Tunable, TunableEncoder, count_parameters, tunable, unfreeze
+from clipkit.models.vit import ViTClassifier
+from clipkit.store.records import Failure, FloatArray, Progress
+
+VALIDATION = 0.1  # of each class, at least one picture, where the caller has no validation pictures
+HEAD, REPORT = "head.safetensors", "finetune.json"
+
+
+@dataclass(frozen=True, eq=False)
+class FineTuned:
+    """A model that has learned, as it was after its best epoch.
+
+    head: where the tower is open_clip's and stayed frozen: a Head over its backbone features; else None. classifier:
+    where the model is one of transformers. before, after: what it said of one validation picture, with the head it
+    started from and at the end. metrics: of the validation pictures, with intervals, as `classification_metrics` has
+    them; they chose the epoch, so that they flatter. failed: pictures that could not be read. notes: what to know.
+    """
+
+    classes: tuple[str, ...]
+    counts: Counts
+    history: tuple[Epoch, ...]
+    best_epoch: int
+    before: Prediction
+    after: Prediction
+    metrics: dict[str, Any]
+    head: Head | None
+    classifier: ViTClassifier | None
+    failed: tuple[Failure, ...]
+    notes: tuple[str, ...]
+    recipe: Recipe
+    _source: Tunable
+    _body: Body
+    _learner: Learner
+
+    def predict(self, files: Sequence[str]) -> npt.NDArray[np.str_]:
+        """The likeliest class of each picture (n,); ImageError names the first that cannot be read."""
+        return np.asarray(np.array(self.classes)[self.predict_proba(files).argmax(axis=1)])
+
+    def predict_proba(self, files: Sequence[str]) -> FloatArray:
+        """(n, c) float32, in the order of `classes`."""
+        parts = [np.empty((0, len(self.classes)), np.float32)]
+        for start in range(0, len(files), self.recipe.batch_size):
+            parts.append(self._probabilities(files[start : start + self.recipe.batch_size]))
+        return np.concatenate(parts)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """What `load_encoder` and `Head.load`, or `ViTClassifier`, read; and the history, as finetune.json.
+
+        Frozen open_clip tower: head.safetensors. One that learned: the whole model in open_clip's layout, and a head
+        that is bound to it. A model of transformers: as `save_pretrained` writes it.
+        """
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        if self.head is not None:
+            self.head.save(place / HEAD)
+        elif isinstance(self._source, TunableEncoder):
+            self._source.save(self._body, place)
+            weights = find_weights(str(place.resolve()), open_clip_catalogue())
+            _as_head(self._learner, self.classes, weights.model, weights.fingerprint).save(place / HEAD)
+        else:
+            self._source.save(self._body, self.classes, self._learner.head, place)
+        (place / REPORT).write_text(json.dumps(self._said(), indent=2), encoding="utf-8")
+
+    def _probabilities(self, files: Sequence[str]) -> FloatArray:
+        if self.classifier is not None:
+            return self.classifier.predict_proba(files)
+        if self.head is not None and isinstance(self._source, TunableEncoder):
+            return self.head.probabilities(self._source.encoder.encode_images(files, space="backbone"))
+        return softmax(logits(self._learner, iter([(self._source.centre_inputs(files), None)])))
+
+    def _said(self) -> dict[str, Any]:
+        names = ("classes", "best_epoch", "metrics", "notes")
+        said = {name: getattr(self, name) for name in names} | {"model": self._source.model}
+        parts = ("recipe", "counts", "before", "after")
+        return (
+            said
+            | {name: asdict(getattr(self, name)) for name in parts}
+            | {
+                "history": [asdict(epoch) for epoch in self.history],
+                "failed": [asdict(failure) for failure in self.failed],
+            }
+        )
+
+
+def finetune(
+    model: OpenClipEncoder | ViTClassifier,
+    dataset: Dataset,
+    *,
+    recipe: Recipe | None = None,
+    validation: Dataset | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> FineTuned:
+    """`model` with a new head for the classes of `dataset`, and where the recipe says so with a tower that learned too.
+
+    validation: what chooses the epoch; without it a tenth of each class of `dataset`, which then does not learn from
+    it. Test pictures have no place here. out: a folder for checkpoints and the result; a run that was killed goes on
+    from there and ends with the same weights. `model` itself is not changed. DatasetError where there is nothing to
+    tell apart, ModelError for a damaged checkpoint or one of another run. Pictures that cannot be read are left out,
+    and listed.
+    """
+    import torch
+
+    recipe = recipe or Recipe()
+    pictures, held_out = _parts(dataset, validation, recipe.seed)
+    source = tunable(model)
+    with torch.random.fork_rng(devices=[]):  # a network draws its first weights before it is given ours
+        body = source.body()
+    unfreeze(body.module, recipe.unfreeze)
+    place = Path(out) if out is not None else None
+    if place is not None:
+        check_writable(place)
+    work = Work(source, recipe, pictures, held_out, progress)
+    classes = work.classes
+    learner = _learner(source, body, len(classes), recipe)
+    counts = count_parameters(body.module, learner.head)
+    before = work.say(learner)
+    history, best = train(learner, work.material, recipe, identity=work.identity(), out=place, on_epoch=on_epoch)
+    result = FineTuned(
+        classes=classes,
+        counts=counts,
+        history=history,
+        best_epoch=best,
+        before=before,
+        after=work.say(learner),
+        metrics=work.measure(learner),
+        head=_head(source, learner, classes) if recipe.is_frozen else None,
+        classifier=None if isinstance(source, TunableEncoder) else source.with_head(body, classes, learner.head),
+        failed=(*work.pictures.failed, *work.held_out.failed),
+        notes=_notes(work),
+        recipe=recipe,
+        _source=source,
+        _body=body,
+        _learner=learner,
+    )
+    if place is not None:
+        result.save(place)
+    return result
+
+
+def split_validation(dataset: Dataset, *, share: float = VALIDATION, seed: int = 42) -> tuple[Dataset, Dataset]:
+    """(the rest, about `share` of each class and at least one); a class of one picture stays whole in the rest."""
+    dice = np.random.default_rng(seed)
+    labels = np.array(dataset.labels)
+    chosen: list[int] = []
+    for name in dataset.classes:
+        mine = dice.permutation(np.flatnonzero(labels == name))
+        count = min(max(1, round(share * len(mine))), len(mine) - 1)
+        chosen += mine[: max(0, count)].tolist()
+    is_chosen = np.isin(np.arange(len(dataset)), chosen)
+    return _only(dataset, np.flatnonzero(~is_chosen)), replace(_only(dataset, np.flatnonzero(is_chosen)), failed=())
+
+
+def _parts(dataset: Dataset, validation: Dataset | None, seed: int) -> tuple[Dataset, Dataset]:
+    if not dataset.labels:
+        raise DatasetError(f"{dataset.name} has no labels to learn from")
+    if len(set(dataset.labels)) < 2:
+        only = dataset.labels[0]
+        raise DatasetError(
+            f"{dataset.name} has one class only, {only}: there is nothing to tell apart", hint=TWO_CLASSES
+        )
+    if validation is None:
+        pictures, held_out = split_validation(dataset, seed=seed)
+    else:
+        pictures, held_out = dataset, validation
+        if unknown := sorted(set(validation.labels) - set(dataset.labels)):
+            raise DatasetError(f"validation has pictures of {unknown[0]}, which nothing is learned of")
+    if not len(held_out):
+        raise DatasetError(
+            f"{dataset.name} has one picture a class: none can be held out to choose the epoch",
+            hint="two pictures a class at least",
+        )
+    return pictures, held_out
+
+
+def _only(dataset: Dataset, places: npt.NDArray[Any]) -> Dataset:
+    files, labels = (tuple(row[i] for i in places.tolist()) for row in (dataset.files, dataset.labels))
+    return replace(dataset, files=files, labels=labels, captions=())
+
+
+def _learner(source: Tunable, body: Body, count: int, recipe: Recipe) -> Learner:
+    """In bfloat16 where the model computes in it; float16 would need its gradients scaled, so float32 instead."""
+    import torch
+
+    if recipe.is_frozen:  # a head is small
+        return Learner(body.width, count, recipe, body=None)
+    towers = source.towers
+    layout = torch.channels_last if towers.channels_last else torch.preserve_format
+    body.module.to(towers.device).to(memory_format=layout)
+    autocast = torch.bfloat16 if towers.image == torch.bfloat16 else None
+    return Learner(body.width, count, recipe, body=body, device=towers.device, autocast=autocast)
+
+
+def _head(source: Tunable, learner: Learner, classes: tuple[str, ...]) -> Head | None:
+    if not isinstance(source, TunableEncoder):
+        return None
+    return _as_head(learner, classes, source.model, source.fingerprint)
+
+
+def _as_head(learner: Learner, classes: tuple[str, ...], model: str, fingerprint: str) -> Head:
+    """Over rows of length 1: the factor sqrt(width) that it learned with goes into its weights."""
+    weight = learner.head.weight.detach().cpu().numpy().astype(np.float32)
+    scaled = np.ascontiguousarray(weight * np.float32(weight.shape[1] ** 0.5))
+    bias = learner.head.bias.detach().cpu().numpy().astype(np.float32)
+    return Head(classes, scaled, bias.copy(), 1.0, model, fingerprint, space="backbone")
+
+
+def _notes(work: Work) -> tuple[str, ...]:
+    notes = []
+    if unseen := sorted(set(work.classes) - set(work.held_out.labels)):
+        notes.append(f"validation has no picture of {', '.join(unseen)}: how well they are told is not measured")
+    if failed := len(work.pictures.failed) + len(work.held_out.failed):
+        notes.append(f"{failed} pictures could not be read and were left out")
+    if not work.recipe.is_frozen and isinstance(work.source, TunableEncoder):
+        notes.append("the tower has moved: texts no longer find its pictures")
+    return tuple(notes)

@@ -1,0 +1,199 @@
+"""A linear probe: logistic regression on embeddings, its strength chosen on pictures that it did not learn from."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from clipkit.classify.head import Head
+from clipkit.errors import NotFittedError, QueryError
+from clipkit.learn.base import Choice, Examples, Labels, Learner, Part, aligned, choose, hold_back, linear_head
+from clipkit.learn.mlp import EVERY, TwoLayers, train_two_layers
+from clipkit.learn.softmax_regression import Correction, correct, frame, on_one_thread
+from clipkit.store.records import FloatArray
+
+if TYPE_CHECKING:
+    from clipkit.models.openclip import Encoder
+
+STRENGTHS = tuple(float(f"{10 ** (half / 2):.3g}") for half in range(-2, 7))  # 0.1 to 1,000: below and above, flat
+INITS = ("zeros", "text")
+MAX_ITER = 1000  # none of the features tried needed 100
+STEPS = 200  # of a hidden layer, at most: how many is chosen, and accuracy was flat from 100 on
+
+
+class _Linear(NamedTuple):
+    """Logits are rows @ weight.T + bias."""
+
+    weight: FloatArray  # (c, d)
+    bias: FloatArray  # (c,)
+
+
+_Fitter: TypeAlias = Callable[[Examples, float], _Linear]
+
+
+class LinearProbe(Learner):
+    """Logistic regression on embeddings (n, d), as CLIP's authors probe it (Radford et al. 2021, appendix A.3).
+
+    space: what the embeddings are, "projected" or "backbone". C: the inverse of the regularisation as scikit-learn has
+    it; None chooses it on validation, each fit beginning where the last ended, and then fits once more on everything.
+
+    init="text" needs `zeroshot` and projected embeddings: what is penalised is then the distance from the zero-shot
+    weights, not from zero, so that C = 0, which is among the choices, is zero-shot itself. Li et al. 2018 ("Explicit
+    inductive bias for transfer learning", L2-SP) give the penalty, Silva-Rodriguez et al. 2024 (CLAP) its use for CLIP.
+
+    hidden: a layer of that many units with GELU before the classes, trained by AdamW (`seed`); how long is chosen on
+    validation, and C means nothing then.
+
+    Attributes:
+        classes_: labels (c,), sorted. coef_: (c, d), also for two classes; (c, hidden) with a hidden layer.
+        intercept_: (c,). C_: what was chosen or given, NaN with a hidden layer. choice_: how it was chosen (C, or the
+        number of steps), None where C was given.
+    """
+
+    coef_: FloatArray
+    intercept_: FloatArray
+    C_: float
+
+    def __init__(
+        self,
+        *,
+        space: str = "projected",
+        C: float | None = None,  # noqa: N803  scikit-learn's name
+        init: str = "zeros",
+        hidden: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if init not in INITS or (init == "text" and hidden):
+            raise QueryError(f"a probe cannot begin from {init!r}" + " with a hidden layer" * bool(hidden))
+        if C is not None and not ((0 if init == "text" else 1e-12) <= C < np.inf):
+            raise QueryError(f"C is {C}, not a positive number", hint="--C 10, or none: it is chosen")
+        if hidden is not None and (hidden < 1 or C is not None):
+            raise QueryError(f"a hidden layer of {hidden} units, with C = {C}", hint="hidden=256, without C")
+        self.space, self.C, self.init, self.hidden, self.seed = space, C, init, hidden, seed
+        self.choice_: Choice[float] | None = None
+        self._layers: _Linear | TwoLayers | None = None
+
+    def fit(
+        self,
+        embeddings: npt.ArrayLike,
+        labels: Labels,
+        *,
+        validation: Part | None = None,
+        zeroshot: Head | None = None,
+    ) -> Self:
+        """Learn from embeddings (n, d) and labels (n,); choose on `validation`, or on a fifth of each class.
+
+        What was held back is learned from in the end, too.
+        """
+        train, held = self._take(embeddings, labels, validation)
+        everything = train + held if held else train
+        fitter = self._fitter(zeroshot, train.rows.shape[1])
+        if self.C is not None:
+            return self._keep(fitter()(everything, self.C), self.C)
+        if held is None:
+            train, held = hold_back(train, seed=self.seed)
+        if self.hidden:
+            return self._fit_hidden(train, held, everything)
+        settings = (0.0, *STRENGTHS) if self.init == "text" else STRENGTHS
+        learn = fitter()
+        fits = {strength: learn(train, strength) for strength in settings}
+        self.choice_ = choose(settings, lambda strength: _logits(fits[strength], held.rows), held.targets)
+        return self._keep(fitter()(everything, self.choice_.setting), self.choice_.setting)
+
+    def decision_function(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803
+        """Logits (n, c), also for two classes."""
+        layers = self._fitted()
+        hidden = layers.hidden if isinstance(layers, TwoLayers) else None
+        rows = self._rows(X, hidden.dim if hidden else layers.weight.shape[1])
+        return _logits(layers, rows)
+
+    def head(self, encoder: Encoder) -> Head:
+        """The classifier as a file can keep it, for the embeddings of `encoder`."""
+        layers = self._fitted()
+        hidden = layers.hidden if isinstance(layers, TwoLayers) else None
+        return linear_head(self.classes_, layers.weight, layers.bias, encoder, space=self.space, hidden=hidden)
+
+    def _fitted(self) -> _Linear | TwoLayers:
+        if self._layers is None:
+            raise NotFittedError("this LinearProbe has learned nothing yet", hint="fit(embeddings, labels)")
+        return self._layers
+
+    def _fitter(self, zeroshot: Head | None, width: int) -> Callable[[], _Fitter]:
+        """Makes what fits, beginning where it ended the last time."""
+        count = len(self.classes_)
+        if self.init == "zeros":
+            return lambda: _Logistic(count)
+        if zeroshot is None:
+            raise QueryError("which zero-shot head does it begin from?", hint="fit(..., zeroshot=classifier.head)")
+        start = aligned(zeroshot, self.classes_, width)
+        return lambda: _FromText(start)
+
+    def _fit_hidden(self, train: Examples, held: Examples, everything: Examples) -> Self:
+        tried = list(self._trained(train))
+        counts = [float(EVERY * (i + 1)) for i in range(len(tried))]
+        self.choice_ = choose(counts, lambda steps: _logits(tried[int(steps) // EVERY - 1], held.rows), held.targets)
+        steps = int(self.choice_.setting)
+        return self._keep(next(islice(self._trained(everything), steps // EVERY - 1, None)), np.nan)
+
+    def _trained(self, examples: Examples) -> Iterator[TwoLayers]:
+        assert self.hidden is not None
+        count = len(self.classes_)
+        return train_two_layers(
+            examples.rows, examples.targets, classes=count, units=self.hidden, steps=STEPS, seed=self.seed
+        )
+
+    def _keep(self, layers: _Linear | TwoLayers, strength: float) -> Self:
+        self._layers, self.C_ = layers, strength
+        self.coef_, self.intercept_ = layers.weight, layers.bias
+        return self
+
+
+class _Logistic:
+    """scikit-learn's logistic regression, in the rows' own frame and at unit spread, with C in proportion.
+
+    The answer is that for the rows as they are, and is reached in a third of the steps.
+    """
+
+    def __init__(self, count: int) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        self._count = count
+        self._model = LogisticRegression(max_iter=MAX_ITER, warm_start=True)
+
+    def __call__(self, examples: Examples, strength: float) -> _Linear:
+        place = frame(examples.rows)
+        spread = float(np.sqrt((place.coordinates**2).sum(axis=1).mean())) or 1.0
+        self._model.set_params(C=strength * spread**2)
+        with on_one_thread(), warnings.catch_warnings():  # it takes one picture a class for a regression
+            warnings.filterwarnings("ignore", message="The number of unique classes", category=UserWarning)
+            self._model.fit(place.coordinates / np.float32(spread), examples.targets)
+        weight, bias = place.whole(self._model.coef_) / spread, self._model.intercept_
+        if self._count == 2:  # one row there: the logit of the second class
+            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        bias = bias - weight @ place.mean
+        return _Linear(np.asarray(weight, dtype=np.float32), np.asarray(bias, dtype=np.float32))
+
+
+class _FromText:
+    """The zero-shot head, corrected."""
+
+    def __init__(self, start: Head) -> None:
+        self._start = start
+        self._last: Correction | None = None
+
+    def __call__(self, examples: Examples, strength: float) -> _Linear:
+        start = self._start
+        given = start.logits(examples.rows)
+        self._last = correct(examples.rows, given, examples.targets, C=strength, guess=self._last)
+        scale = np.float32(start.temperature)
+        return _Linear(scale * start.weight + self._last.weight, scale * start.bias + self._last.bias)
+
+
+def _logits(layers: _Linear | TwoLayers, rows: FloatArray) -> FloatArray:
+    inputs = layers.hidden.apply(rows) if isinstance(layers, TwoLayers) else rows
+    return np.asarray(inputs @ layers.weight.T + layers.bias, dtype=np.float32)

@@ -1,0 +1,112 @@
+"""Softmax regression that starts from logits somebody else gave, and moves away from them only as far as labels ask."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from clipkit.store.records import FloatArray, IntArray
+
+MAX_STEPS = 1000
+TOLERANCE = 1e-4  # of the slope of the mean loss, as scikit-learn has it
+Values = npt.NDArray[np.float64]
+
+
+class Frame(NamedTuple):
+    """Rows about their mean, in as few coordinates as they need: rows = mean + coordinates @ basis.
+
+    Penalties are the same in it, because the basis keeps lengths, and fitting is quick and well conditioned: pictures
+    of one model point much the same way, and a few of them span little of the space.
+    """
+
+    mean: FloatArray  # (d,)
+    coordinates: FloatArray  # (n, r)
+    basis: FloatArray | None  # (r, d), None for the axes themselves
+
+    def whole(self, weight: Values) -> Values:
+        """Weights (c, r) as weights (c, d)."""
+        return weight if self.basis is None else weight @ self.basis
+
+
+class Correction(NamedTuple):
+    """What is added to given logits: rows @ weight.T + bias + given * scale. weight (c, d), bias (c,), scale (c,)."""
+
+    weight: FloatArray
+    bias: FloatArray
+    scale: FloatArray
+
+
+def on_one_thread() -> AbstractContextManager[object]:
+    """BLAS without threads: products as small as a fit's took three times as long on two of them as on one."""
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[object] = threadpool_limits(limits=1, user_api="blas")
+    return limits
+
+
+def frame(rows: FloatArray) -> Frame:
+    """The frame of rows (n, d): n coordinates where that is fewer than d."""
+    mean = rows.mean(axis=0)
+    centred = rows - mean
+    if len(rows) >= rows.shape[1]:
+        return Frame(mean, centred, None)
+    basis, triangle = np.linalg.qr(centred.T)
+    return Frame(mean, np.ascontiguousarray(triangle.T), np.ascontiguousarray(basis.T))
+
+
+def correct(
+    rows: FloatArray,
+    given: FloatArray,
+    targets: IntArray,
+    *,
+    C: float,  # noqa: N803  scikit-learn's name
+    with_scale: bool = False,
+    guess: Correction | None = None,
+) -> Correction:
+    """The correction of the logits `given` (n, c) for rows (n, d) that is best for targets (n,), by L-BFGS.
+
+    Minimised: C times the summed cross-entropy, as scikit-learn weighs it, plus half the squared length of weight, of
+    bias, and of scale, which stays zero unless `with_scale`. C = 0 leaves everything as given. guess: where to begin.
+    """
+    from scipy.optimize import minimize  # type: ignore[import-untyped]
+
+    count = given.shape[1]
+    if C == 0:
+        return Correction(np.zeros((count, rows.shape[1]), np.float32), *np.zeros((2, count), np.float32))
+    place = frame(rows)
+    width, spread = place.coordinates.shape[1], float(given.std()) or 1.0
+    centre = given.mean(axis=0)
+    texts = ((given - centre) / spread).astype(np.float64)  # in which a scale is as heavy as a weight
+    inputs = np.concatenate([place.coordinates, np.ones((len(rows), 1))], axis=1, dtype=np.float64)  # (n, r + 1)
+    is_right = np.zeros_like(texts)
+    is_right[np.arange(len(rows)), targets] = 1
+    size, share = count * (width + 1), 1 / (C * len(rows))
+
+    def loss(flat: Values) -> tuple[float, Values]:
+        logits = inputs @ flat[:size].reshape(count, width + 1).T + given
+        if with_scale:
+            logits += texts * flat[size:]
+        logits -= logits.max(axis=1, keepdims=True)
+        chances = np.exp(logits)
+        sums = chances.sum(axis=1, keepdims=True)
+        entropy = np.log(sums[:, 0]).mean() - (logits * is_right).sum() / len(rows)
+        wrong = (chances / sums - is_right) / len(rows)  # (n, c): the slope of the cross-entropy
+        slope = [(wrong.T @ inputs).ravel(), (wrong * texts).sum(axis=0) if with_scale else np.zeros(0)]
+        return float(entropy + share * (flat @ flat) / 2), np.concatenate(slope) + share * flat
+
+    start = np.zeros(size + count * with_scale)
+    if guess is not None:
+        weight = guess.weight if place.basis is None else guess.weight @ place.basis.T
+        bias = guess.bias + guess.weight @ place.mean + guess.scale * centre
+        start[:size] = np.concatenate([weight, bias[:, None]], axis=1).ravel()
+        start[size:] = spread * guess.scale if with_scale else []
+    with on_one_thread():
+        found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_STEPS, "gtol": TOLERANCE}).x
+    weight = found[:size].reshape(count, width + 1)
+    scale = found[size:] / spread if with_scale else np.zeros(count)
+    rotated = place.whole(weight[:, :-1])
+    bias = weight[:, -1] - rotated @ place.mean - scale * centre
+    return Correction(*(part.astype(np.float32) for part in (rotated, bias, scale)))

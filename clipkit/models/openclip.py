@@ -1,0 +1,350 @@
+"""Pictures and words into embeddings: open_clip's models, at the precision and batch size this machine likes."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from clipkit.classify.head import SPACES
+from clipkit.errors import ModelError, ShapeError
+from clipkit.models.backbone import pooled, without_projection
+from clipkit.models.devices import (
+    Towers,
+    at_once,
+    causal_tower,
+    check_weights,
+    cut,
+    is_out_of_memory,
+    lengths,
+    pick_towers,
+    pixel_recipe,
+    place_network,
+)
+from clipkit.models.hub import Notify
+from clipkit.models.registry import TOKENIZER_FILES, Catalogue, Pretrained, Weights, fetch_files, find_weights
+from clipkit.store.records import Embeddings, Picture, PixelRecipe
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    Features: TypeAlias = Callable[[slice], torch.Tensor]
+    Source: TypeAlias = str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
+
+LENGTH_TOLERANCE = 1e-3  # the disk keeps float16
+CUT_TOLERANCE = 0.03  # length of the difference: rounding in bfloat16 reaches .01, a text that lost a word .1
+TEXTS_FOR_A_PICTURE = 16  # in a batch: ten tokens, not fifty patches; 404 texts/s of ViT-B/32 on 2 cores, 122 at 1
+BATCH_SIZES = {"cpu": 32, "cuda": 256, "mps": 64}  # read and written together; a CPU's towers take fewer at once
+
+
+class Encoder(Protocol):
+    """What turns pictures and words into embeddings.
+
+    model: canonical name. source: what load_encoder takes to find it again. fingerprint: SHA-256 of the weights.
+    logit_scale, logit_bias: a cosine c means the logit `logit_scale * c + logit_bias`.
+    """
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def recipe(self) -> PixelRecipe: ...
+    @property
+    def logit_scale(self) -> float: ...
+    @property
+    def logit_bias(self) -> float: ...
+    @property
+    def batch_size(self) -> int: ...
+
+    def encode_images(self, pictures: Sequence[Source], *, space: str = "projected") -> Embeddings: ...
+    def encode_pixels(self, pixels: npt.NDArray[np.uint8], *, space: str = "projected") -> Embeddings: ...
+    def encode_texts(self, texts: Sequence[str]) -> Embeddings: ...
+
+
+def load_encoder(
+    model: str = "auto",
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int | None = None,
+    exact_pixels: bool = False,
+    allow_pickle: bool = False,
+    notify: Notify | None = None,
+) -> OpenClipEncoder:
+    """An encoder for any name that `clipkit models` explains; ModelError if it cannot be had or does not fit.
+
+    precision: "auto" is the fastest that keeps cosines to 1e-3 on this machine; "float32", "bfloat16" and "float16"
+    hold for both towers. `notify` gets a sentence when something is fetched, replaced or made smaller.
+    """
+    from open_clip import get_model_preprocess_cfg
+
+    if batch_size is not None and batch_size < 1:
+        raise ModelError(f"a batch of {batch_size} has no pictures in it")
+    weights = find_weights(model, open_clip_catalogue(), allow_pickle=allow_pickle, notify=notify)
+    network, tokenizer = load_network(weights, notify)
+    towers = pick_towers(network, device, precision)
+    return OpenClipEncoder(
+        network,
+        tokenizer,
+        weights=weights,
+        recipe=pixel_recipe(weights.model, network, get_model_preprocess_cfg(network), exact=exact_pixels),
+        towers=towers,
+        batch_size=batch_size or BATCH_SIZES.get(towers.device.type, BATCH_SIZES["cpu"]),
+        most=batch_size,
+        notify=notify,
+    )
+
+
+def load_network(weights: Weights, notify: Notify | None = None) -> tuple[Any, Callable[[list[str]], torch.Tensor]]:
+    """The network in float32, on the CPU and frozen, and its tokenizer; ModelError where they cannot be had."""
+    import open_clip
+    from safetensors import SafetensorError
+
+    known = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError)
+    try:
+        config = open_clip.get_model_config(weights.architecture)
+        network = _build(weights, config["text_cfg"], notify)
+        check_weights(weights, network)
+        return network, _tokenizer(weights, config["text_cfg"], notify)
+    except (*known, SafetensorError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(f"{weights.model} cannot be loaded from {weights.file.parent}: {reason}") from error
+
+
+def check_embeddings(embeddings: npt.ArrayLike, dim: int) -> Embeddings:
+    """The same as contiguous float32, if (n, dim) with finite rows of length 1; ShapeError names the first bad row."""
+    rows = np.ascontiguousarray(embeddings, dtype=np.float32)
+    if rows.ndim != 2 or rows.shape[1] != dim:
+        raise ShapeError(f"embeddings of shape {rows.shape} are not (n, {dim})")
+    norms = np.linalg.norm(rows, axis=1)
+    wrong = np.flatnonzero(~(np.abs(norms - 1) <= LENGTH_TOLERANCE))  # written so that a NaN is wrong
+    if wrong.size:
+        raise ShapeError(f"embedding {wrong[0]} of {len(rows)} has length {norms[wrong[0]]:.4g}, not 1")
+    return rows
+
+
+def open_clip_catalogue() -> Catalogue:
+    """Every set of weights that open_clip knows by name, with what it says of them."""
+    import open_clip
+
+    catalogue: dict[str, dict[str, Pretrained]] = {}
+    for architecture, tag in open_clip.list_pretrained():
+        entry = open_clip.get_pretrained_cfg(architecture, tag)
+        repo, _, file = entry.get("hf_hub", "").rpartition("/")
+        fields = {key: entry.get(key) for key in ("mean", "std", "interpolation", "resize_mode")}
+        pretrained = Pretrained(repo, file, bool(entry.get("quick_gelu")), **fields)
+        catalogue.setdefault(architecture, {})[tag] = pretrained
+    return catalogue
+
+
+class OpenClipEncoder:
+    """An open_clip model on one device; safe to share between threads.
+
+    Attributes as `Encoder` has them. batch_size halves when memory runs out, and stays there. most: pictures through
+    the image tower at once; by default all of a batch, on a CPU as many as are fastest.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        tokenizer: Callable[[list[str]], torch.Tensor],
+        *,
+        weights: Weights,
+        recipe: PixelRecipe,
+        towers: Towers,
+        batch_size: int,
+        most: int | None = None,
+        notify: Notify | None = None,
+    ) -> None:
+        self.model, self.source, self.fingerprint = weights.model, weights.source, weights.fingerprint
+        self.recipe, self.towers, self.batch_size = recipe, towers, batch_size
+        self.logit_scale = float(network.logit_scale.exp())
+        self.logit_bias = 0.0 if network.logit_bias is None else float(network.logit_bias)
+        self._network = place_network(network, towers)
+        self._tokenizer, self._tokenizer_lock = tokenizer, Lock()
+        self._notify, self._most = notify, most
+        self._causal_tower = None  # nothing is cut before this model has shown that cutting changes nothing
+        full = self.encode_texts(_TWO_PROMPTS)
+        self.dim = int(full.shape[1])
+        self._causal_tower = causal_tower(network)
+        if np.linalg.norm(self.encode_texts(_TWO_PROMPTS) - full, axis=1).max() > CUT_TOLERANCE:
+            self._causal_tower = None
+
+    def encode_images(self, pictures: Sequence[Source], *, space: str = "projected") -> Embeddings:
+        """(n, dim), in order. Files, Pillow images or uint8 arrays (h, w, 3); ImageError names the first bad one.
+
+        space: "projected", where texts are too, or "backbone": the features before that, of a width of their own.
+        """
+        if isinstance(pictures, str | os.PathLike):
+            raise ShapeError("encode_images takes a list of pictures", hint=f"encode_images([{str(pictures)!r}])")
+        if not len(pictures):
+            return self.encode_pixels(np.empty((0, 3, *self.recipe.size), np.uint8), space=space)
+        parts = []
+        step = self.batch_size  # not all at once: pixels are 100 times the vectors; may halve while the loop runs
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            for start in range(0, len(pictures), step):
+                batch = pool.map(self._read, pictures[start : start + step])
+                parts.append(self.encode_pixels(np.stack([picture.pixels for picture in batch]), space=space))
+        return np.concatenate(parts)
+
+    def encode_pixels(self, pixels: npt.NDArray[np.uint8], *, space: str = "projected") -> Embeddings:
+        """(n, dim) of pixels (n, 3, height, width) that `images.decode` made with this encoder's recipe."""
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, *self.recipe.size):
+            wanted = f"uint8 (n, 3, {self.recipe.size[0]}, {self.recipe.size[1]})"
+            raise ShapeError(f"pixels are {pixels.dtype} {pixels.shape}, and {self.model} reads {wanted}")
+        tower = self._tower(space)
+        if not len(pixels):
+            return np.empty((0, self._width(space)), np.float32)
+        rows = self._in_batches(len(pixels), lambda part: self._image_features(pixels[part], tower), most=self._at_once)
+        return check_embeddings(rows, self.dim if space == "projected" else rows.shape[1])
+
+    def encode_texts(self, texts: Sequence[str]) -> Embeddings:
+        """(n, dim), in order; equal texts are encoded once, and what exceeds the model's context is cut off."""
+        if isinstance(texts, str):
+            raise ShapeError("encode_texts takes a list of texts", hint=f"encode_texts([{texts!r}])")
+        if not len(texts):
+            return np.empty((0, self.dim), np.float32)
+        place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        with self._tokenizer_lock:  # a tokenizer of transformers raises "Already borrowed" in a second thread
+            tokens = self._tokenizer(list(place))  # (unique, context)
+        sizes = lengths(tokens, self._causal_tower)
+        order = np.argsort(sizes, kind="stable")  # short texts together, since each batch is as long as its longest
+        in_order = self._in_batches(
+            len(order), lambda batch: self._text_features(tokens[order[batch]]), times=TEXTS_FOR_A_PICTURE
+        )
+        embeddings = np.empty_like(in_order)
+        embeddings[order] = check_embeddings(in_order, in_order.shape[1])
+        return embeddings[[place[text] for text in texts]]
+
+    def _read(self, picture: Source) -> Picture:
+        from clipkit.images import decode
+
+        if isinstance(picture, str | os.PathLike):
+            return decode.decode(decode.read_file(picture), self.recipe, name=os.fspath(picture))
+        return decode.from_image(picture, self.recipe)
+
+    def _tower(self, space: str) -> Callable[[torch.Tensor], Any]:
+        if space not in SPACES:
+            raise ShapeError(f"the space is {space!r}, not one of {', '.join(SPACES)}")
+        return self._backbone if space == "backbone" else self._network.encode_image  # type: ignore[no-any-return]
+
+    @cached_property
+    def _at_once(self) -> int:
+        if self._most or self.towers.device.type != "cpu":
+            return self._most or self.batch_size
+        black = np.zeros((1, 3, *self.recipe.size), np.uint8)
+        return at_once(self._network.visual, lambda: self._image_features(black, self._network.encode_image))
+
+    @cached_property
+    def _backbone(self) -> Any:
+        return without_projection(self._network.visual)
+
+    def _width(self, space: str) -> int:
+        if space == "projected":
+            return self.dim
+        black = np.zeros((1, 3, *self.recipe.size), np.uint8)
+        return int(self.encode_pixels(black, space=space).shape[1])
+
+    def _image_features(self, pixels: npt.NDArray[np.uint8], tower: Callable[[torch.Tensor], Any]) -> torch.Tensor:
+        import torch
+
+        batch = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).to(self.towers.device)
+        mean, std = (torch.tensor(v, device=batch.device).view(3, 1, 1) for v in (self.recipe.mean, self.recipe.std))
+        # Normalised in float32 and rounded once: in bfloat16 each of the three steps would round.
+        batch = batch.float().div_(255).sub_(mean).div_(std).to(self.towers.image)
+        layout = torch.channels_last if self.towers.channels_last else torch.contiguous_format
+        return pooled(tower(batch.contiguous(memory_format=layout)))
+
+    def _text_features(self, tokens: torch.Tensor) -> torch.Tensor:
+        tower = self._causal_tower
+        if tower is None:
+            return pooled(self._network.encode_text(tokens.to(self.towers.device)))
+        length = int(lengths(tokens, tower).max())
+        short = cut(tower, length)
+        encode = short.encode_text if tower is self._network else short
+        return pooled(encode(tokens[:, :length].to(self.towers.device)))
+
+    def _in_batches(self, count: int, features: Features, *, times: int = 1, most: int = 0) -> Embeddings:
+        import torch
+
+        parts: list[Embeddings] = []
+        start = 0
+        while start < count:
+            size = min(self.batch_size * times, most or count, count - start)
+            try:
+                with torch.inference_mode():
+                    rows = features(slice(start, start + size)).float()
+                    parts.append((rows / rows.norm(dim=-1, keepdim=True)).cpu().numpy())
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                size = 0
+            if size:
+                start += size
+            else:  # outside of `except`, whose traceback keeps the batch's memory
+                self._halve(min(self.batch_size, most or count, count - start))
+        return np.concatenate(parts)
+
+    def _halve(self, size: int) -> None:
+        import torch
+
+        if size <= 1:
+            raise ModelError(f"{self.model} does not fit into memory", hint="--model fast, --device cpu")
+        self.batch_size = min(self.batch_size, size // 2)
+        if self.towers.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self._notify:
+            self._notify(f"out of memory with {size} at a time: going on with {size // 2}")
+
+
+_TWO_PROMPTS = ("a photo of a dog", "a photograph of two small red boats on a lake at dawn")
+
+
+def _build(weights: Weights, text: dict[str, Any], notify: Notify | None) -> Any:
+    """The network with its weights, in float32, with everything said that open_clip only knows for its own tags.
+
+    Given a file instead of a tag, open_clip silently takes GELU for QuickGELU and the default mean and std (#771).
+    """
+    import open_clip
+
+    options: dict[str, Any] = {}
+    if name := text.get("hf_model_name"):  # a tower of transformers: its config from our cache, no weights of its own
+        folder = fetch_files(name, ("config.json",), notify)
+        options["text_cfg"] = {**text, "hf_model_name": str(folder), "hf_model_pretrained": False}
+    if tag := weights.pretrained:
+        options["pretrained"] = str(weights.file)
+        options["force_quick_gelu"] = tag.quick_gelu
+        fields = ("mean", "std", "interpolation", "resize_mode")
+        options["force_preprocess_cfg"] = {field: getattr(tag, field) for field in fields}
+    return open_clip.create_model(weights.architecture, require_pretrained=True, **options).eval().requires_grad_(False)
+
+
+def _tokenizer(weights: Weights, text: dict[str, Any], notify: Notify | None) -> Callable[[list[str]], torch.Tensor]:
+    import open_clip
+    from open_clip.tokenizer import HFTokenizer
+
+    name = text.get("hf_tokenizer_name")
+    if not name:
+        return open_clip.get_tokenizer(weights.architecture)  # type: ignore[no-any-return]  # open_clip is untyped
+    own = Path(weights.architecture.removeprefix("local-dir:"))
+    has_own = not weights.model.startswith("hf-hub:") and any((own / file).is_file() for file in TOKENIZER_FILES[:2])
+    return HFTokenizer(  # type: ignore[no-any-return]
+        str(own if has_own else fetch_files(name, TOKENIZER_FILES, notify)),
+        context_length=text.get("context_length", 77),
+        tokenizer_mode=text.get("tokenizer_mode"),
+        **text.get("tokenizer_kwargs", {}),
+    )

@@ -1,0 +1,245 @@
+"""Model names: which weights they mean, where on this disk they are, and how they are fetched."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from clipkit.errors import ModelError
+from clipkit.models.hub import Hub, Notify, signed, why_not_fetched
+
+CONFIG = "open_clip_config.json"
+SAFE_WEIGHTS = "open_clip_model.safetensors"
+PICKLE_WEIGHTS = "open_clip_pytorch_model.bin"
+# In a folder, open_clip loads the first of these that is there; we must name the same file, since we sign it.
+FOLDER_WEIGHTS = (SAFE_WEIGHTS, "open_clip_pytorch_model.safetensors", PICKLE_WEIGHTS, "open_clip_pytorch_model.pth")
+TOKENIZER_FILES = (
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "config.json",  # names the tokenizer's class where tokenizer_config.json does not
+)
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A short name with what was published about the model behind it, in percent; None where nothing was.
+
+    imagenet: zero-shot top-1. flickr: Flickr30k text to image, R@1. pictures_per_second: measured by us, on one core.
+    """
+
+    name: str
+    model: str
+    repo: str | None
+    tokenizer_repo: str | None
+    dim: int | None
+    million_parameters: float | None
+    size_mb: int | None
+    imagenet: float | None
+    flickr: float | None
+    pictures_per_second: float | None
+    source: str
+    purpose: str
+
+
+_OPEN_CLIP_TABLES = "open_clip docs/openclip_classification_results.csv, openclip_retrieval_results.csv"
+_SIGLIP = "timm/ViT-B-16-SigLIP"
+
+# OpenAI's weights are not here: in each size, others find pictures better.
+ALIASES: Mapping[str, Alias] = {
+    alias.name: alias
+    for alias in (
+        Alias("fast", "ViT-B-32/laion2b_s34b_b79k", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", None, 512, 151.3, 605,
+              66.6, 66.8, 47.0, _OPEN_CLIP_TABLES, "large folders on a CPU"),
+        Alias("balanced", "ViT-B-16-SigLIP-256/webli", "timm/ViT-B-16-SigLIP-256", _SIGLIP, 768, 203.2, 813,
+              76.5, 75.0, None, _OPEN_CLIP_TABLES, "the default where there is a network"),
+        Alias("best", "ViT-SO400M-14-SigLIP-384/webli", "timm/ViT-SO400M-14-SigLIP-384", _SIGLIP, 1152, 878.0, 3512,
+              83.1, 83.0, None, _OPEN_CLIP_TABLES, "the best answers; wants a GPU"),
+        Alias("multilingual", "ViT-B-16-SigLIP-i18n-256/webli", "timm/ViT-B-16-SigLIP-i18n-256",
+              "timm/ViT-B-16-SigLIP-i18n-256", 768, 370.6, 1483, 75.1, 72.2, None, _OPEN_CLIP_TABLES,
+              "words in many languages"),
+        Alias("starter", "starter", None, None, 384, 22.1, 44, None, None, None, "its model card, data/starter",
+              "comes with clipkit: offline use, tests, a first try"),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What open_clip knows of one set of weights. file: its name in the repository; "" is open_clip's usual one."""
+
+    repo: str
+    file: str = ""
+    quick_gelu: bool = False
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    interpolation: str | None = None
+    resize_mode: str | None = None
+
+
+Catalogue = Mapping[str, Mapping[str, Pretrained]]  # architecture -> tag -> weights
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that are on this disk.
+
+    model: the canonical name. source: what finds them again (the folder itself, where the name is only its last part).
+    architecture: open_clip's name, or "local-dir:FOLDER". fingerprint: SHA-256 of `file`.
+    pretrained: what open_clip's table says of them; None where the folder says it itself.
+    """
+
+    model: str
+    source: str
+    architecture: str
+    file: Path
+    fingerprint: str
+    pretrained: Pretrained | None = None
+
+
+def canonical_name(model: str) -> str:
+    """The one name of a model: aliases resolved, `,` and `__` as `/`; "auto" stays. Nothing is looked up."""
+    if alias := ALIASES.get(model):
+        return alias.model
+    if model == "auto" or model.startswith(("hf-hub:", "local:")):
+        return model
+    if folder := _as_folder(model):
+        return f"local:{folder.name}"
+    architecture, separator, tag = _split_name(model)
+    return f"{architecture}/{tag}" if separator else architecture
+
+
+def choose_auto(notify: Notify | None = None) -> str:
+    """`balanced` if its weights are on this disk or the hub answers within 3 s, else `starter`, with one line."""
+    if is_cached("balanced"):
+        return "balanced"
+    reason = why_not_fetched(ALIASES["balanced"].repo or "", SAFE_WEIGHTS)
+    if reason is None:
+        return "balanced"
+    if notify:
+        notify(f"using the bundled starter model: {reason}; for better answers give --model balanced on a network once")
+    return "starter"
+
+
+def is_cached(alias: str) -> bool:
+    """Whether the alias loads without a request; costs no import of torch or open_clip."""
+    entry = ALIASES[alias]
+    if entry.repo is None:
+        return (starter_folder() / SAFE_WEIGHTS).is_file()
+    hub = Hub(None)
+    needed = [(entry.repo, SAFE_WEIGHTS)]
+    if entry.tokenizer_repo:
+        needed.append((entry.tokenizer_repo, TOKENIZER_FILES[0]))
+    return all(isinstance(hub.look_up(repo, name), Path) for repo, name in needed)
+
+
+def starter_folder() -> Path:
+    """The folder of the model that comes with clipkit; it may be empty in a development tree."""
+    return Path(str(importlib.import_module("clipkit_data").__file__)).parent / "starter"
+
+
+def find_weights(
+    model: str, catalogue: Catalogue, *, allow_pickle: bool = False, notify: Notify | None = None
+) -> Weights:
+    """The weights behind any name, fetched if need be; ModelError says what is missing and what to type."""
+    model = choose_auto(notify) if model == "auto" else model
+    if model == "starter":
+        return _from_folder(starter_folder(), "starter", "starter", allow_pickle)
+    if model.startswith("local:"):
+        raise ModelError(f"{model} names no place on this disk", hint="give the model's folder: --model FOLDER")
+    if model.startswith("hf-hub:"):
+        return _from_repo(model, allow_pickle, Hub(notify))
+    if model not in ALIASES and (folder := _as_folder(model)):
+        return _from_folder(folder, f"local:{folder.name}", str(folder), allow_pickle)
+    name, architecture, pretrained = _look_up(canonical_name(model), catalogue)
+    file = _fetch_weights(name, pretrained.repo, pretrained.file, allow_pickle, Hub(notify))
+    return Weights(name, name, architecture, file, signed(file), pretrained)
+
+
+def fetch_files(repo: str, names: Sequence[str], notify: Notify | None = None) -> Path:
+    """The folder that holds those of `names` that `repo` has; ModelError when it has none of them."""
+    hub = Hub(notify)
+    files = [file for name in names if (file := hub.file(repo, name))]
+    if not files:
+        raise ModelError(f"{repo} has none of {', '.join(names)}")
+    return files[0].parent
+
+
+def _split_name(model: str) -> tuple[str, str, str]:
+    """("ViT-B-32", "/", "laion2b_s34b_b79k") of all the ways people write it; no separator where there is no tag."""
+    for separator in ("__", ",", "/"):
+        if separator in model:
+            architecture, _, tag = model.rpartition(separator)
+            return architecture.strip().replace("/", "-"), separator, tag.strip().lower().replace("-", "_")
+    return model, "", ""
+
+
+def _as_folder(model: str) -> Path | None:
+    text = model.removeprefix("local-dir:")
+    folder = Path(os.path.abspath(os.path.expanduser(text)))
+    is_path = text != model or text.startswith((".", "/", "~")) or (folder / CONFIG).is_file()
+    return folder if is_path else None
+
+
+def _look_up(model: str, catalogue: Catalogue) -> tuple[str, str, Pretrained]:
+    architecture, _, tag = model.partition("/")
+    if pretrained := catalogue.get(architecture, {}).get(tag):
+        return model, architecture, pretrained
+    whole = model.replace("/", "-")  # "ViT-B/32" is how papers write the architecture
+    if tags := catalogue.get(architecture) or catalogue.get(whole):
+        name = architecture if architecture in catalogue else whole
+        fact = f"{name} has no weights called {tag}" if name == architecture and tag else f"{name} names no weights"
+        raise ModelError(fact, hint="one of " + ", ".join(f"{name}/{tag}" for tag in tags))
+    names = [*ALIASES, *(f"{name}/{tag}" for name, tags in catalogue.items() for tag in tags)]
+    near = get_close_matches(model, names, n=3, cutoff=0.5)
+    raise ModelError(
+        f"no model is called {model}", hint=f"did you mean {', '.join(near)}" if near else "clipkit models"
+    )
+
+
+def _from_folder(folder: Path, model: str, source: str, allow_pickle: bool) -> Weights:
+    if not (folder / CONFIG).is_file():
+        raise ModelError(f"{folder} is no model folder: it has no {CONFIG}", hint="clipkit models")
+    file = next((folder / name for name in FOLDER_WEIGHTS if (folder / name).is_file()), None)
+    if file is None:
+        raise ModelError(f"{folder} has no {SAFE_WEIGHTS}")
+    if file.suffix != ".safetensors" and not allow_pickle:
+        raise _pickle_error(model, file.name)
+    return Weights(model, source, f"local-dir:{folder}", file, signed(file))
+
+
+def _from_repo(model: str, allow_pickle: bool, hub: Hub) -> Weights:
+    repo = model.removeprefix("hf-hub:")
+    config = hub.file(repo, CONFIG)
+    if config is None:
+        raise ModelError(f"{repo} is no open_clip model: it has no {CONFIG}")
+    # From here on the same commit, so that a push in between cannot pair one's config with the other's weights.
+    file = _fetch_weights(model, repo, "", allow_pickle, hub, revision=config.parent.name)
+    return Weights(model, model, f"local-dir:{file.parent}", file, signed(file))
+
+
+def _fetch_weights(model: str, repo: str, file: str, allow_pickle: bool, hub: Hub, revision: str | None = None) -> Path:
+    safe = str(Path(file).with_suffix(".safetensors")) if file else SAFE_WEIGHTS
+    if found := hub.file(repo, safe, revision):
+        return found
+    if not allow_pickle:
+        raise _pickle_error(model, file or PICKLE_WEIGHTS)
+    if found := hub.file(repo, file or PICKLE_WEIGHTS, revision):
+        return found
+    raise ModelError(f"{repo} has no weights that open_clip can load")
+
+
+def _pickle_error(model: str, file: str) -> ModelError:
+    return ModelError(
+        f"{model} has its weights only as a pickle ({file}), which can run code when it is read",
+        hint="--allow-pickle, if you trust where it comes from",
+    )

@@ -1,0 +1,341 @@
+"""Image classifiers of transformers: ViT, DeiT, Swin, BEiT, ConvNeXT, each with its own processor and labels."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from clipkit.errors import ModelError, NotFittedError, ShapeError
+from clipkit.models.devices import Towers, is_out_of_memory, pick_towers
+from clipkit.models.hub import Hub, Notify, signed
+from clipkit.store.records import FloatArray, PixelRecipe
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    Source: TypeAlias = str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
+
+CONFIG = "config.json"
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+WEIGHTS, SHARDS, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+BATCH_SIZES = {"cpu": 8, "cuda": 256, "mps": 64}  # CPU: a layer of ViT-B/16 writes 20 MB; see towers.at_once
+INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as processors keep them
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One class with its probability."""
+
+    label: str
+    probability: float
+
+
+class ViTClassifier:
+    """A trained image classifier on one device: any `AutoModelForImageClassification` with safetensors weights.
+
+    model: a name on the hub, or a folder that `save_pretrained` wrote. A processor whose pictures have another size
+    than the model was built for is a ModelError, unless `interpolate_pos_encoding` asks to stretch the positions.
+    revision: a commit of the hub, or the SHA-256 of a folder's weights; what is there must agree with it.
+
+    Attributes: model, source, as an Encoder has them. revision: the commit, or for a folder the fingerprint.
+    fingerprint: SHA-256 of the weights. classes_: (c,) labels in the order of the logits. image_size: (height, width).
+    network, processor: those of transformers. has_head: False where the weights bring no head, and only `finetune` can
+    use it. batch_size halves when memory runs out, and stays there.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        revision: str | None = None,
+        interpolate_pos_encoding: bool = False,
+        notify: Notify | None = None,
+    ) -> None:
+        place = _find(os.fspath(model), revision, notify)
+        network, processor, has_head = _load(place)
+        towers = pick_towers(SimpleNamespace(visual=network), device, precision)
+        self._keep(place, network, processor, towers, interpolates=interpolate_pos_encoding, has_head=has_head)
+
+    @classmethod
+    def of(cls, other: ViTClassifier, network: Any, processor: Any) -> ViTClassifier:
+        """`network` and `processor`, which were made from those of `other`, where and as that one computes.
+
+        It lies in no folder before it is saved, so that it has no revision and no fingerprint.
+        """
+        self, place = cls.__new__(cls), Place(None, f"{other.model}, changed", other.source, "", "")
+        self._keep(place, network, processor, other.towers, interpolates=other.interpolates, has_head=True)
+        return self
+
+    def copy_network(self) -> Any:
+        """The network in float32, from its file where it has one: that at hand may have been rounded to bfloat16."""
+        return _load(self._place)[0] if self._place.folder else copy.deepcopy(self.network).float()
+
+    def _keep(
+        self, place: Place, network: Any, processor: Any, towers: Towers, *, interpolates: bool, has_head: bool
+    ) -> None:
+        import torch
+
+        self._place = place
+        self.model, self.source, self.revision, self.fingerprint = place.name, place.source, place.revision, place.seal
+        self.processor, self.towers, self.interpolates, self.has_head = processor, towers, interpolates, has_head
+        self.image_size = _processed_size(processor)
+        takes_size = "interpolate_pos_encoding" in inspect.signature(network.forward).parameters
+        _check_size(place.name, network.config, self.image_size, interpolates, takes_size)
+        self.stretches = interpolates and takes_size
+        layout = torch.channels_last if towers.channels_last else torch.preserve_format
+        self.network = network.to(towers.device, towers.image, memory_format=layout).eval()
+        self.classes_ = np.array([network.config.id2label[i] for i in range(network.config.num_labels)])
+        self.batch_size = BATCH_SIZES.get(towers.device.type, BATCH_SIZES["cpu"])
+
+    @property
+    def recipe(self) -> PixelRecipe:
+        """The size, mean, std and interpolation of its processor, for whoever makes pixels without it."""
+        processor = self.processor
+        return PixelRecipe(
+            size=self.image_size,
+            mean=tuple(processor.image_mean),
+            std=tuple(processor.image_std),
+            interpolation=INTERPOLATIONS.get(int(processor.resample), "bicubic"),
+        )
+
+    def predict(self, pictures: Sequence[Source]) -> npt.NDArray[np.str_]:
+        """The label of the likeliest class (n,). ImageError names the first picture that cannot be read."""
+        return np.asarray(self.classes_[self.logits(pictures).argmax(axis=1)])
+
+    def predict_proba(self, pictures: Sequence[Source]) -> FloatArray:
+        """(n, c): by softmax, or for a model of several labels a picture by a sigmoid for each."""
+        logits = self.logits(pictures).astype(np.float64)
+        if self.network.config.problem_type == "multi_label_classification":
+            return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
+        table = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(table / table.sum(axis=1, keepdims=True), np.float32)
+
+    def top_k(self, pictures: Sequence[Source], k: int = 5) -> list[tuple[Answer, ...]]:
+        """The k likeliest classes of each picture, likeliest first; k is cut to the number of classes."""
+        table = self.predict_proba(pictures)
+        best = np.argsort(-table, axis=1, kind="stable")[:, :k]
+        return [tuple(Answer(str(self.classes_[i]), float(row[i])) for i in places) for row, places in zip(table, best)]  # noqa: B905
+
+    def logits(self, pictures: Sequence[Source]) -> FloatArray:
+        """(n, c) float32, in order. Files, Pillow images or uint8 arrays (h, w, 3), of any sizes."""
+        if not self.has_head:
+            raise NotFittedError(
+                f"{self.model} brings no head, so that its answers would be random",
+                hint=f"clipkit finetune DATASET --model {self.source} --out FOLDER",
+            )
+        if isinstance(pictures, str | os.PathLike):
+            raise ShapeError("this takes a list of pictures", hint=f"[{str(pictures)!r}]")
+        parts = [np.empty((0, len(self.classes_)), np.float32)]
+        step = self.batch_size
+        for start in range(0, len(pictures), step):
+            parts.append(self.compute(self.pixels(pictures[start : start + step])))
+        return np.concatenate(parts)
+
+    def pixels(self, pictures: Sequence[Source]) -> torch.Tensor:
+        """(n, 3, height, width) float32, as the model's own processor makes them of the upright pictures."""
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            arrays = list(pool.map(read_whole, pictures))
+        batch: torch.Tensor = self.processor(decode=arrays, return_tensors="pt", input_data_format="channels_last")[
+            "pixel_values"
+        ]
+        return batch
+
+    def compute(self, pixels: torch.Tensor) -> FloatArray:
+        """(n, c) float32 logits of pixels (n, 3, height, width) that are normalised already."""
+        import torch
+
+        parts, start = [], 0
+        while start < len(pixels):
+            size = min(self.batch_size, len(pixels) - start)
+            try:
+                with torch.no_grad():
+                    parts.append(self.forward(pixels[start : start + size]).logits.float().cpu().numpy())
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise ModelError(f"{self.model} does not fit into memory", hint="--device cpu") from error
+                self.batch_size = size // 2
+                continue
+            start += size
+        return np.concatenate(parts)
+
+    def forward(self, pixels: torch.Tensor, **options: Any) -> Any:
+        """What the network says of pixels (n, 3, height, width), at its device and precision; transformers' output."""
+        import torch
+
+        layout = torch.channels_last if self.towers.channels_last else torch.contiguous_format
+        batch = pixels.to(self.towers.device, self.towers.image).contiguous(memory_format=layout)
+        if self.stretches:
+            options["interpolate_pos_encoding"] = True
+        return self.network(pixel_values=batch, **options)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """As `save_pretrained` does: config, safetensors and processor, at the precision the network is in."""
+        with quietly():
+            self.network.save_pretrained(folder)
+            self.processor.save_pretrained(folder)
+
+
+def read_whole(picture: Source) -> npt.NDArray[np.uint8]:
+    """All of a picture, upright, over white: (h, w, 3). Hostile files are refused as for the encoder."""
+    from clipkit.images import decode
+
+    def read(recipe: PixelRecipe) -> Any:
+        if isinstance(picture, str | os.PathLike):
+            return decode.decode(data, recipe, name=os.fspath(picture))
+        return decode.from_image(picture, recipe)
+
+    half = (0.5, 0.5, 0.5)
+    data = decode.read_file(picture) if isinstance(picture, str | os.PathLike) else b""
+    small = read(PixelRecipe((8, 8), half, half, resize_mode="squash"))  # tells the size, at little cost
+    whole = read(PixelRecipe((small.height, small.width), half, half, resize_mode="squash", exact=True))
+    return np.ascontiguousarray(whole.pixels.transpose(1, 2, 0))
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """transformers without its progress bars and its remarks, which are put back as they were."""
+    from transformers.utils import logging as untyped
+
+    logging: Any = untyped
+    level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if has_bars:
+            logging.enable_progress_bar()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model lies on this disk, if it does. revision: commit or fingerprint. seal: SHA-256 of the weights."""
+
+    folder: Path | None
+    name: str
+    source: str
+    revision: str
+    seal: str
+
+
+def _find(model: str, revision: str | None, notify: Notify | None) -> Place:
+    folder = Path(os.path.abspath(os.path.expanduser(model)))
+    if not folder.is_dir() and not model.startswith((".", "/", "~")):
+        return _from_hub(model, revision, Hub(notify))
+    if not (folder / CONFIG).is_file():
+        raise ModelError(f"{folder} is no model folder: it has no {CONFIG}", hint="a folder that save_pretrained wrote")
+    if not any((folder / name).is_file() for name in PROCESSORS):
+        raise ModelError(f"{folder} has no {PROCESSORS[0]}", hint="save its processor too: processor.save_pretrained")
+    seal = _seal(model, folder, [name for name in (WEIGHTS, SHARDS) if (folder / name).is_file()])
+    if revision is not None and revision != seal:
+        raise ModelError(f"{folder} holds other weights than {revision[:16]}: {seal[:16]}")
+    return Place(folder, f"local:{folder.name}", str(folder), seal, seal)
+
+
+def _from_hub(repo: str, revision: str | None, hub: Hub) -> Place:
+    try:
+        config = hub.file(repo, CONFIG, revision)
+        if config is None:
+            raise ModelError(f"{repo} is no model of transformers: it has no {CONFIG}")
+        commit = config.parent.name  # from here on the same one, whatever is pushed meanwhile
+        processor, weights = (
+            next((name for name in names if hub.file(repo, name, commit)), None)
+            for names in (PROCESSORS, (WEIGHTS, SHARDS))
+        )
+        for shard in _shards(config.parent) if weights == SHARDS else []:
+            hub.file(repo, shard, commit)
+    except ModelError as error:
+        hint = f"on a machine with a network: hf download {repo}; or give a folder that save_pretrained wrote"
+        raise ModelError(error.message, hint=hint) from error
+    if processor is None:
+        raise ModelError(f"{repo} has no {PROCESSORS[0]}")
+    return Place(config.parent, repo, repo, commit, _seal(repo, config.parent, [weights] if weights else []))
+
+
+def _seal(model: str, folder: Path, weights: Sequence[str]) -> str:
+    if not weights:
+        fact = f"only as a pickle ({PICKLE}), which can run code when it is read" if _has_pickle(folder) else "nowhere"
+        raise ModelError(f"{model} has its weights {fact}", hint="save_pretrained writes them as safetensors")
+    if weights[0] == WEIGHTS:
+        return signed(folder / WEIGHTS)
+    return sha256("".join(signed(folder / name) for name in _shards(folder)).encode()).hexdigest()
+
+
+def _shards(folder: Path) -> list[str]:
+    try:
+        return sorted(set(json.loads((folder / SHARDS).read_bytes())["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ModelError(f"{folder / SHARDS} cannot be read") from error
+
+
+def _has_pickle(folder: Path) -> bool:
+    return (folder / PICKLE).is_file()
+
+
+def _load(place: Place) -> tuple[Any, Any, bool]:
+    """Network, processor, and whether the weights bring the head; every other missing weight is an error."""
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    assert place.folder is not None
+    processors: Any = AutoImageProcessor
+    known = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ImportError, SafetensorError)
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        with quietly():
+            processor = processors.from_pretrained(place.folder, **options)
+            network, info = AutoModelForImageClassification.from_pretrained(
+                place.folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
+            )
+    except known as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(f"{place.name} cannot be loaded from {place.folder}: {reason}") from error
+    missing = {*info["missing_keys"], *(str(entry) for entry in info["mismatched_keys"])}
+    in_body = sorted(name for name in missing if not name.startswith(("classifier", "cls_", "distillation_", "head")))
+    if in_body:
+        raise ModelError(f"{place.name}: its weights lack {len(in_body)} of the network's, the first is {in_body[0]}")
+    if not all(torch.isfinite(value.sum()) for value in network.state_dict().values() if value.is_floating_point()):
+        raise ModelError(f"{place.name} has weights that are NaN or infinite")
+    return network, processor, not missing
+
+
+def _processed_size(processor: Any) -> tuple[int, int]:
+    """(height, width) of what the processor makes."""
+    said = processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
+    sides = said if isinstance(said, dict) else vars(said)
+    short = sides.get("shortest_edge")
+    height, width = sides.get("height") or short, sides.get("width") or short
+    if not height or not width:
+        raise ModelError(f"the processor makes pictures of no fixed size ({sides})", hint="set crop_size")
+    return int(height), int(width)
+
+
+def _check_size(name: str, config: Any, size: tuple[int, int], interpolates: bool, takes_size: bool) -> None:
+    said = getattr(config, "image_size", None)
+    built = (said, said) if isinstance(said, int) else tuple(said or size)
+    if not takes_size or interpolates or built == size:  # a convolutional network has no positions
+        return
+    raise ModelError(
+        f"the processor of {name} makes {size[0]}x{size[1]} pixels, and the model was built for {built[0]}x{built[1]}",
+        hint="interpolate_pos_encoding=True stretches its positions; or correct size in preprocessor_config.json",
+    )

@@ -1,0 +1,268 @@
+"""The nearest vectors: exact search over float16 rows with FAISS, and the cache file it opens from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clipkit.store.records import Embeddings, FloatArray, IntArray
+
+MANY = 16  # queries from which a blocked matrix product beats FAISS's scan of the scalar quantizer
+_BLOCK = 65_536  # rows of one product: 128 MB as float32 at 512 dimensions
+ROUNDING = 1e-5  # two float32 sums of the same 1,000 products differ by less
+GPU_MARGIN = 32  # answers asked for beyond k
+_GPU_K = 2048  # FAISS's own limit on a GPU
+
+Half = npt.NDArray[np.float16]
+
+
+class Neighbors:
+    """Exact cosine search over rows that carry an id.
+
+    Attributes:
+        ids: (n,) ascending; row i of the matrix belongs to ids[i].
+        dim: width of a row.
+    """
+
+    def __init__(self, ids: IntArray, engine: Any, dim: int) -> None:
+        self.ids = ids
+        self.dim = dim
+        self._engine = engine
+        self._mirror: Any = None
+        self._mirror_lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def build(cls, blocks: Iterable[tuple[IntArray, Half]], dim: int, *, expected: int = 0) -> Neighbors:
+        """From pieces: ids (m,) ascending throughout, and float16 rows (m, d), taken as they are.
+
+        expected: rows to make room for at once; growing by doubling would need up to three times the memory.
+        """
+        engine = _faiss().IndexScalarQuantizer(dim, _faiss().ScalarQuantizer.QT_fp16, _faiss().METRIC_INNER_PRODUCT)
+        engine.codes.resize(expected * engine.code_size)
+        engine.codes.resize(0)  # the room stays
+        ids = [np.empty(0, dtype=np.int64)]
+        for block_ids, rows in blocks:
+            if len(rows):
+                engine.add_sa_codes(np.ascontiguousarray(rows).view(np.uint8))
+                ids.append(block_ids)
+        return cls(np.concatenate(ids), engine, dim)
+
+    def save(self, prefix: Path) -> None:
+        """Write `prefix`.faiss, .ids and .json: each under another name, synced, renamed; the .json comes last."""
+        prefix.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _replace(_part(prefix, "faiss"), lambda name: _faiss().write_index(self._engine, name))
+        _replace(_part(prefix, "ids"), lambda name: _write(name, self.ids.astype("<i8").tobytes()))
+        _write_seal(prefix, self.dim, _checksum(prefix))
+
+    @classmethod
+    def load(cls, prefix: Path, dim: int, *, verify: bool = False) -> Neighbors | None:
+        """What `save` wrote, opened by mmap; None where it is absent, damaged or not ours.
+
+        FAISS does not notice damage in its files, so the checksum is compared the first time and whenever the files'
+        stamp differs from the one that was verified.
+        """
+        try:
+            seal = json.loads(_part(prefix, "json").read_bytes())
+            if seal["dim"] != dim or not _is_own(prefix):
+                return None
+            if verify or seal["stamp"] != _stamp(prefix):
+                if seal["sha256"] != _checksum(prefix):
+                    return None
+                with suppress(OSError):  # a full or read-only cache folder only costs the next check
+                    _write_seal(prefix, dim, seal["sha256"])
+            ids = np.frombuffer(_part(prefix, "ids").read_bytes(), dtype="<i8").astype(np.int64)
+            faiss = _faiss()
+            engine = faiss.read_index(str(_part(prefix, "faiss")), faiss.IO_FLAG_MMAP_IFC)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+            return None
+        return cls(ids, engine, dim) if (engine.d, engine.ntotal) == (dim, len(ids)) else None
+
+    def search(
+        self,
+        queries: Embeddings,
+        k: int,
+        *,
+        without: IntArray | None = None,
+        only: IntArray | None = None,
+    ) -> tuple[FloatArray, IntArray]:
+        """The k nearest of each query, nearest first; equal scores in the order of their ids.
+
+        queries (q, d) -> scores (q, k), ids (q, k). `without` and `only` are ids, applied before the search; k is cut
+        to the rows that remain.
+        """
+        allowed = self._allowed(without, only)
+        count = len(self) if allowed is None else int(allowed.sum())
+        k = min(k, count)
+        if k <= 0 or not len(queries):
+            empty = (len(queries), 0)
+            return np.empty(empty, dtype=np.float32), np.empty(empty, dtype=np.int64)
+        if allowed is None and k + GPU_MARGIN <= _GPU_K and _faiss().get_num_gpus() > 0:
+            # Half precision may swap near neighbours there: ask for some more, and put them in order here.
+            _, found = self._gpu().search(queries, min(k + GPU_MARGIN, count))
+            scores, positions = self._ordered(queries, found, k)
+        elif len(queries) >= MANY:
+            scores, positions = self._blocked(queries, k, allowed)
+        else:
+            scores, positions = self._scan(queries, k, allowed, count)
+        return scores, self.ids[positions]
+
+    def _allowed(self, without: IntArray | None, only: IntArray | None) -> npt.NDArray[np.bool_] | None:
+        if only is None and (without is None or not len(without)):
+            return None
+        mask = np.ones(len(self), dtype=np.bool_) if only is None else np.isin(self.ids, only)
+        return mask if without is None else mask & ~np.isin(self.ids, without)
+
+    def _scan(
+        self, queries: Embeddings, k: int, allowed: npt.NDArray[np.bool_] | None, count: int
+    ) -> tuple[FloatArray, IntArray]:
+        wanted = min(k + 1, count)
+        while True:
+            scores, positions = self._ask(queries, wanted, allowed)
+            # FAISS keeps any of the rows that tie for the last place; ask on until the tie lies inside.
+            if wanted == count or bool((scores[:, -1] < scores[:, k - 1]).all()):
+                break
+            wanted = min(2 * wanted, count)
+        order = np.lexsort((positions, -scores), axis=-1)[:, :k]
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
+
+    def _ask(self, queries: Embeddings, k: int, allowed: npt.NDArray[np.bool_] | None) -> tuple[FloatArray, IntArray]:
+        faiss = _faiss()
+        if allowed is None:
+            found = self._engine.search(queries, k)
+        else:
+            bits = np.packbits(allowed, bitorder="little")
+            found = self._engine.search(queries, k, params=faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits)))
+        scores: FloatArray = found[0]
+        positions: IntArray = found[1]
+        if (positions < 0).any():  # a NaN in the query or in a stored row; an id of -1 must never become a picture
+            raise ValueError("FAISS returned fewer neighbours than there are rows")
+        return scores, positions
+
+    def _blocked(
+        self, queries: Embeddings, k: int, allowed: npt.NDArray[np.bool_] | None
+    ) -> tuple[FloatArray, IntArray]:
+        best = np.empty((len(queries), 0), dtype=np.float32)
+        where = np.empty((len(queries), 0), dtype=np.int64)
+        rows = self.rows()
+        for start in range(0, len(self), _BLOCK):
+            block = rows[start : start + _BLOCK]
+            positions = np.arange(start, start + len(block))
+            if allowed is not None:
+                block, positions = block[allowed[positions]], positions[allowed[positions]]
+            scores = queries @ block.astype(np.float32).T  # (q, rows): cosine, because rows have length 1
+            best = np.concatenate([best, scores], axis=1)
+            where = np.concatenate([where, np.broadcast_to(positions, scores.shape)], axis=1)
+            best, where = _candidates(best, where, k)
+        return self._ordered(queries, where, k)
+
+    def _ordered(self, queries: Embeddings, positions: IntArray, k: int) -> tuple[FloatArray, IntArray]:
+        # A matrix product rounds equal rows differently, by their place in a block; einsum treats every row alike.
+        rows = self.rows()
+        found = np.empty((len(queries), k), dtype=np.int64)
+        scores = np.empty((len(queries), k), dtype=np.float32)
+        for number, query in enumerate(queries):
+            exact = np.einsum("kd,d->k", rows[positions[number]].astype(np.float32), query)
+            order = np.lexsort((positions[number], -exact))[:k]
+            found[number], scores[number] = positions[number][order], exact[order]
+        return scores, found
+
+    def rows(self) -> Half:
+        """The stored matrix, float16 (n, d), without a copy; it lives as long as this object."""
+        faiss = _faiss()
+        size = len(self) * self.dim * 2
+        if not size:
+            return np.empty((0, self.dim), dtype=np.float16)
+        codes: Half = faiss.rev_swig_ptr(self._engine.codes.data(), size).view(np.float16)
+        return codes.reshape(-1, self.dim)
+
+    def _gpu(self) -> Any:
+        """The rows once more, as float16, on the first CUDA device; the CPU copy stays the master."""
+        with self._mirror_lock:
+            if self._mirror is None:
+                faiss = _faiss()
+                config = faiss.GpuIndexFlatConfig()
+                config.useFloat16 = True
+                resources = faiss.StandardGpuResources()
+                mirror = faiss.GpuIndexFlatIP(resources, self.dim, config)
+                rows = self.rows()
+                for start in range(0, len(rows), _BLOCK):
+                    mirror.add(rows[start : start + _BLOCK].astype(np.float32))
+                self._mirror = mirror
+        return self._mirror
+
+
+def _candidates(scores: FloatArray, positions: IntArray, k: int) -> tuple[FloatArray, IntArray]:
+    """For each query the k largest and whatever comes as close to them as rounding may have moved it; not in order."""
+    if k >= scores.shape[1]:
+        return scores, positions
+    cut = np.partition(scores, -k, axis=1)[:, -k, None] - ROUNDING
+    keep = int((scores >= cut).sum(axis=1).max())
+    if keep == scores.shape[1]:
+        return scores, positions
+    chosen = np.argpartition(scores, -keep, axis=1)[:, -keep:]
+    return np.take_along_axis(scores, chosen, 1), np.take_along_axis(positions, chosen, 1)
+
+
+def _faiss() -> Any:
+    import faiss
+
+    return faiss
+
+
+def _part(prefix: Path, suffix: str) -> Path:
+    return prefix.with_name(f"{prefix.name}.{suffix}")
+
+
+def _checksum(prefix: Path) -> str:
+    digest = hashlib.sha256()
+    for suffix in ("faiss", "ids"):
+        with open(_part(prefix, suffix), "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _stamp(prefix: Path) -> list[list[int]]:
+    infos = [os.stat(_part(prefix, suffix)) for suffix in ("faiss", "ids")]
+    return [[info.st_size, info.st_mtime_ns, info.st_ino] for info in infos]
+
+
+def _is_own(prefix: Path) -> bool:
+    """Written by this user: the FAISS reader must not meet a file that someone else has planted."""
+    if not hasattr(os, "getuid"):
+        return True
+    return all(os.stat(_part(prefix, suffix)).st_uid == os.getuid() for suffix in ("faiss", "ids", "json"))
+
+
+def _write_seal(prefix: Path, dim: int, checksum: str) -> None:
+    seal = json.dumps({"dim": dim, "sha256": checksum, "stamp": _stamp(prefix)})
+    _replace(_part(prefix, "json"), lambda name: _write(name, seal.encode()))
+
+
+def _write(name: str, data: bytes) -> None:
+    with open(name, "wb") as file:
+        file.write(data)
+
+
+def _replace(target: Path, write: Any) -> None:
+    temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        write(str(temporary))
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,314 @@
+"""The one file of truth: an SQLite database in which every picture carries its own vector."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from clipkit.errors import ClipkitError, IndexDamaged, IndexLocked, IndexNotFound
+from clipkit.store.records import Failure, IndexInfo, IntArray, Known, RawRow
+from clipkit.store.schema import (
+    APPLICATION_ID,
+    FORMAT,
+    SCHEMA,
+    answering_path,
+    check_database,
+    check_sums,
+    command_for,
+    read_info,
+    read_matrix,
+    read_path,
+    read_revision,
+)
+from clipkit.store.writer import Writer
+
+FILE = "index.db"
+BUSY_SECONDS = 10.0
+BLOCK = 2048  # rows a read: 2 MB at 512 dimensions, and as much again three times while they are checked
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One consistent look at the rows that answer (state ok) and at what changed.
+
+    ids (n,) ascending; embeddings float16 (n, d); changed (m,): ids of all rows changed since the revision asked for.
+    """
+
+    info: IndexInfo
+    ids: IntArray
+    embeddings: npt.NDArray[np.float16]
+    changed: IntArray
+
+
+class Store:
+    """Short transactions on one `index.db`. No connection outlives a call, so a replaced file is seen at once."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    @classmethod
+    def create(cls, file: Path, info: IndexInfo) -> Store:
+        """A new, empty database at `file`, which must not exist."""
+        store = cls(file)
+        with store._connect("rwc") as db:
+            db.execute("PRAGMA page_size = 16384")  # a row of 512 float16 fits a page 15 times; benchmarked in FACTS
+            db.execute("BEGIN IMMEDIATE")
+            for statement in SCHEMA.split(";"):
+                db.execute(statement)
+            fields = {key: str(value) for key, value in vars(info).items() if value is not None}
+            del fields["revision"], fields["token"]  # these live in `revisions`
+            db.executemany("INSERT INTO meta VALUES (?, ?)", fields.items())
+            db.execute("INSERT INTO revisions VALUES (?, ?)", (info.revision, info.token))
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {FORMAT}")
+            db.execute("COMMIT")
+        return store
+
+    def info(self) -> IndexInfo:
+        """What the index says of itself; raises IndexNotFound, IndexTooNew or IndexDamaged."""
+        with self._read() as db:
+            return read_info(db, self.file)
+
+    def counts(self) -> dict[str, int]:
+        """Pictures by state: ok, missing, failed."""
+        query = "SELECT state, count(*) FROM images WHERE instr(path, x'00') = 0 GROUP BY state"
+        with self._read() as db:
+            counts = dict(db.execute(query))
+        return {state: counts.get(state, 0) for state in ("ok", "missing", "failed")}
+
+    def known(self) -> dict[str, Known]:
+        """Every row's stamp, by path. Paths with a NUL are contents set aside by a run that did not finish."""
+        query = "SELECT id, path, size, mtime_ns, ctime_ns, inode, sha256, state, embedding IS NOT NULL FROM images"
+        with self._read() as db:
+            rows = db.execute(query).fetchall()
+        check_sums((row[6] for row in rows), self.file)
+        paths = [read_path(row[1], self.file) for row in rows]
+        return {path: Known(row[0], path, *row[2:]) for path, row in zip(paths, rows, strict=True)}
+
+    def failures(self) -> list[Failure]:
+        """Pictures that could not be read, with the reason, by path."""
+        with self._read() as db:
+            rows = db.execute("SELECT path, error FROM images WHERE state = 'failed' ORDER BY path").fetchall()
+        return [Failure(read_path(path, self.file), str(error or "")) for path, error in rows]
+
+    def revisions(self) -> tuple[IndexInfo, dict[int, str]]:
+        """The info, and the token of every revision this index went through."""
+        with self._read() as db:
+            return read_info(db, self.file), dict(db.execute("SELECT revision, token FROM revisions"))
+
+    def changes(self, revision: int, token: str) -> Snapshot | None:
+        """The rows that changed after a revision; None where this index never was at that revision."""
+        with self._read() as db:
+            info = read_info(db, self.file)
+            if not db.execute("SELECT 1 FROM revisions WHERE revision = ? AND token = ?", (revision, token)).fetchone():
+                return None
+            changed = db.execute("SELECT id FROM images WHERE revision > ? ORDER BY id", (revision,)).fetchall()
+            answering = "SELECT id, embedding FROM images WHERE revision > ? AND state = 'ok' ORDER BY id"
+            ids, embeddings = read_matrix(db.execute(answering, (revision,)).fetchall(), info.dim, self.file)
+        return Snapshot(info, ids, embeddings, np.array(changed, dtype=np.int64).reshape(-1))
+
+    def last_id(self) -> int:
+        """The highest id: no more rows than that."""
+        with self._read() as db:
+            return int(db.execute("SELECT coalesce(max(id), 0) FROM images").fetchone()[0])
+
+    def blocks(self) -> Iterator[tuple[IndexInfo, IntArray, npt.NDArray[np.float16]]]:
+        """All answering rows in pieces of at most 2,048: ids (n,) ascending and embeddings (n, d).
+
+        Each piece is a transaction of its own, so that a writer never waits for a slow reader; each carries the info it
+        was read under, whose revision tells whether something was written in between.
+        """
+        last = -1
+        query = "SELECT id, embedding FROM images WHERE id > ? AND state = 'ok' ORDER BY id LIMIT ?"
+        while True:
+            with self._read() as db:
+                info = read_info(db, self.file)
+                ids, embeddings = read_matrix(db.execute(query, (last, BLOCK)).fetchall(), info.dim, self.file)
+            yield info, ids, embeddings
+            if len(ids) < BLOCK:
+                return
+            last = int(ids[-1])
+
+    def paths(self, ids: Iterable[int] | None = None) -> tuple[int, dict[int, str]]:
+        """The revision, and the paths of the rows that answer, by id; all of them without `ids`."""
+        with self._read() as db:
+            revision = read_revision(db, self.file)[0]
+            if ids is None:
+                rows = db.execute("SELECT id, path FROM images WHERE state = 'ok' ORDER BY id").fetchall()
+            else:
+                one = "SELECT id, path FROM images WHERE id = ? AND state = 'ok'"
+                rows = [row for id_ in ids for row in db.execute(one, (int(id_),))]
+        return revision, {id_: answering_path(raw, self.file) for id_, raw in rows}
+
+    def facts(self, first: int, last: int) -> dict[int, tuple[bytes | None, int | None, int | None, str | None]]:
+        """SHA-256, width, height and date of the rows with ids from `first` to `last`."""
+        query = "SELECT id, sha256, width, height, taken_at FROM images WHERE id BETWEEN ? AND ?"
+        with self._read() as db:
+            rows = db.execute(query, (first, last)).fetchall()
+        check_sums((row[1] for row in rows), self.file)
+        return {id_: tuple(facts) for id_, *facts in rows}
+
+    def vectors(self, ids: Iterable[int]) -> tuple[IntArray, npt.NDArray[np.float16]]:
+        """Ids (n,) and embeddings (n, d) of those of `ids` that answer, in their order."""
+        one = "SELECT id, embedding FROM images WHERE id = ? AND state = 'ok'"
+        with self._read() as db:
+            rows = [row for id_ in ids for row in db.execute(one, (int(id_),))]
+            return read_matrix(rows, read_info(db, self.file).dim, self.file)
+
+    def raw_rows(self) -> Iterator[RawRow]:
+        """Every row as it is, unchecked, by id; in blocks, each a transaction of its own."""
+        last = -1
+        query = "SELECT id, path, state, sha256, embedding FROM images WHERE id > ? ORDER BY id LIMIT ?"
+        while True:
+            with self._read() as db:
+                rows = db.execute(query, (last, BLOCK)).fetchall()
+            yield from (RawRow(id_, read_path(path, self.file), *rest) for id_, path, *rest in rows)
+            if len(rows) < BLOCK:
+                return
+            last = rows[-1][0]
+
+    def check_structure(self) -> None:
+        """SQLite's own check of every page and index; IndexDamaged with what it says first."""
+        with self._read() as db:
+            answer = str(db.execute("PRAGMA integrity_check(1)").fetchone()[0])
+        if answer != "ok":
+            raise IndexDamaged(f"{self.file} is damaged: {answer}", hint=command_for(self.file, "index", "--rebuild"))
+
+    def compact(self) -> None:
+        """Give the space of deleted rows back to the disk."""
+        with self._connect("rw") as db:
+            db.execute("VACUUM")
+
+    @contextmanager
+    def transaction(self) -> Iterator[Writer]:
+        """All of it or nothing; the revision grows by one."""
+        with self._connect("rw") as db:
+            check_database(db, self.file)
+            db.execute("BEGIN IMMEDIATE")
+            revision = read_revision(db, self.file)[0] + 1
+            try:
+                yield Writer(db, revision)
+                db.execute("INSERT INTO revisions VALUES (?, ?)", (revision, secrets.token_hex(8)))
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+
+    def replace_by(self, other: Store) -> None:
+        """Put `other`'s file in this one's place, durably. The caller holds the lock.
+
+        A journal left beside the old file would roll the OLD pages into the NEW file, and SQLite's own check would call
+        the result sound: so the old file is opened for writing first, which rolls it back; its journal must be gone.
+        """
+        journal = Path(f"{self.file}-journal")
+        if self.file.exists():
+            try:
+                with self._connect("rw") as db:
+                    db.execute("BEGIN EXCLUSIVE")  # rolls back a hot journal, and deletes it
+                    db.execute("COMMIT")
+                if journal.exists() and journal.read_bytes()[:1] in (b"", b"\0"):
+                    journal.unlink()  # its header was never synced, so SQLite would not read it either
+            except IndexDamaged:
+                journal.unlink(missing_ok=True)  # nothing to save: the file it belongs to cannot be read
+        if journal.exists() or Path(f"{other.file}-journal").exists():
+            raise ClipkitError(f"{journal} is still there, so nothing was changed", hint="run the command again")
+        _sync(other.file)
+        os.replace(other.file, self.file)
+        _sync(self.file.parent)
+
+    def discard(self) -> None:
+        """Remove the file and its journal, if there are any. The caller holds the lock."""
+        for leftover in (self.file, Path(f"{self.file}-journal")):
+            leftover.unlink(missing_ok=True)
+
+    @contextmanager
+    def _read(self) -> Iterator[sqlite3.Connection]:
+        with self._connect("rw") as db:  # not "ro": only a writer may roll back what a crash left behind
+            db.execute("PRAGMA query_only = ON")
+            check_database(db, self.file)
+            db.execute("BEGIN")
+            yield db
+
+    @contextmanager
+    def _connect(self, mode: str) -> Iterator[sqlite3.Connection]:
+        if mode == "rw" and not self.file.exists():
+            raise IndexNotFound(f"no index at {self.file}", hint="clipkit index")
+        try:
+            address = f"{self.file.absolute().as_uri()}?mode={mode}"
+            with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None)) as db:
+                db.execute("PRAGMA trusted_schema = OFF")
+                db.execute("PRAGMA cell_size_check = ON")
+                db.execute("PRAGMA synchronous = EXTRA")  # FULL does not sync the folder after the journal goes
+                yield db
+        except sqlite3.Error as error:
+            raise _explained(error, self.file) from error
+        except UnicodeDecodeError as error:  # sqlite3 itself, over a message that quotes the damage
+            raise IndexDamaged(f"{self.file} is damaged", hint=command_for(self.file, "index", "--rebuild")) from error
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Be the one writer of the index in `folder`; IndexLocked if there is one. The lock dies with its process."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        hint = "wait for it to end; searching works meanwhile"
+        raise IndexLocked(f"another clipkit is writing the index in {folder}", hint=hint) from error
+    except OSError as error:
+        raise _read_only(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def make_folder(folder: Path) -> None:
+    """The folder for an index, made if need be; ClipkitError where that is not allowed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _read_only(folder, error) from error
+
+
+def _read_only(folder: Path, error: OSError) -> ClipkitError:
+    hint = f"clipkit index {folder.parent} --index FOLDER"
+    return ClipkitError(f"cannot write in {folder}: {error.strerror}", hint=hint)
+
+
+def _explained(error: sqlite3.Error, file: Path) -> ClipkitError:
+    text = str(error)
+    if "locked" in text:
+        return IndexLocked(f"{file} is being written by another program", hint="try again in a moment")
+    if "full" in text:
+        hint = "free some space, then run the same command again"
+        return ClipkitError(f"no space left to write {file}; the index is as of its last batch", hint=hint)
+    if getattr(error, "sqlite_errorname", "") == "SQLITE_READONLY_ROLLBACK":
+        copy = f"copy {file.parent} to a folder that can be written, and ask that: --index COPY"
+        return ClipkitError(f"a run died while it wrote {file}, and its traces cannot be cleared here", hint=copy)
+    if "readonly" in text or "unable to open" in text:
+        return ClipkitError(f"cannot write {file}: {text}", hint="keep the index elsewhere: --index FOLDER")
+    if isinstance(error, sqlite3.OperationalError) and "disk I/O" in text:
+        return ClipkitError(f"the disk failed while clipkit used {file}: {text}", hint="clipkit info")
+    return IndexDamaged(f"{file} is damaged: {text}", hint=command_for(file, "index", "--rebuild"))
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open a folder to sync it
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
