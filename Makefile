@@ -25,7 +25,7 @@ bench-quality: .venv/installed
 	$(BIN)/python benchmarks/quality.py
 
 faults: .venv/installed
-	$(BIN)/python -m tests.fault_table
+	$(BIN)/python -m tests.support.fault_table
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clipkit needs Python 3.11 or newer: make PYTHON=python3.12")'

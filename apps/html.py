@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from clipkit.cli.output import printable
+from clipkit.core.text import printable
 from clipkit.explore.metadata import Fact
-
-from .search.asking import Answer, Found, Question
+from clipkit.explore.question import Answer, Found, Question
 
 RATIOS = (0.4, 2.8)  # of width to height: a panorama does not take a row of its own, nor a strip a sliver
 
@@ -58,7 +57,9 @@ def headline(answer: Answer, question: Question) -> str:
         return (
             f'<p class="ck-count"><b>{answer.total:,}</b> {pictures}. Ask for one, or click one to go on from it.</p>'
         )
-    said = "" if not answer.is_empty_handed else f'<p class="ck-nothing" role="status">{_nothing(answer, question)}</p>'
+    nothing = (
+        "" if not answer.is_empty_handed else f'<p class="ck-nothing" role="status">{_nothing(answer, question)}</p>'
+    )
     strong = sum(one.relevance == "strong" for one in answer.found)
     likely = sum(one.relevance == "likely" for one in answer.found)
     plus = "+" if answer.has_more else ""
@@ -67,7 +68,7 @@ def headline(answer: Answer, question: Question) -> str:
     )
     if question.twins_of:
         fit = f"{len(answer.found):,} with the same bytes, or nearly the same to look at, "
-    return f'{said}<p class="ck-count">{fit}{answer.total:,} {pictures} asked in {taken}</p>'
+    return f'{nothing}<p class="ck-count">{fit}{answer.total:,} {pictures} asked in {taken}</p>'
 
 
 def chips(key: str, question: Question, facts: Sequence[Fact]) -> str:
@@ -76,11 +77,11 @@ def chips(key: str, question: Question, facts: Sequence[Fact]) -> str:
     parts = []
     if question.picture is not None:
         parts.append(_chip("picture", 0, "your picture", safe(question.picture_name) or "picture", ""))
-    for what, ids, said in (("more", question.more, "more like"), ("less", question.less, "less like")):
+    for what, ids, label in (("more", question.more, "more like"), ("less", question.less, "less like")):
         for id_ in ids:
             if (fact := known.get(id_)) is not None:
                 image = f'<img src="{address(key, fact)}" alt="" width="28" height="28">'
-                parts.append(_chip(what, id_, said, safe(fact.path.rpartition("/")[2]), image))
+                parts.append(_chip(what, id_, label, safe(fact.path.rpartition("/")[2]), image))
     if (fact := known.get(question.twins_of)) is not None:
         parts.append(_chip("twins", fact.id, "duplicates of", safe(fact.path.rpartition("/")[2]), ""))
     return f'<div class="ck-chips">{"".join(parts)}</div>' if parts else ""
@@ -100,10 +101,10 @@ def table(rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> str:
     return f'<div class="ck-scroll"><table class="ck-table">{top}<tbody>{lines}</tbody></table></div>'
 
 
-def _chip(what: str, id_: int, said: str, name: str, image: str) -> str:
+def _chip(what: str, id_: int, label: str, name: str, image: str) -> str:
     return (
-        f'<span class="ck-chip ck-{what}">{image}<span><em>{said}</em> {name}</span>'
-        f'<button type="button" data-act="drop-{what}" data-id="{int(id_)}" aria-label="remove: {said} {name}">'
+        f'<span class="ck-chip ck-{what}">{image}<span><em>{label}</em> {name}</span>'
+        f'<button type="button" data-act="drop-{what}" data-id="{int(id_)}" aria-label="remove: {label} {name}">'
         "&times;</button></span>"
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from common import MB, fresh, peak_bytes, print_table, read_arguments, summary, write
-from material import random_vit
+from fixtures import random_vit
 
 SIZES = (1, 2, 4, 8, 16, 32)
 PICTURES, ROUNDS = 96, 3
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _child(model: str, size: str, count: str) -> None:
-    from clipkit.models.openclip import load_encoder
+    from clipkit.models.load import load_encoder
 
     encoder = load_encoder(model, device="cpu", batch_size=int(size))
     pixels = np.random.default_rng(0).integers(0, 256, (int(count), 3, *encoder.recipe.size), np.uint8)

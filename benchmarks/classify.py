@@ -21,11 +21,11 @@ from common import (
     summary,
     write,
 )
-from material import DIM, random_vit, unit_rows
+from fixtures import DIM, random_vit, unit_rows
 
 from clipkit.classify.head import Head
 from clipkit.classify.zeroshot import class_prompts, ensemble
-from clipkit.models.openclip import load_encoder
+from clipkit.models.load import load_encoder
 
 ROWS, CLASSES, ROUNDS = 50_000, 1_000, 5
 TEMPLATES = 80

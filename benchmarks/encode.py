@@ -20,7 +20,7 @@ from common import (
     work_folder,
     write,
 )
-from material import photographs, random_vit
+from fixtures import photographs, random_vit
 
 from clipkit.core.system import usable_cores
 
@@ -61,7 +61,7 @@ def _ways() -> dict[str, Callable[[Path], None]]:
     import open_clip
     from torch import set_num_threads
 
-    from clipkit.models.openclip import load_encoder
+    from clipkit.models.load import load_encoder
     from clipkit.models.registry import is_cached
 
     set_num_threads(CORES)

@@ -21,7 +21,7 @@ from common import (
     summary,
     write,
 )
-from material import BLOCK, DIM, photographs, random_vit, unit_queries
+from fixtures import BLOCK, DIM, photographs, random_vit, unit_queries
 
 BATCHES = (32, 64, 128, 256, 512, 1024, 2048)
 SIDE = 224
@@ -69,7 +69,7 @@ def _encoder(batches: tuple[int, ...], rounds: int) -> dict[str, Any]:
     """Pixels in, embeddings out, both in the CPU's memory, at the precision that "auto" chooses."""
     import torch
 
-    from clipkit.models.openclip import load_encoder
+    from clipkit.models.load import load_encoder
 
     found: dict[str, Any] = {"precision": None, "pictures_per_second": {}, "peak_gb": {}}
     rng = np.random.default_rng(0)
@@ -97,7 +97,7 @@ def _encoder(batches: tuple[int, ...], rounds: int) -> dict[str, Any]:
 def _index(count: int, rounds: int) -> dict[str, Any]:
     """Files in, an index out; loading the model is left out."""
     from clipkit.index.image_index import ImageIndex
-    from clipkit.models.openclip import load_encoder
+    from clipkit.models.load import load_encoder
 
     photos = photographs(count, (500, 375))
     encoder = load_encoder(str(random_vit()), device="cuda")

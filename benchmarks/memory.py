@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common import MB, Target, fresh, peak_bytes, print_table, private_cache, read_arguments, scratch, write
-from material import DIM, BlockEncoder, photographs
+from fixtures import DIM, BlockEncoder, photographs
 
 ROUNDS = 3  # the peak of one run differs by 50 MB from that of the next
 SIZE = (320, 240)  # larger than the 224 x 224 that is kept, so that every step of the real path is taken
@@ -63,7 +63,7 @@ def _child(name: str, photos: str, at: str) -> None:
     import torch  # noqa: F401
 
     from clipkit.index.image_index import ImageIndex
-    from clipkit.models.openclip import load_encoder
+    from clipkit.models.load import load_encoder
 
     encoder: Any = BlockEncoder(224) if name == "blocks" else load_encoder(name)
     at_start = peak_bytes()

@@ -34,7 +34,7 @@ from common import (
     summary,
     write,
 )
-from material import photographs
+from fixtures import photographs
 
 PICTURES, REAL = 100_000, 2_000  # rows, and different photographs behind them
 CLIENTS, SEARCHES, K = 8, 2_000, 20
@@ -130,16 +130,16 @@ def _index(folder: Path, pictures: int, real: int) -> None:
     import hashlib
 
     from clipkit.index.image_index import ImageIndex
-    from clipkit.models.openclip import load_encoder
+    from clipkit.models.load import load_encoder
     from clipkit.store.records import Found, Row
 
     encoder = load_encoder("starter")
     store = ImageIndex.create(folder, encoder).store
     sums = [hashlib.sha256(f"{number}".encode()).digest() for number in range(real)]
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for start in range(0, pictures, COMMIT):
         count = min(COMMIT, pictures - start)
-        rows = dice.standard_normal((count, encoder.dim), dtype=np.float32)
+        rows = rng.standard_normal((count, encoder.dim), dtype=np.float32)
         half = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
         with store.transaction() as writer:
             for number, row in enumerate(half, start):

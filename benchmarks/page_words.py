@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from clipkit_apps.classify import lessons
-from clipkit_apps.classify.sorter import Matrix, classify
 from common import photographs, print_table, read_arguments, work_folder, write
 
+from clipkit.classify.collection import Matrix, classify
 from clipkit.classify.zeroshot import ZeroShotClassifier, neutral_mean
 from clipkit.datasets.embed import embed_once
 from clipkit.datasets.load import load_dataset
 from clipkit.evaluate.zeroshot import load_labelled
 from clipkit.explore.relevance import ORDER, rule_for
-from clipkit.models.openclip import Encoder, load_encoder
+from clipkit.learn import corrections
+from clipkit.models.encoder import Encoder
+from clipkit.models.load import load_encoder
 from clipkit.search.query import embed, parse
 
 CORRECTIONS, DRAWS = 5, 20
@@ -65,7 +66,7 @@ def relevance(data: Path, encoder: Encoder) -> dict[str, Any]:
     return said
 
 
-def corrections(data: Path, encoder: Encoder) -> dict[str, Any]:
+def taught(data: Path, encoder: Encoder) -> dict[str, Any]:
     """Accuracy on the pictures of Pets test that were not corrected, before and after `teach`; the mean over draws.
 
     With the pictures that the words were surest of, as the page does, and without them.
@@ -77,15 +78,15 @@ def corrections(data: Path, encoder: Encoder) -> dict[str, Any]:
     sorted_by_words = classify(matrix, head, judge=head)
     names = np.array(head.classes)
     wrong = np.flatnonzero(names[sorted_by_words.places] != labels)
-    dice = np.random.default_rng(0)
-    draws = [dice.choice(wrong, CORRECTIONS, replace=False) for _ in range(DRAWS)]
+    rng = np.random.default_rng(0)
+    draws = [rng.choice(wrong, CORRECTIONS, replace=False) for _ in range(DRAWS)]
     after: dict[int, list[float]] = {}
-    usual = lessons.ANCHORS
+    usual = corrections.ANCHORS
     for anchors in (0, usual):
-        lessons.ANCHORS, after[anchors] = anchors, []
+        corrections.ANCHORS, after[anchors] = anchors, []
         for chosen in draws:
             by_hand = {int(row) + 1: str(labels[row]) for row in chosen}
-            learned = lessons.teach(head, head, encoder, matrix, sorted_by_words, by_hand).head
+            learned = corrections.teach(head, head, encoder, matrix, sorted_by_words, by_hand).head
             rest = np.setdiff1d(np.arange(len(rows)), chosen)
             after[anchors].append(float((names[learned.best(rows[rest])] == labels[rest]).mean()))
     said = {

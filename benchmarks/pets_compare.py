@@ -9,13 +9,13 @@ from typing import Any
 
 from common import RESULTS, Target, photographs, print_table, private_cache, read_arguments, work_folder, write
 
+from clipkit.core.progress import Progress
 from clipkit.evaluate.comparison import SEEDS, SHOTS, compare
 from clipkit.evaluate.results import Comparison, Row, said_shots
-from clipkit.evaluate.trials import METHODS
+from clipkit.learn.methods import METHODS
 from clipkit.learn.trainer import Recipe
-from clipkit.models.openclip import load_encoder
+from clipkit.models.load import load_encoder
 from clipkit.output.comparison_html import write_report
-from clipkit.store.records import Progress
 
 LEARNED_BY_FEW = ("knn", "prototypes", "tip-adapter", "tip-adapter-f", "blend", "text-probe", "probe", "probe-backbone")
 NAME = "pets_compare"

@@ -69,7 +69,7 @@ def remade(name: str, tried: str) -> bool:
     """Whether its scripts ran; what they wrote carries the weights."""
     before = fingerprint()
     if name == CARD:
-        return _ran(TRAINING / "evaluate.py", "--test", "--tried", tried) and _ran(TRAINING / "card.py")
+        return _ran(TRAINING / "evaluate.py", "--test", "--tried", tried) and _ran(TRAINING / "model_card.py")
     file = RESULTS / f"{name}.json"
     if not _ran(REPOSITORY / "benchmarks" / f"{name}.py") or fingerprint() != before or not file.exists():
         return False

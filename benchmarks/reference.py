@@ -19,7 +19,7 @@ from common import print_table
 from clipkit.datasets.load import Dataset, load_dataset
 from clipkit.errors import ClipkitError
 from clipkit.evaluate.zeroshot import evaluate_zeroshot
-from clipkit.models.openclip import load_encoder
+from clipkit.models.load import load_encoder
 
 PICTURES = 3_669
 POINT = 0.01

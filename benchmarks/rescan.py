@@ -18,7 +18,7 @@ from common import (
     summary,
     write,
 )
-from material import BlockEncoder, tiny_pictures
+from fixtures import BlockEncoder, tiny_pictures
 
 PICTURES = 100_000
 

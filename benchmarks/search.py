@@ -26,7 +26,7 @@ from common import (
     summary,
     write,
 )
-from material import BLOCK, DIM, BlockEncoder, unit_queries, unit_rows
+from fixtures import BLOCK, DIM, BlockEncoder, unit_queries, unit_rows
 
 from clipkit.core.system import usable_cores
 

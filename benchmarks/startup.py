@@ -17,7 +17,7 @@ from common import (
     summary,
     write,
 )
-from material import photographs
+from fixtures import photographs
 
 ROUNDS = 7
 HELP, IMPORT, PYTHON, SEARCH = "clipkit --help", "import clipkit", "python alone", "clipkit search, starter"

@@ -9,11 +9,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 from common import Target, interleaved, print_table, private_cache, read_arguments, scratch, summary, write
-from material import photographs
+from fixtures import photographs
 
 from clipkit.index.crash_recovery import Journal
 from clipkit.index.image_index import ImageIndex
-from clipkit.models.openclip import load_encoder
+from clipkit.models.load import load_encoder
 
 
 @contextmanager

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from clipkit.classify.calibration import split
 from clipkit.classify.head import UNKNOWN
-from clipkit.classify.zeroshot import ZeroShotClassifier, split
+from clipkit.classify.zeroshot import ZeroShotClassifier
 from clipkit.datasets.embed import embed_once
 from clipkit.datasets.load import Dataset, load_dataset
 from clipkit.evaluate.zeroshot import load_labelled, rejection_quality
 from clipkit.metrics import auroc
-from clipkit.models.openclip import Encoder
+from clipkit.models.encoder import Encoder
 
 PER_SIDE = 200  # pictures of the classes, and of none
 PET = re.compile(r"\b(dog|cat|pupp|kitten|pup|terrier|hound|retriever|poodle|animal)", re.IGNORECASE)

@@ -15,9 +15,10 @@ from unknown import class_sets, measure
 from clipkit.classify.zeroshot import ZeroShotClassifier
 from clipkit.datasets.embed import embed_once
 from clipkit.datasets.load import load_dataset
-from clipkit.evaluate.zeroshot import Result, evaluate_retrieval, evaluate_zeroshot, load_labelled, searched
+from clipkit.evaluate.zeroshot import Result, evaluate_retrieval, evaluate_searched, evaluate_zeroshot, load_labelled
 from clipkit.metrics import bootstrap, ece
-from clipkit.models.openclip import Encoder, load_encoder
+from clipkit.models.encoder import Encoder
+from clipkit.models.load import load_encoder
 
 
 def main() -> None:
@@ -42,7 +43,7 @@ def accuracy(data: Path, encoder: Encoder) -> dict[str, Any]:
         **{f"Pets test, {t}": (lambda t=t: evaluate_zeroshot(pets, encoder, templates=t)) for t in ("plain", "simple")},
         "Pets test, pets": lambda: evaluate_zeroshot(pets, encoder, templates="pets"),
         "Pets test, imagenet": lambda: evaluate_zeroshot(pets, encoder, templates="imagenet"),
-        "Pets test, searched on trainval": lambda: searched(data, pets, encoder),
+        "Pets test, searched on trainval": lambda: evaluate_searched(data, pets, encoder),
         "imagenet_sample, simple": lambda: evaluate_zeroshot(names, encoder, classes="imagenet"),
         "imagenet_sample, imagenet": lambda: evaluate_zeroshot(
             names, encoder, classes="imagenet", templates="imagenet"

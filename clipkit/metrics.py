@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clipkit.core.arrays import Embeddings, FloatArray, IntArray
 from clipkit.errors import ShapeError
-from clipkit.store.records import Embeddings, FloatArray, IntArray
 
 RECALLS = (1, 5, 10)
 BINS = 15  # as Guo et al. 2017, and most tables since
@@ -178,8 +178,8 @@ def bootstrap(
 
     Draws for which it is NaN, since they lack one of two kinds, do not count.
     """
-    dice = np.random.default_rng(seed)
-    values = [statistic(dice.integers(0, n, n)) for _ in range(draws)]
+    rng = np.random.default_rng(seed)
+    values = [statistic(rng.integers(0, n, n)) for _ in range(draws)]
     low, high = np.nanquantile(values, [0.025, 0.975])
     return float(low), float(high)
 

@@ -13,7 +13,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 import skimage  # noqa: E402
 
-from tests.page_robot import PHONE, chromium, index, robot, serving  # noqa: E402
+from tests.support.page_robot import PHONE, chromium, index, robot, serving  # noqa: E402
 
 # In the public domain or CC0, as scikit-image says of each.
 PHOTOGRAPHS = ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel", "moon")

@@ -1,10 +1,12 @@
-"""The house: imports go down, each outside library has one door, and importing clipkit costs nothing."""
+"""The house: packages import downwards, no files form a circle, each library has one door, imports are cheap."""
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,130 @@ import pytest
 import clipkit
 
 LIBRARY = Path(clipkit.__file__).parent
+REPOSITORY = LIBRARY.parent
+# Ground first: a package imports only those above it in this list, itself, and the modules of the ground.
+PACKAGES = (
+    "errors",
+    "core",
+    "metrics",
+    "images",
+    "models",
+    "store",
+    "search",
+    "index",
+    "datasets",
+    "classify",
+    "learn",
+    "explore",
+    "evaluate",
+    "output",
+    "doctor",
+    "apps",
+    "cli",
+)
+# The one package, or the one module, through which each library comes in.
+DOORS = {
+    "open_clip": "clipkit.models.openclip",
+    "transformers": "clipkit.models.vit",
+    "huggingface_hub": "clipkit.models.hub",
+    "faiss": "clipkit.search.vectors",
+    "sqlite3": "clipkit.store",
+    "filelock": "clipkit.store",
+    "PIL": "clipkit.images",
+    "simplejpeg": "clipkit.images",
+    "pillow_heif": "clipkit.images",
+    "pyarrow": "clipkit.index.vector_files",
+    "platformdirs": "clipkit.core.cache",
+    "matplotlib": "clipkit.output.figures",
+    "click": "clipkit.cli",
+    "tqdm": "clipkit.cli.output",
+    "gradio": "apps",
+    "starlette": "apps",
+}
 HEAVY = ("numpy", "torch", "open_clip", "faiss", "gradio", "pandas", "sklearn", "safetensors", "transformers", "PIL")
+
+
+def files() -> list[Path]:
+    return sorted([*LIBRARY.rglob("*.py"), *(REPOSITORY / "apps").rglob("*.py")])
+
+
+def name_of(file: Path) -> str:
+    parts = file.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(file): file for file in files()}
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """Whole dotted names of modules that a module imports, to run or for types alone, at the top or in a function."""
+    names: set[str] = set()
+    is_package = MODULES[module].stem == "__init__"
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = module.split(".")[: len(module.split(".")) - node.level + is_package] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            names |= {f"{base}.{alias.name}" for alias in node.names}
+    found = {name.replace("clipkit_apps", "apps", 1) if name.startswith("clipkit_apps") else name for name in names}
+    return frozenset(name if name in MODULES else _module_of(name) for name in found)
+
+
+def _module_of(name: str) -> str:
+    """The module in which an imported name stands."""
+    parent = name.rpartition(".")[0]
+    return parent if parent in MODULES else name
+
+
+def place(module: str) -> int:
+    """Where its package stands; what lies beside the packages is of the package itself."""
+    top, _, rest = module.partition(".")
+    return PACKAGES.index("apps" if top == "apps" else rest.partition(".")[0])
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if "." in name and name != "clipkit.__main__"])
+def test_packages_import_only_what_is_below_them(module: str) -> None:
+    for other in imports(module) & set(MODULES):
+        if "." in other:
+            assert place(other) <= place(module), f"{module} imports {other}: arrows run down"
+        else:
+            assert place(module) >= PACKAGES.index("cli"), f"{module} imports the package {other}"
+
+
+def test_no_files_form_a_circle() -> None:
+    pending = {module: set(imports(module)) & set(MODULES) - {module} for module in MODULES}
+    while free := [module for module, others in pending.items() if not others & pending.keys()]:
+        for module in free:
+            del pending[module]
+    circle = {module: sorted(others & pending.keys()) for module, others in pending.items()}
+    assert circle == {}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_library_has_one_door(module: str) -> None:
+    for name in imports(module):
+        door = DOORS.get(name.partition(".")[0])
+        assert door is None or f"{module}.".startswith(f"{door}."), f"{module} imports {name}; its door is {door}"
+
+
+def test_every_door_is_used() -> None:
+    for library, door in DOORS.items():
+        used = [module for module in MODULES if f"{module}.".startswith(f"{door}.")]
+        assert any(name.partition(".")[0] == library for module in used for name in imports(module)), library
+
+
+def test_the_page_knows_nothing_of_the_command_line() -> None:
+    for module in [name for name in MODULES if name.startswith("apps")]:
+        assert not [name for name in imports(module) if name.startswith("clipkit.cli")], module
+
+
+def test_only_the_command_line_and_the_page_print() -> None:
+    for module, file in MODULES.items():
+        calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+        if [call for call in calls if ast.unparse(call.func) == "print"]:
+            assert module.startswith(("clipkit.cli.", "apps.")), module
 
 
 @pytest.mark.parametrize(
@@ -61,6 +186,9 @@ def test_the_public_names_are_these() -> None:
         "UNKNOWN",
         "ViTClassifier",
         "ZeroShotClassifier",
+        "compare",
+        "finetune",
+        "load_dataset",
         "load_encoder",
         "__version__",
     ]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
+from clipkit.core.arrays import Embeddings
 from clipkit.errors import ShapeError
 from clipkit.metrics import (
     acc1,
@@ -24,7 +25,6 @@ from clipkit.metrics import (
     retrieval_metrics,
     top_k_accuracy,
 )
-from clipkit.store.records import Embeddings
 
 CLASSES = 7
 
@@ -135,10 +135,10 @@ def test_scores_and_targets_that_do_not_fit_are_refused(table: np.ndarray, right
 
 def test_retrieval_counts_as_a_full_sort_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clipkit.metrics.BLOCK_SCORES", 64)  # several blocks each way
-    dice = np.random.default_rng(2)
-    images = unit(dice.normal(size=(30, 8)))
-    owners = np.concatenate([np.arange(30), dice.integers(0, 30, 50)])
-    texts = unit(images[owners] + 0.6 * dice.normal(size=(80, 8)))
+    rng = np.random.default_rng(2)
+    images = unit(rng.normal(size=(30, 8)))
+    owners = np.concatenate([np.arange(30), rng.integers(0, 30, 50)])
+    texts = unit(images[owners] + 0.6 * rng.normal(size=(80, 8)))
     found = retrieval_metrics(images, texts, owners)
     by_image, by_text = np.argsort(-images @ texts.T, axis=1), np.argsort(-texts @ images.T, axis=1)
     for k in (1, 5, 10):

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
+from picture_sets import STARTER, photographs
 from PIL import Image
-from sources import STARTER, photographs
 
 RESULTS = Path(__file__).parent / "results.json"
 WEIGHTS = "open_clip_model.safetensors"

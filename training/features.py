@@ -10,8 +10,8 @@ import numpy as np
 import open_clip
 import torch
 from image_tower import image_tower
+from picture_sets import TRAINING_SETS, WORK, photographs
 from PIL import Image
-from sources import TRAINING_SETS, WORK, photographs
 from torch import Tensor
 
 BATCH = 32

@@ -10,11 +10,11 @@ import open_clip
 import torch
 from evaluate import Model, fingerprint
 from image_tower import NAME, image_tower
-from projection import HEAD
+from picture_sets import STARTER, photographs
 from safetensors.torch import load_file, save_file
-from sources import STARTER, photographs
-from text_tower import CHECKPOINT, CONTEXT, EMBED, HEADS, LAYERS, WIDTH
 from torch.nn import functional as F  # noqa: N812
+from train_projection import HEAD
+from train_text_tower import CHECKPOINT, CONTEXT, EMBED, HEADS, LAYERS, WIDTH
 
 MADE_WITH = Path(__file__).parent / "made_with.json"  # what the model card says of the last package
 AGREEMENT = 0.9999  # cosine of what is packaged to the checkpoint
@@ -39,7 +39,7 @@ def main() -> None:
         "timm_proj_bias": True,
     }
     state = {f"visual.trunk.{k}": v for k, v in image_tower().state_dict().items() if not k.startswith("classifier")}
-    state |= {f"visual.{k}": v for k, v in head.items() if k.startswith("trunk.")}  # tuned by last_stage.py
+    state |= {f"visual.{k}": v for k, v in head.items() if k.startswith("trunk.")}  # tuned by tune_last_convolution.py
     state |= {f"visual.head.mlp.{k}": v for k, v in head.items() if k.startswith("fc")}
     state |= load_file(options.tower) | {"logit_scale": head["logit_scale"]}
     write(state, config(vision, used["resize"], float(head["logit_scale"])), options.out)

@@ -6,11 +6,11 @@ from typing import Any, Protocol
 import torch
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
-from text_tower import EMBED
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+from train_text_tower import EMBED
 
-MAP_CHANNELS, HINT_CHANNELS = 256, 64  # of the maps in packed.py
+MAP_CHANNELS, HINT_CHANNELS = 256, 64  # of the maps in packed_pictures.py
 VIT = {"image_size": 144, "layers": 12, "width": 192, "head_width": 64, "patch_size": 16, "pool_type": "avg"}
 LEVIT = {
     "image_size": 224,

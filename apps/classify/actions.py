@@ -12,20 +12,23 @@ from typing import Any
 
 import gradio as gr
 
+from clipkit.classify.collection import NONE, USUAL, Classified, Column
 from clipkit.classify.head import UNKNOWN, Head
-from clipkit.classify.label_index import Labelled, Step, carry_out
-from clipkit.cli.output import printable
+from clipkit.classify.labels import LabelledPicture
+from clipkit.core.text import printable
 from clipkit.errors import ClipkitError
+from clipkit.explore.library import Library
+from clipkit.explore.question import Answer, plain
+from clipkit.learn import corrections
+from clipkit.learn.corrections import Lesson
+from clipkit.output.copy_files import Transfer, run_transfers
 
 from .. import html
-from ..search.asking import Answer, plain
-from ..server.libraries import Library
 from ..server.state import Page
-from . import columns, exports, lessons
+from . import columns, exports
 from .columns import Pile
 from .inputs import sent_classes, sent_head, typed_classes, typed_templates, words_head
-from .lessons import Lesson
-from .sorter import NONE, USUAL, Classified, Column, Sorter
+from .sorter import Sorter
 
 MOST_SETS = 32  # sets of labels by hand that are remembered
 NO_LIBRARY = ("Add a folder in the Library tab, or start with one: clipkit ui ~/Pictures",)
@@ -43,7 +46,7 @@ class Session:
     lesson: Lesson | None = None
     strict: float = USUAL
     turn: int = 0
-    plan: tuple[Step, ...] = ()
+    plan: tuple[Transfer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Screen:
 
     session: gr.State
     library: gr.Dropdown
-    said: gr.HTML
+    notice: gr.HTML
     count: gr.HTML
     columns: gr.HTML
     signal: gr.HTML
@@ -96,8 +99,8 @@ class Actions:
 
     def act(self, session: Session, event: gr.EventData) -> dict[Any, Any]:
         """Something was done to a picture, or a column shall show more. The columns themselves are left as they are."""
-        said = event._data if isinstance(event._data, dict) else {}
-        kind, id_, place = str(said.get("kind") or ""), _number(said.get("id")), _number(said.get("place"))
+        payload = event._data if isinstance(event._data, dict) else {}
+        kind, id_, place = str(payload.get("kind") or ""), _number(payload.get("id")), _number(payload.get("place"))
 
         def work() -> dict[Any, Any]:
             library = self._page.shelf.get(session.library)
@@ -105,7 +108,7 @@ class Actions:
                 return {}
             labels = self.labels(library, session.head)
             if kind == "more":
-                return self._more(session, library, place, max(_number(said.get("shown")), 0))
+                return self._more(session, library, place, max(_number(payload.get("shown")), 0))
             if library.catalogue().fact(id_) is None or not NONE <= place < len(session.head.classes):
                 raise ClipkitError("the picture, or its class, is no longer there", hint="sort again")
             if kind == "fix":
@@ -129,14 +132,16 @@ class Actions:
             library, start, judge = self._at_hand(session)
             labels = dict(self.labels(library, start))
             matrix, found = self._sorter.matrix(library), self._sorter.sort(library, start, judge=judge)
-            lesson = lessons.teach(start, judge, library.index.encoder, matrix, found, labels)
+            lesson = corrections.teach(start, judge, library.index.encoder, matrix, found, labels)
             strict = USUAL if lesson.judge is not judge else session.strict
             told = replace(session, head=lesson.head, judge=lesson.judge, lesson=lesson, strict=strict, plan=())
             old, _ = self._sorted(session, library)
             shown = self._show(told)
             new, _ = self._sorted(told, library)
             moved = int((old.places != new.places).sum()) if len(old.ids) == len(new.ids) else 0
-            words = f"{lessons.said(lesson)} {moved:,} of {len(new.ids):,} pictures have another class than before."
+            words = (
+                f"{corrections.describe(lesson)} {moved:,} of {len(new.ids):,} pictures have another class than before."
+            )
             return {**shown, self._screen.learned: f'<p class="ck-lesson" role="status">{html.safe(words)}</p>'}
 
         return self._safely(session, work)
@@ -197,7 +202,7 @@ class Actions:
         def work() -> dict[Any, Any]:
             if not self._page.shelf.is_local or not session.plan:
                 return {}
-            carry_out(session.plan)
+            run_transfers(session.plan)
             screen, told = self._screen, f"{len(session.plan):,} pictures are copied."
             return {
                 screen.session: replace(session, plan=()),
@@ -240,7 +245,7 @@ class Actions:
         notes = "".join(f'<p class="ck-line">{html.safe(note)}</p>' for note in head.notes)
         return {
             screen.session: session,
-            screen.said: notes,
+            screen.notice: notes,
             screen.count: columns.summary(sorted_, head.classes, seconds, session.lesson),
             screen.columns: columns.columns(pile, sorted_, turn=session.turn),
             screen.strict: gr.Slider(value=session.strict, info=_usual(found)),
@@ -265,7 +270,7 @@ class Actions:
         found = self._sorter.sort(library, head, judge=judge)
         return found, found.columns(head.classes, found.cut(session.strict), self.labels(library, head))
 
-    def _labelled(self, session: Session, library: Library) -> list[Labelled]:
+    def _labelled(self, session: Session, library: Library) -> list[LabelledPicture]:
         head = _head(session)
         found, sorted_ = self._sorted(session, library)
         return exports.labelled(library, found, sorted_, head.classes, self.labels(library, head))
@@ -289,15 +294,15 @@ class Actions:
         value = chosen if chosen in keys else next(iter(keys), None)
         return {self._screen.library: gr.Dropdown(choices=there, value=value, visible=len(there) > 1)}
 
-    def _signal(self, **said: Any) -> dict[Any, Any]:
-        return {self._screen.signal: json.dumps({**said, "number": next(_turns)})}
+    def _signal(self, **payload: Any) -> dict[Any, Any]:
+        return {self._screen.signal: json.dumps({**payload, "number": next(_turns)})}
 
     def _safely(self, session: Session, work: Callable[[], dict[Any, Any]]) -> dict[Any, Any]:
         """An error becomes a sentence above the columns, which stay."""
         try:
-            return {self._screen.said: "", **work()}
+            return {self._screen.notice: "", **work()}
         except ClipkitError as error:
-            return {self._screen.said: html.note(error.message, error.hint or "", kind="error")}
+            return {self._screen.notice: html.note(error.message, error.hint or "", kind="error")}
 
 
 def _answer(library: Library, ids: list[int]) -> Answer:

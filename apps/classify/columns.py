@@ -9,13 +9,13 @@ from html import escape
 
 import numpy as np
 
+from clipkit.classify.collection import NONE, Column, Matrix
 from clipkit.classify.head import Head
-from clipkit.cli.output import printable
+from clipkit.core.text import printable
 from clipkit.explore.metadata import Catalogue
+from clipkit.learn.corrections import Lesson
 
 from ..html import address, safe
-from .lessons import Lesson
-from .sorter import NONE, Column, Matrix
 
 CARDS = 600  # on the screen at first, shared among the columns
 FEWEST, USUAL = 6, 24  # a column
@@ -47,10 +47,10 @@ class Pile:
         if fact is None:
             return ""
         name = safe(fact.path.rpartition("/")[2])
-        said = safe(self.head.classes[places[0]])
+        best = safe(self.head.classes[places[0]])
         chances = ",".join(f"{int(c)}:{float(p):.4f}" for c, p in zip(places, sure, strict=True))
         is_fixed = id_ in self.by_hand
-        label = safe(self.by_hand[id_]) if is_fixed else f"{said}, {100 * sure[0]:.0f} percent"
+        label = safe(self.by_hand[id_]) if is_fixed else f"{best}, {100 * sure[0]:.0f} percent"
         mark = "by hand" if is_fixed else f"{100 * sure[0]:.0f} %"
         return (
             f'<button type="button" class="ck-pick{" ck-fixed" if is_fixed else ""}" data-id="{int(id_)}" '
@@ -71,9 +71,9 @@ def columns(pile: Pile, found: Sequence[Column], *, turn: int) -> str:
     empty = [names[column.place] for column in found if not len(column.ids) and column.place != NONE]
     rest = len(filled) - len(shown)
     parts = [_column(pile, column, names, room) for column in shown]
-    said = f"No picture yet: {_listed(empty)}." if empty else ""
+    sentence = f"No picture yet: {_listed(empty)}." if empty else ""
     more = f" {rest:,} more classes have pictures; export them, or sort by fewer." if rest > 0 else ""
-    foot = f'<p class="ck-line ck-empty-classes">{safe(said + more)}</p>' if said or more else ""
+    foot = f'<p class="ck-line ck-empty-classes">{safe(sentence + more)}</p>' if sentence or more else ""
     spoken = escape(json.dumps(names), quote=True)
     return f'<div class="ck-columns" data-turn="{int(turn)}" data-classes="{spoken}">{"".join(parts)}</div>{foot}'
 

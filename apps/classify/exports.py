@@ -10,22 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from clipkit.classify.collection import NONE, Classified, Column
 from clipkit.classify.head import UNKNOWN, Head
-from clipkit.classify.label_index import Answer, Labelled, Step, plan_sorting
-from clipkit.cli.output import FORMULA_STARTS, printable
+from clipkit.classify.labels import LabelledPicture, ScoredLabel
+from clipkit.core.text import FORMULA_STARTS, printable
 from clipkit.errors import ClipkitError
+from clipkit.explore.library import Library
+from clipkit.output.copy_files import Transfer, plan_transfers
 
 from ..html import safe, table
-from ..server.libraries import Library
 from ..server.routes import Export
-from .sorter import NONE, Classified, Column
 
 FEW = 12  # lines of a plan that are shown
 
 
 def labelled(
     library: Library, found: Classified, columns: Sequence[Column], names: Sequence[str], by_hand: Mapping[int, str]
-) -> list[Labelled]:
+) -> list[LabelledPicture]:
     """Every picture with the name of its column, by path; "unknown" where it is set aside. By hand means certain."""
     catalogue = library.catalogue()
     pictures = []
@@ -35,12 +36,12 @@ def labelled(
             if (fact := catalogue.fact(id_)) is None:
                 continue
             sure = float(found.sure[found.row_of[id_]]) if column.place != NONE else None
-            answer = Answer(name, 1.0 if id_ in by_hand and sure is not None else sure)
-            pictures.append(Labelled(fact.path, str(library.root / fact.path), (answer,), (name,)))
+            answer = ScoredLabel(name, 1.0 if id_ in by_hand and sure is not None else sure)
+            pictures.append(LabelledPicture(fact.path, str(library.root / fact.path), (answer,), (name,)))
     return sorted(pictures, key=lambda picture: picture.path)
 
 
-def as_csv(pictures: Sequence[Labelled], by_hand: set[str]) -> Export:
+def as_csv(pictures: Sequence[LabelledPicture], by_hand: set[str]) -> Export:
     """label, probability, path, by_hand; safe for spreadsheets, and `image,label` for `clipkit probe`."""
     stream = io.StringIO()
     lines = csv.writer(stream, lineterminator="\n")
@@ -63,7 +64,7 @@ def as_head(head: Head, cut: float | None) -> Export:
         return Export("clipkit-head.safetensors", "application/octet-stream", file.read_bytes())
 
 
-def plan(library: Library, pictures: Sequence[Labelled], folder: str) -> list[Step]:
+def plan(library: Library, pictures: Sequence[LabelledPicture], folder: str) -> list[Transfer]:
     """Which picture would be copied where; ClipkitError for a folder that cannot be.
 
     Pictures that may not be shown (links that lead out of the library) stay where they are.
@@ -74,10 +75,10 @@ def plan(library: Library, pictures: Sequence[Labelled], folder: str) -> list[St
     if not place.is_absolute():
         raise ClipkitError("the folder is not a whole path", hint="begin with / or ~")
     real = ((picture, library.place_of(picture.path)) for picture in pictures)
-    return plan_sorting([replace(one, file=str(file)) for one, file in real if file is not None], place, how="copy")
+    return plan_transfers([replace(one, file=str(file)) for one, file in real if file is not None], place, how="copy")
 
 
-def shown_plan(steps: Sequence[Step], folder: str, pictures: int) -> str:
+def shown_plan(steps: Sequence[Transfer], folder: str, pictures: int) -> str:
     """How many go into which folder, and the first of them."""
     if not steps:
         return '<p class="ck-line" role="status">Every picture lies there already: there is nothing to copy.</p>'
@@ -86,10 +87,10 @@ def shown_plan(steps: Sequence[Step], folder: str, pictures: int) -> str:
     size = sum(Path(step.source).stat().st_size for step in steps)
     kept = pictures - len(steps)
     rest = f" {kept:,} stay out: they lie there already, or cannot be read." if kept else ""
-    said = f"{len(steps):,} pictures ({_bytes(size)}) into {len(counts):,} folders in {printable(folder.strip())}."
+    moves = f"{len(steps):,} pictures ({_bytes(size)}) into {len(counts):,} folders in {printable(folder.strip())}."
     first = [(Path(step.source).name, f"{step.target.parent.name}/{step.target.name}") for step in steps[:FEW]]
     return (
-        f'<div class="ck-plan"><p class="ck-line" role="status"><b>Nothing is copied yet.</b> {safe(said + rest)}</p>'
+        f'<div class="ck-plan"><p class="ck-line" role="status"><b>Nothing is copied yet.</b> {safe(moves + rest)}</p>'
         f'<div class="ck-two">{table(top, ("folder", "pictures"))}{table(first, ("picture", "becomes"))}</div></div>'
     )
 

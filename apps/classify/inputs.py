@@ -11,18 +11,19 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
+from clipkit.classify.collection import NONE
 from clipkit.classify.head import Head
 from clipkit.classify.prompts import SETS, TEMPLATES, Classes, read_classes
 from clipkit.classify.zeroshot import ZeroShotClassifier, class_prompts
-from clipkit.cli.output import printable
+from clipkit.core.text import printable
 from clipkit.errors import ClipkitError, QueryError
+from clipkit.explore.library import Library
+from clipkit.explore.question import clean
 
 from .. import html
 from ..search.api import check_asked
-from ..search.asking import clean
-from ..server.libraries import Library
 from ..server.state import Page
-from .sorter import NONE, Sorter
+from .sorter import Sorter
 
 OWN = "my own"
 SETS_OF_TEMPLATES = (*(name for name in TEMPLATES if name != "dclip"), "imagenet")

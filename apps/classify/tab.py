@@ -6,12 +6,14 @@ from typing import Any
 
 import gradio as gr
 
+from clipkit.classify.collection import USUAL
+
 from .. import html
 from ..server.state import Page
 from ..theme import piece
 from .actions import Actions, Screen, Session
 from .inputs import OWN, SETS_OF_TEMPLATES, Namer
-from .sorter import USUAL, Sorter
+from .sorter import Sorter
 
 TEACH = (
     "Type what there is, with commas: cat, dog, landscape. Press Sort.",
@@ -45,7 +47,7 @@ def tab(page: Page, here: gr.Tab) -> None:
     own = gr.Textbox(
         label="Sentences, one a line", placeholder="a photo of a {}.", visible=False, lines=2, max_length=20_000
     )
-    said = piece(elem_id="ck-sorted-said")
+    notice = piece(elem_id="ck-sorted-said")
     with gr.Column(visible=False, elem_id="ck-tools") as tools:
         with gr.Row(elem_id="ck-teach-row"):
             strict = gr.Slider(
@@ -88,7 +90,7 @@ def tab(page: Page, here: gr.Tab) -> None:
         visible="hidden",
     )
     session = gr.State(Session())
-    screen = Screen(session, library, said, counted, board, signal, strict, learned, plan, tools, copy)
+    screen = Screen(session, library, notice, counted, board, signal, strict, learned, plan, tools, copy)
     sorter = Sorter()
     Namer(page, sorter).attach()
     actions = Actions(page, screen, sorter)

@@ -13,7 +13,7 @@ from tempfile import mkdtemp
 from clipkit.core.cache import cache_folder
 from clipkit.errors import ClipkitError
 from clipkit.evaluate.results import Comparison, load_comparison
-from clipkit.evaluate.trials import METHODS
+from clipkit.learn.methods import METHODS
 
 from ..server.runs import Look, Run
 from ..server.state import Page
@@ -171,8 +171,8 @@ def root_of(path: Path) -> Path:
 
 
 def _trouble(look: Look) -> ClipkitError:
-    """What the process said last: its error, and what to do."""
-    said = [line for line in look.lines if line.startswith("error: ")]
+    """What the process errors last: its error, and what to do."""
+    errors = [line for line in look.lines if line.startswith("error: ")]
     tried = [line.removeprefix("  try: ") for line in look.lines if line.startswith("  try: ")]
-    message = said[-1].removeprefix("error: ") if said else f"the comparison ended with code {look.code}"
+    message = errors[-1].removeprefix("error: ") if errors else f"the comparison ended with code {look.code}"
     return ClipkitError(message, hint=tried[-1] if tried else None)

@@ -10,10 +10,10 @@ from typing import Any
 
 import gradio as gr
 
-from clipkit.cli.output import printable
+from clipkit.core.text import printable
 from clipkit.errors import ClipkitError
 from clipkit.evaluate.results import Comparison, load_comparison
-from clipkit.evaluate.trials import METHODS
+from clipkit.learn.methods import METHODS
 from clipkit.output.comparison_html import page as report_page
 
 from .. import html
@@ -68,7 +68,7 @@ def tab(page: Page, here: gr.Tab) -> None:
             min_width=220,
             elem_id="ck-results-path",
         )
-    said = piece(elem_id="ck-compare-said")
+    notice = piece(elem_id="ck-compare-said")
     now = piece(elem_id="ck-compare-now")
     shown = piece(
         html.note("What would labels buy?", "Measure it on pictures of your own.", steps=TEACH),
@@ -86,7 +86,7 @@ def tab(page: Page, here: gr.Tab) -> None:
     seen = gr.State(0)
     mine: gr.State = gr.State(None)
     timer = gr.Timer(SECONDS, active=arena.is_running)
-    outputs = [seen, mine, said, now, shown, away, stop, timer, dataset]
+    outputs = [seen, mine, notice, now, shown, away, stop, timer, dataset]
     actions = Actions(page, arena, dict(zip(NAMES, outputs, strict=True)))
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4}
     slow = {**private, "show_progress": "minimal", "show_progress_on": [shown]}  # figures are drawn
@@ -100,7 +100,7 @@ def tab(page: Page, here: gr.Tab) -> None:
     as_page.click(actions.html, [mine], [signal], **slow)
 
 
-NAMES = ("seen", "mine", "said", "now", "shown", "away", "stop", "timer", "dataset")
+NAMES = ("seen", "mine", "notice", "now", "shown", "away", "stop", "timer", "dataset")
 
 
 class Actions:
@@ -142,7 +142,7 @@ class Actions:
 
     def sent(self, file: str) -> dict[Any, Any]:
         """An uploaded results.json; its pictures are shown only to who could look at them anyway."""
-        return self._safely(lambda: self._open(Path(str(file)), said=Path(str(file)).name))
+        return self._safely(lambda: self._open(Path(str(file)), name=Path(str(file)).name))
 
     def named(self, place: str) -> dict[Any, Any]:
         """results.json on the machine of the page."""
@@ -152,7 +152,7 @@ class Actions:
                 raise ClipkitError("files are opened by their path on the machine itself", hint="upload it")
             if not isinstance(place, str) or not place.strip():
                 raise ClipkitError("no file is named", hint="the folder that clipkit compare --out wrote")
-            return self._open(Path(place.strip()).expanduser(), said=place.strip())
+            return self._open(Path(place.strip()).expanduser(), name=place.strip())
 
         return self._safely(work)
 
@@ -167,11 +167,11 @@ class Actions:
 
         return self._export(mine, "comparison.html", "text/html; charset=utf-8", make)
 
-    def _open(self, place: Path, *, said: str) -> dict[Any, Any]:
+    def _open(self, place: Path, *, name: str) -> dict[Any, Any]:
         try:
             found = checked(load_comparison(place))
         except ClipkitError as error:
-            raise ClipkitError(error.message.replace(str(place), said), hint=error.hint) from error
+            raise ClipkitError(error.message.replace(str(place), name), hint=error.hint) from error
         return {**self._show(found, self._view(found, is_ours=False)), self._screen["seen"]: self._arena.number}
 
     def _show(self, found: Comparison, html: str) -> dict[Any, Any]:
@@ -208,7 +208,7 @@ class Actions:
             screen["timer"]: gr.Timer(active=is_running),
         }
         if trouble is not None:
-            changed[screen["said"]] = html.note(trouble.message, trouble.hint or "", kind="error")
+            changed[screen["notice"]] = html.note(trouble.message, trouble.hint or "", kind="error")
         return changed
 
     def _export(self, mine: Comparison | None, name: str, kind: str, make: Callable[[Comparison], str]) -> Any:
@@ -220,9 +220,9 @@ class Actions:
 
     def _safely(self, work: Callable[[], dict[Any, Any]]) -> dict[Any, Any]:
         try:
-            return {self._screen["said"]: "", **work()}
+            return {self._screen["notice"]: "", **work()}
         except ClipkitError as error:
-            return {self._screen["said"]: html.note(error.message, error.hint or "", kind="error")}
+            return {self._screen["notice"]: html.note(error.message, error.hint or "", kind="error")}
 
 
 def _without_place(found: Comparison) -> Comparison:
@@ -240,9 +240,9 @@ def _progress(look: Look) -> str:
             )
         return '<p class="ck-line" role="status"><b>Finished.</b></p>' if look.code == 0 else ""
     share = 100 * look.done / look.total if look.total else 0
-    said = f"{look.done:,} of {look.total:,}" if look.total else "the model is being loaded"
+    state = f"{look.done:,} of {look.total:,}" if look.total else "the model is being loaded"
     return (
         f'<div class="ck-bar" role="progressbar" aria-valuenow="{share:.0f}" aria-valuemin="0" aria-valuemax="100">'
-        f'<i style="width:{share:.1f}%"></i></div><p class="ck-now"><b>{said}</b></p>'
+        f'<i style="width:{share:.1f}%"></i></div><p class="ck-now"><b>{state}</b></p>'
         f'<p class="ck-now">{html.safe(look.path.rpartition("/")[2]) or "&nbsp;"}</p>'
     )

@@ -7,14 +7,13 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from clipkit.errors import ClipkitError
-from clipkit.evaluate.attempts import Shots
-from clipkit.evaluate.results import ZERO_SHOT, Comparison, Mistake, Row, said_shots
+from clipkit.evaluate.results import ZERO_SHOT, Comparison, Mistake, Row, Shots, said_shots
+from clipkit.explore.library import picture_below
 from clipkit.images.thumbnails import thumbnail, to_jpeg
 from clipkit.output.comparison_html import gain, matrix_figure, png, span
 from clipkit.output.figures import DARK, LIGHT, curves_figure
 
 from ..html import safe
-from ..server.libraries import picture_below
 from .runs import root_of
 
 SIZE = 152  # pixels of a thumbnail: sharp at 76
@@ -56,10 +55,10 @@ def _parts(comparison: Comparison, roots: Collection[Path]) -> Iterator[str]:
 
 def _lead(comparison: Comparison) -> str:
     best, zero = comparison.best, comparison.zero_shot
-    said = f"<b>{_named(best.method, best.shots)}</b> names {_percent(best.acc1)} rightly ({span(best.acc1_ci95)})"
+    sentence = f"<b>{_named(best.method, best.shots)}</b> names {_percent(best.acc1)} rightly ({span(best.acc1_ci95)})"
     if zero is None or zero is best:
-        return f"{said}."
-    return f"{said}, the classes' names alone {_percent(zero.acc1)}{gain(best)}."
+        return f"{sentence}."
+    return f"{sentence}, the classes' names alone {_percent(zero.acc1)}{gain(best)}."
 
 
 def _table(comparison: Comparison) -> Iterator[str]:
@@ -138,8 +137,8 @@ def _picture(root: Path, name: str, about: str) -> str:
         data = b64encode(to_jpeg(thumbnail(file, SIZE).canvas)).decode("ascii")
     except (ClipkitError, OSError):
         return ""
-    said = safe(about)
-    return f'<img alt="{said}" title="{said}" src="data:image/jpeg;base64,{data}" width="76" height="76">'
+    label = safe(about)
+    return f'<img alt="{label}" title="{label}" src="data:image/jpeg;base64,{data}" width="76" height="76">'
 
 
 def _allowed(comparison: Comparison, roots: Collection[Path]) -> Path | None:

@@ -7,16 +7,16 @@ from typing import Any
 
 import gradio as gr
 
-from clipkit.cli.output import printable
+from clipkit.core.text import printable
 from clipkit.doctor.checks import examine
 from clipkit.errors import ClipkitError
+from clipkit.explore.library import Library
 from clipkit.explore.metadata import Catalogue
+from clipkit.explore.question import Answer, plain
 from clipkit.index.check import check, prune
 from clipkit.models.registry import ALIASES
 
 from .. import html
-from ..search.asking import Answer, plain
-from ..server.libraries import Library
 from ..server.runs import Look
 from ..server.state import Page
 from ..theme import piece
@@ -35,7 +35,7 @@ def tab(page: Page, _: gr.Tab) -> None:
     actions = Actions(page)
     sends = "window.clipkit.panel(element, trigger); // sends 'act'"
     shelf = piece(actions.shelf(), elem_id="ck-library", on_load=sends)
-    said = piece(elem_id="ck-said")
+    notice = piece(elem_id="ck-said")
     with gr.Row(visible=page.shelf.is_local):
         place = gr.Textbox(
             show_label=False,
@@ -51,7 +51,7 @@ def tab(page: Page, _: gr.Tab) -> None:
     findings = piece(elem_id="ck-findings")
     timer = gr.Timer(SECONDS, active=page.is_running())
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    outputs = [shelf, said, detail, timer]
+    outputs = [shelf, notice, detail, timer]
     shelf.act(actions.act, None, outputs, **private)
     add.click(actions.add, [place], outputs, **private)
     place.submit(actions.add, [place], outputs, **private)
@@ -87,8 +87,8 @@ class Actions:
         return self._answer(work)
 
     def act(self, event: gr.EventData) -> tuple[Any, ...]:
-        said = event._data if isinstance(event._data, dict) else {}
-        kind, library = str(said.get("kind") or ""), self._page.shelf.get(str(said.get("key") or ""))
+        payload = event._data if isinstance(event._data, dict) else {}
+        kind, library = str(payload.get("kind") or ""), self._page.shelf.get(str(payload.get("key") or ""))
         actions: dict[str, Callable[[Library], tuple[str, str]]] = {
             "update": lambda library: self._run(library),
             "retry": lambda library: self._run(library, "--retry-failed"),
@@ -114,10 +114,10 @@ class Actions:
     def _answer(self, work: Callable[[], tuple[str, str]]) -> tuple[Any, ...]:
         try:
             sentence, detail = work()
-            said = f'<p class="ck-count" role="status">{html.safe(sentence)}</p>' if sentence else ""
+            notice = f'<p class="ck-count" role="status">{html.safe(sentence)}</p>' if sentence else ""
         except ClipkitError as error:
-            said, detail = html.note(error.message, error.hint or "", kind="error"), ""
-        return self.shelf(), said, detail, gr.Timer(active=self._page.is_running())
+            notice, detail = html.note(error.message, error.hint or "", kind="error"), ""
+        return self.shelf(), notice, detail, gr.Timer(active=self._page.is_running())
 
     def _run(self, library: Library, *options: str) -> tuple[str, str]:
         return ("" if self._page.start(library, *options) else "It is running already."), ""
@@ -195,8 +195,8 @@ def _inside(library: Library) -> Iterator[str]:
     if counts["failed"]:
         rows = [(failure.path, failure.reason) for failure in index.failures()[:FEW]]
         more = f"<p>and {counts['failed'] - FEW:,} more</p>" if counts["failed"] > FEW else ""
-        said = f"{counts['failed']:,} could not be read"
-        yield f"<details><summary>{said}</summary>{html.table(rows, ('file', 'reason'))}{more}</details>"
+        summary = f"{counts['failed']:,} could not be read"
+        yield f"<details><summary>{summary}</summary>{html.table(rows, ('file', 'reason'))}{more}</details>"
 
 
 def _model(library: Library) -> Iterator[tuple[str, str]]:
@@ -225,12 +225,12 @@ def _progress(look: Look) -> str:
         return f'<p class="ck-where" role="status"><b>{state}</b>{lines}</p>'
     share = 100 * look.done / look.total if look.total else 0
     left = f", {_time(look.left)} left" if look.left is not None else ""
-    said = (
+    state = (
         f"{look.done:,} of {look.total:,}, {look.rate:.0f} pictures/s{left}" if look.total else "looking at the folder"
     )
     return (
         f'<div class="ck-bar" role="progressbar" aria-valuenow="{share:.0f}" aria-valuemin="0" aria-valuemax="100">'
-        f'<i style="width:{share:.1f}%"></i></div><p class="ck-now"><b>{said}</b></p>'
+        f'<i style="width:{share:.1f}%"></i></div><p class="ck-now"><b>{state}</b></p>'
         f'<p class="ck-now">{html.safe(look.path) or "&nbsp;"}</p>'
     )
 

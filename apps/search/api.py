@@ -7,13 +7,13 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from clipkit.cli.output import printable
+from clipkit.core.text import printable
 from clipkit.errors import ClipkitError
 from clipkit.explore.metadata import Filters
+from clipkit.explore.question import MOST, Question, ask, clean
 
 from .. import html
 from ..server.state import Page
-from .asking import MOST, Question, ask, clean
 from .url_state import as_folder, as_relevance
 
 

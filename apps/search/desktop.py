@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 
-from ..server.libraries import Library
+from clipkit.explore.library import Library
 
 
 def show_folder(library: Library, id_: int) -> str:

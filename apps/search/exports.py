@@ -7,15 +7,15 @@ import io
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from clipkit.cli.output import FORMULA_STARTS, printable
+from clipkit.core.text import FORMULA_STARTS, printable
 from clipkit.errors import ClipkitError
+from clipkit.explore.library import Library
+from clipkit.explore.question import Answer
 from clipkit.output.contact_sheet import write_sheet
 from clipkit.output.copy_files import copy_hits
-from clipkit.store.records import Hit, Hits
+from clipkit.search.hits import Hit, Hits
 
-from ..server.libraries import Library
 from ..server.routes import Export
-from .asking import Answer
 
 MOST_ON_A_SHEET = 500  # each is decoded, and 20 KB of the file
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from .asking import Question
+from clipkit.explore.question import Question
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,16 @@ from typing import Any
 
 import gradio as gr
 
-from clipkit.cli.output import printable
+from clipkit.core.text import printable
 from clipkit.errors import ClipkitError
+from clipkit.explore.library import Library
 from clipkit.explore.metadata import SHAPES, Filters
+from clipkit.explore.question import MOST, MOST_MOVES, PAGE, Answer, Question, ask, clean
 
 from .. import html
-from ..server.libraries import Library
 from ..server.state import Page
 from ..theme import piece
 from . import exports
-from .asking import MOST, MOST_MOVES, PAGE, Answer, Question, ask, clean
 from .desktop import show_folder
 from .screen import Screen, Session
 from .url_state import as_day, as_folder, as_relevance, from_address, to_address
@@ -142,12 +142,12 @@ class Actions:
 
     def act(self, session: Session, event: gr.EventData) -> dict[Any, Any]:
         """Something was clicked in the grid, in the large view or on a chip."""
-        said = event._data if isinstance(event._data, dict) else {}
-        kind, id_ = str(said.get("kind") or ""), _number(said.get("id"))
+        payload = event._data if isinstance(event._data, dict) else {}
+        kind, id_ = str(payload.get("kind") or ""), _number(payload.get("id"))
 
         def work() -> dict[Any, Any]:
             if kind == "start":
-                return self._start(str(said.get("search") or ""))
+                return self._start(str(payload.get("search") or ""))
             library = self._library(session.library)
             if library is None:
                 return self._empty(session)
@@ -156,7 +156,7 @@ class Actions:
             if kind == "reveal":
                 return self._signal(session, say=show_folder(library, id_) if self._page.shelf.is_local else "")
             if kind == "words":
-                question = Question(words=clean(str(said.get("words") or "")), filters=session.question.filters)
+                question = Question(words=clean(str(payload.get("words") or "")), filters=session.question.filters)
                 box = {self._screen.box: gr.MultimodalTextbox(value={"text": question.words, "files": []})}
                 return {**self._show(replace(session, question=question, file=""), library), **box}
             return self._move(session, library, kind, id_)
@@ -227,15 +227,15 @@ class Actions:
             grid = html.note("No pictures yet", f"{library.name} has an index without pictures.", steps=TEACH[:1])
         else:
             grid = html.grid(library.key, answer, number=0, turn=session.turn)
-        said: dict[str, Any] = {"words": question.words, "close": True}
+        payload: dict[str, Any] = {"words": question.words, "close": True}
         if not keep_address:
-            said["url"] = to_address(library.key, question)
+            payload["url"] = to_address(library.key, question)
         return {
             screen.chips: html.chips(library.key, question, [fact for fact in facts if fact]),
             screen.count: html.headline(answer, question),
             screen.grid: grid,
             **side,
-            **self._signal(session, **said),
+            **self._signal(session, **payload),
         }
 
     def _more(self, session: Session, library: Library) -> dict[Any, Any]:
@@ -244,8 +244,8 @@ class Actions:
         rest = replace(answer, found=answer.found[session.shown :])
         self._page.prepare(library, rest)
         added = "".join(html.card(library.key, one, session.shown + n) for n, one in enumerate(rest.found))
-        said = {"append": added, "more": answer.has_more, "turn": session.turn}
-        return self._signal(replace(session, shown=len(answer.found)), **said)
+        payload = {"append": added, "more": answer.has_more, "turn": session.turn}
+        return self._signal(replace(session, shown=len(answer.found)), **payload)
 
     def _side(self, library: Library, question: Question) -> dict[Any, Any]:
         catalogue, screen, filters = library.catalogue(), self._screen, question.filters
@@ -284,15 +284,19 @@ class Actions:
 
     def _empty(self, session: Session) -> dict[Any, Any]:
         screen = self._screen
-        said = html.note(
+        note = html.note(
             "No pictures yet", "clipkit searches folders that it has indexed, on this machine.", steps=TEACH
         )
-        return {screen.grid: said, screen.count: "", screen.chips: "", screen.session: session}
+        return {screen.grid: note, screen.count: "", screen.chips: "", screen.session: session}
 
-    def _signal(self, session: Session, **said: Any) -> dict[Any, Any]:
+    def _signal(self, session: Session, **payload: Any) -> dict[Any, Any]:
         """Something for the page's script, and the session that goes with it."""
-        said = {"turn": session.turn, **said, "number": next(_turns)}  # a number, or an equal signal would not be seen
-        return {self._screen.session: session, self._screen.signal: json.dumps(said)}
+        payload = {
+            "turn": session.turn,
+            **payload,
+            "number": next(_turns),
+        }  # a number, or an equal signal would not be seen
+        return {self._screen.session: session, self._screen.signal: json.dumps(payload)}
 
     def _safely(self, session: Session, work: Callable[[], dict[Any, Any]]) -> dict[Any, Any]:
         """An error becomes a sentence above the results, which stay."""

@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlencode
 
-from clipkit.cli.output import printable
+from clipkit.core.text import printable
 from clipkit.errors import ClipkitError, QueryError
 from clipkit.explore.metadata import SHAPES, Catalogue, Filters
+from clipkit.explore.question import MOST_MOVES, Question, clean
 from clipkit.explore.relevance import ORDER, Relevance
-
-from .asking import MOST_MOVES, Question, clean
 
 MAX_ADDRESS = 6_000  # characters of it that are read
 _DAY = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?")
@@ -41,8 +40,8 @@ def to_address(library: str, question: Question) -> str:
         "type": ",".join(filters.kinds),
         "least": "" if question.least == "weak" else question.least,
     }
-    said = {name: value for name, value in fields.items() if value}
-    return f"?{urlencode({**said, 'library': library})}" if said else ""
+    set_fields = {name: value for name, value in fields.items() if value}
+    return f"?{urlencode({**set_fields, 'library': library})}" if set_fields else ""
 
 
 def from_address(text: str, catalogue: Catalogue | None) -> Kept:

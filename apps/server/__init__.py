@@ -1,0 +1,1 @@
+"""The server: libraries, runs, routes, and what every request passes."""

@@ -17,12 +17,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from clipkit.cli.output import printable
+from clipkit.core.text import printable
 from clipkit.errors import ClipkitError
+from clipkit.explore.library import Library
 from clipkit.explore.metadata import Fact, kind
 from clipkit.images.thumbnails import camera
 
-from .libraries import Library, Shelf
+from .libraries import Shelf
 from .thumbnails import SIZES, Thumbnails
 
 STATIC_FOLDER = Path(__file__).parent.parent / "static"

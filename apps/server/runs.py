@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipkit.cli.output import PROGRESS
+from clipkit.core.progress import PROGRESS
 
 LAST_LINES = 12
 STOP_SECONDS = 20.0  # for the batch at hand; then the process is killed, and what was committed stays
@@ -99,13 +99,13 @@ class Run:
         for raw in self._process.stderr:
             line = raw.decode(errors="replace").rstrip()
             try:
-                said = json.loads(line) if line.startswith("{") else None
+                message = json.loads(line) if line.startswith("{") else None
             except ValueError:
-                said = None
-            if isinstance(said, dict) and {"done", "total", "path"} <= said.keys():
+                message = None
+            if isinstance(message, dict) and {"done", "total", "path"} <= message.keys():
                 if self._first is None:
-                    self._first, self._first_done = time.monotonic(), int(said["done"])
-                self._progress = said
+                    self._first, self._first_done = time.monotonic(), int(message["done"])
+                self._progress = message
             elif line:
                 self._lines.append(line)
         self._process.stderr.close()

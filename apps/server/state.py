@@ -6,10 +6,11 @@ import threading
 from dataclasses import dataclass, field
 from functools import partial
 
+from clipkit.explore.library import Library
 from clipkit.explore.metadata import Fact
+from clipkit.explore.question import Answer
 
-from ..search.asking import Answer
-from .libraries import Library, Shelf
+from .libraries import Shelf
 from .routes import Outbox
 from .runs import Run
 from .thumbnails import Thumbnails

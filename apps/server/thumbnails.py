@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from secrets import token_hex
 
+from clipkit.core.files import replacing
 from clipkit.errors import ClipkitError
 from clipkit.images.thumbnails import thumbnail, to_jpeg
 
@@ -85,12 +85,8 @@ class Thumbnails:
 
     def _write(self, target: Path, data: bytes) -> None:
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        part = target.with_name(f"{target.name}.{token_hex(4)}.part")
-        try:
+        with replacing(target, sync=False) as part:
             part.write_bytes(data)
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
         with self._lock:
             self._written += len(data)
             is_due = self._written >= min(CHECK_EVERY, self._max_bytes // 10)

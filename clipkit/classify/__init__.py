@@ -1,0 +1,33 @@
+"""Zero-shot classification, prompts and heads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clipkit.core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from clipkit.classify.head import UNKNOWN as UNKNOWN
+    from clipkit.classify.head import Head as Head
+    from clipkit.classify.labels import label_index as label_index
+    from clipkit.classify.labels import label_pictures as label_pictures
+    from clipkit.classify.prompts import ClassPrompts as ClassPrompts
+    from clipkit.classify.prompts import make_prompts as make_prompts
+    from clipkit.classify.prompts import read_classes as read_classes
+    from clipkit.classify.zeroshot import ZeroShotClassifier as ZeroShotClassifier
+    from clipkit.classify.zeroshot import explain_prediction as explain_prediction
+
+_HOMES = {
+    "ClassPrompts": "prompts",
+    "Head": "head",
+    "UNKNOWN": "head",
+    "ZeroShotClassifier": "zeroshot",
+    "explain_prediction": "zeroshot",
+    "label_index": "labels",
+    "label_pictures": "labels",
+    "make_prompts": "prompts",
+    "read_classes": "prompts",
+}
+
+__all__ = sorted(_HOMES)
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)

@@ -1,37 +1,34 @@
-"""A classifier is a head: one row of weights a class, kept in one small file."""
+"""Classifier heads: one row of weights a class, perhaps behind a hidden layer, in one small file."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from clipkit.core.files import replace_file
+from clipkit.core.arrays import FloatArray, IntArray
+from clipkit.core.tensor_files import read_tensors, write_tensors
 from clipkit.errors import ModelError, ModelMismatch, NotFittedError, ShapeError
-from clipkit.learn.mlp import Hidden
-from clipkit.store.records import FloatArray, IntArray
+from clipkit.models.encoder import SPACES
 
 if TYPE_CHECKING:
-    from clipkit.models.openclip import Encoder
+    from clipkit.models.encoder import Encoder
+
 
 FORMATS = ("clipkit head 1", "clipkit head 2")  # 2: with a hidden layer, which a reader of 1 would not see
-SPACES = ("projected", "backbone")
 MAKE = "clipkit probe DATASET --out head.safetensors makes one"
 BLOCK_SCORES = 1 << 22  # 16 MB of scores at a time, whatever the number of pictures
 CLOSE = 1e-5  # relative: float32 sums of products differ by less when their order does
 _TINY = 1e-12
-_SAID = ("classes", "temperature", "model", "fingerprint", "space", "multi_label", "notes")
-
+_FIELDS = ("classes", "temperature", "model", "fingerprint", "space", "multi_label", "notes")
 
 UNKNOWN = "unknown"
+BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,39 +181,22 @@ class Head:
 
     def save(self, file: str | os.PathLike[str]) -> None:
         """One safetensors file, written whole or not at all."""
-        from safetensors.numpy import save
-
         arrays = {"weight": np.ascontiguousarray(self.weight), "bias": np.ascontiguousarray(self.bias)}
-        said: dict[str, Any] = {name: getattr(self, name) for name in _SAID}
+        payload: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
         if self.rejection is not None:
             arrays |= {"neutral": self.rejection.neutral, "typical": self.rejection.typical}
-            said["cut"] = self.rejection.cut
+            payload["cut"] = self.rejection.cut
         if self.hidden is not None:
-            said["hidden"] = self.hidden.units
+            payload["hidden"] = self.hidden.units
             arrays |= {"hidden_weight": np.ascontiguousarray(self.hidden.weight), "hidden_bias": self.hidden.bias}
-        text = json.dumps(said)
-        metadata = {"format": FORMATS[self.hidden is not None], "head": text, "sha256": _digest(arrays, text)}
-        replace_file(Path(file), save(arrays, metadata=metadata))
+        write_tensors(file, arrays, payload, form=FORMATS[self.hidden is not None])
 
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> Head:
         """The head in `file`; ModelError if there is none, or it is not what `save` wrote."""
-        from safetensors import SafetensorError, safe_open
-
+        stored = read_tensors(file, forms=FORMATS, kind="head", hint=MAKE)
         try:
-            with safe_open(file, "np") as stored:
-                metadata = stored.metadata() or {}
-                arrays = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  no dict
-        except FileNotFoundError as error:
-            raise ModelError(f"{file} is not there", hint=MAKE) from error
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"{file} is not a head: {error}", hint=MAKE) from error
-        if metadata.get("format") not in FORMATS:
-            raise ModelError(f"{file} is not a head that this clipkit knows: {metadata.get('format', 'no format')!r}")
-        if metadata.get("sha256") != _digest(arrays, metadata.get("head", "")):
-            raise ModelError(f"{file} is damaged: its content is not what was written", hint=MAKE)
-        try:
-            return _from(json.loads(metadata["head"]), arrays)
+            return _from(stored.payload, stored.arrays)
         except (ValueError, KeyError, TypeError, ShapeError) as error:
             raise ModelError(f"{file} is damaged: {error}", hint=MAKE) from error
 
@@ -270,32 +250,24 @@ def beyond(embeddings: FloatArray, neutral: FloatArray) -> FloatArray:
     return _unit(embeddings - share[:, None] * neutral)
 
 
-def _from(said: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Head:
-    texts = (said["model"], said["fingerprint"], *said["classes"], *said["notes"])
+def _from(payload: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Head:
+    texts = (payload["model"], payload["fingerprint"], *payload["classes"], *payload["notes"])
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("a name is not text")
-    rule = Rejection(arrays["neutral"], arrays["typical"], float(said["cut"])) if "cut" in said else None
+    rule = Rejection(arrays["neutral"], arrays["typical"], float(payload["cut"])) if "cut" in payload else None
     return Head(
-        classes=tuple(said["classes"]),
+        classes=tuple(payload["classes"]),
         weight=arrays["weight"],
         bias=arrays["bias"],
-        temperature=float(said["temperature"]),
-        model=said["model"],
-        fingerprint=said["fingerprint"],
-        space=said["space"],
-        multi_label=bool(said["multi_label"]),
+        temperature=float(payload["temperature"]),
+        model=payload["model"],
+        fingerprint=payload["fingerprint"],
+        space=payload["space"],
+        multi_label=bool(payload["multi_label"]),
         rejection=rule,
-        notes=tuple(said["notes"]),
-        hidden=Hidden(arrays["hidden_weight"], arrays["hidden_bias"]) if "hidden" in said else None,
+        notes=tuple(payload["notes"]),
+        hidden=Hidden(arrays["hidden_weight"], arrays["hidden_bias"]) if "hidden" in payload else None,
     )
-
-
-def _digest(arrays: Mapping[str, npt.NDArray[Any]], said: str) -> str:
-    digest = hashlib.sha256(said.encode())
-    for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
-    return digest.hexdigest()
 
 
 def _first_then(chosen: IntArray, scores: FloatArray, k: int) -> IntArray:
@@ -322,3 +294,43 @@ def softmax(logits: npt.ArrayLike) -> FloatArray:
 
 def _sigmoid(logits: FloatArray) -> FloatArray:
     return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)), dtype=np.float32)  # never overflows
+
+
+@dataclass(frozen=True, eq=False)
+class Hidden:
+    """One layer with GELU: gelu(embeddings @ weight.T + bias). weight: (h, d) float32. bias: (h,) float32."""
+
+    weight: FloatArray
+    bias: FloatArray
+
+    def __post_init__(self) -> None:
+        if self.weight.ndim != 2 or not self.weight.size or self.bias.shape != (len(self.weight),):
+            raise ShapeError(f"hidden weight {self.weight.shape} and bias {self.bias.shape} are not (h, d) and (h,)")
+        if self.weight.dtype != np.float32 or self.bias.dtype != np.float32:
+            raise ShapeError(f"hidden weight is {self.weight.dtype} and bias {self.bias.dtype}, not float32")
+        if not (np.isfinite(self.weight).all() and np.isfinite(self.bias).all()):
+            raise ShapeError("hidden weight or bias is NaN or infinite")
+
+    @property
+    def dim(self) -> int:
+        """Width of the embeddings it reads."""
+        return int(self.weight.shape[1])
+
+    @property
+    def units(self) -> int:
+        """Width of what it gives."""
+        return len(self.weight)
+
+    def apply(self, embeddings: FloatArray) -> FloatArray:
+        """(n, h) of embeddings (n, d)."""
+        units = np.empty((len(embeddings), self.units), np.float32)
+        for start in range(0, len(embeddings), BLOCK_ROWS):
+            block = slice(start, start + BLOCK_ROWS)
+            units[block] = gelu(embeddings[block] @ self.weight.T + self.bias)
+        return units
+
+
+def gelu(values: FloatArray) -> FloatArray:
+    """x times the normal distribution below x, by tanh (Hendrycks and Gimpel 2016): numpy has no erf."""
+    inner = math.sqrt(2 / math.pi) * (values + 0.044715 * values**3)
+    return np.asarray(0.5 * values * (1 + np.tanh(inner)), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Words for pictures: class names, templates, and the prompts they make together."""
+"""Prompts for zero-shot classes: class names, templates, ImageNet's published ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from clipkit.errors import QueryError
+from clipkit.errors import DatasetError, QueryError
+from clipkit.models.openclip import published_class_names
 
 Classes: TypeAlias = str | os.PathLike[str] | Sequence[str] | Mapping[str, Sequence[str]]
 Templates: TypeAlias = str | os.PathLike[str] | Sequence[str]
@@ -205,3 +206,23 @@ def _check_names(names: Iterable[str]) -> None:
 
 def _fill(templates: Sequence[str], name: str) -> tuple[str, ...]:
     return tuple(_SLOT.sub(lambda _: name, template) for template in templates)
+
+
+def imagenet_classes() -> dict[str, str]:
+    """The 1,000 classes in ImageNet's order, each with the words that fill its templates.
+
+    Two names were published for two classes each: the second of a pair is called `missile (2)` here, and its prompts
+    say `missile`, as the published protocol has it.
+    """
+    classes: dict[str, str] = {}
+    for name in published_class_names():
+        classes[name if name not in classes else f"{name} (2)"] = name
+    return classes
+
+
+def name_wnids(wnids: Iterable[str]) -> dict[str, str]:
+    """ImageNet's class for each WordNet id, given all 1,000 of them: the published names stand in their order."""
+    ordered, classes = sorted(set(wnids)), imagenet_classes()
+    if len(ordered) != len(classes):
+        raise DatasetError(f"{len(ordered)} WordNet ids are not the {len(classes)} of ImageNet")
+    return dict(zip(ordered, classes, strict=True))

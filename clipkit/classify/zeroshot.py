@@ -1,39 +1,41 @@
-"""Classes from words: a classifier that nobody trained, and that may say "none of these"."""
+"""Zero-shot classification: classes from words, and which prompts decided."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from clipkit.classify.calibration import best_cut, best_temperature, split
 from clipkit.classify.head import UNKNOWN, Head, Rejection, beyond
 from clipkit.classify.prompts import (
     NEUTRAL,
     Classes,
     ClassPrompts,
     Templates,
+    imagenet_classes,
     make_prompts,
     read_classes,
     read_templates,
 )
-from clipkit.classify.published import imagenet_classes, imagenet_templates
-from clipkit.core.cache import cache_folder
-from clipkit.errors import ModelError, NotFittedError, QueryError, ShapeError
+from clipkit.core.arrays import Embeddings, FloatArray, check_embeddings
+from clipkit.core.cache import ArrayCache, cache_key
+from clipkit.errors import NotFittedError, QueryError, ShapeError
+from clipkit.models.encoder import Encoder, identity
 from clipkit.models.hub import Notify
-from clipkit.models.openclip import CUT_TOLERANCE, Encoder, check_embeddings
-from clipkit.store.records import Embeddings, FloatArray
+from clipkit.models.openclip import CUT_TOLERANCE, published_templates
 
 if TYPE_CHECKING:
-    from clipkit.models.openclip import Source
+    from typing import TypeAlias
 
-    Pictures: TypeAlias = Sequence[Source] | npt.NDArray[Any]
+    from clipkit.images.recipe import PictureSource
+
+    Pictures: TypeAlias = Sequence[PictureSource] | npt.NDArray[Any]
+
 
 # Best mean macro F1 over five class sets: 9.5 with the starter it was chosen with, 9.8 with the next; six others, in
 # benchmarks/zeroshot.py, say how good it is. In logits, because a model's own scale says what a difference of cosines
@@ -44,7 +46,6 @@ CHUNK = 4096  # prompts at a time: 80,000 at once would hold 330 MB of vectors a
 LONG_BYTES = 60  # shorter texts of words fit a context of 32 tokens; probing all 80,000 would double the time
 OTHER_WORDS = " zebra volcano violin zebra volcano violin"  # says something else, if it is read
 SAME = 1e-3  # length of the difference of equal texts in one batch, which is 0 wherever it was tried
-TEMPERATURES = (1e-3, 1e4)
 
 
 class ZeroShotClassifier:
@@ -179,7 +180,7 @@ class ZeroShotClassifier:
 def class_prompts(classes: Classes, templates: Templates = "simple") -> ClassPrompts:
     """What will be said of each class: `prompts` reads names and files, open_clip holds what is called "imagenet"."""
     is_published = isinstance(templates, str) and templates == "imagenet"
-    chosen = imagenet_templates() if is_published else read_templates(templates)
+    chosen = published_templates() if is_published else read_templates(templates)
     if isinstance(classes, str) and classes == "imagenet":
         spoken = imagenet_classes()
         return make_prompts(list(spoken), chosen, spoken=spoken)
@@ -191,21 +192,18 @@ def ensemble(encoder: Encoder, groups: Sequence[Sequence[str]]) -> tuple[Embeddi
 
     Kept on disk by model and prompts, so that the second time costs nothing.
     """
-    file = cache_folder() / "classes" / f"{_key(encoder, groups)}.safetensors"
-    with suppress(ModelError):  # absent or damaged: it is a cache
-        cached = Head.load(file)
-        if cached.fingerprint == encoder.fingerprint and cached.weight.shape == (len(groups), encoder.dim):
-            return cached.weight, cached.notes
+    cache = ArrayCache("classes", form="clipkit classes 1")
+    key = cache_key(identity(encoder), [list(group) for group in groups])
+    if (stored := cache.get(key)) is not None:
+        arrays, notes = stored
+        return arrays["embeddings"], tuple(notes)
     texts = [text for group in groups for text in group]
     rows = np.concatenate([encoder.encode_texts(texts[at : at + CHUNK]) for at in range(0, len(texts), CHUNK)])
     starts = np.cumsum([0, *(len(group) for group in groups[:-1])])
     sums = np.add.reduceat(rows, starts, axis=0)
     weight = np.ascontiguousarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), dtype=np.float32)
     notes = lost_words(encoder, texts, rows)
-    names = tuple(str(i) for i in range(len(groups)))
-    bias = np.zeros(len(groups), np.float32)
-    with suppress(OSError):  # a cache that cannot be written is only slower
-        Head(names, weight, bias, 1.0, encoder.model, encoder.fingerprint, notes=notes).save(file)
+    cache.put(key, {"embeddings": weight}, notes)
     return weight, notes
 
 
@@ -230,41 +228,6 @@ def lost_words(encoder: Encoder, texts: Sequence[str], rows: Embeddings) -> tupl
         low, high = (low, middle) if _is_lost(encoder, text, middle) else (middle, high)
     count = f"{len(cut)} prompts are" if len(cut) > 1 else "1 prompt is"
     return (f"{count} longer than {encoder.model} reads: {text[high:].strip()!r} is lost from {text!r}",)
-
-
-def best_temperature(logits: npt.ArrayLike, targets: npt.ArrayLike) -> float:
-    """What logits (n, c) are to be multiplied by for the least negative log-likelihood of targets (n,)."""
-    table = np.asarray(logits, dtype=np.float64)
-    table = table - table.max(axis=1, keepdims=True)
-    own = table[np.arange(len(table)), np.asarray(targets)].mean()
-    low, high = np.log(TEMPERATURES)
-    for _ in range(50):  # the likelihood has one peak: halve towards it
-        middle = (low + high) / 2
-        weights = np.exp(np.exp(middle) * table)
-        slope = ((weights * table).sum(axis=1) / weights.sum(axis=1)).mean() - own
-        low, high = (low, middle) if slope > 0 else (middle, high)
-    return float(np.exp((low + high) / 2))
-
-
-def best_cut(scores: npt.ArrayLike, is_known: npt.ArrayLike) -> float:
-    """The cut with the best F1 of what is known (n,), half-way between two scores."""
-    values, known = np.asarray(scores, dtype=np.float64), np.asarray(is_known, dtype=bool)
-    order = np.argsort(-values, kind="stable")
-    ranked, right = values[order], np.cumsum(known[order])
-    quality = 2 * right / (np.arange(1, len(ranked) + 1) + right[-1])
-    quality[:-1][ranked[:-1] == ranked[1:]] = -1  # equal scores stay together
-    last = int(quality.argmax())
-    return float((ranked[last] + ranked[min(last + 1, len(ranked) - 1)]) / 2)
-
-
-def split(scores: npt.ArrayLike) -> float:
-    """The value between two groups of scores (n,) that are each as alike as can be (Otsu 1979)."""
-    ranked = np.sort(np.asarray(scores, dtype=np.float64))
-    below = np.arange(1, len(ranked))
-    sums = np.cumsum(ranked)
-    gap = sums[:-1] / below - (sums[-1] - sums[:-1]) / (len(ranked) - below)
-    place = int((below * (len(ranked) - below) * gap**2).argmax())
-    return float((ranked[place] + ranked[place + 1]) / 2)
 
 
 def _head(encoder: Encoder, prompts: ClassPrompts, *, unknown: bool, multi_label: bool) -> Head:
@@ -295,12 +258,6 @@ def neutral_mean(encoder: Encoder) -> FloatArray:
     return np.asarray(rows.mean(axis=0), dtype=np.float32)
 
 
-def _key(encoder: Encoder, groups: Sequence[Sequence[str]]) -> str:
-    precision = str(getattr(getattr(encoder, "towers", None), "text", ""))  # bfloat16 moves a cosine by 1e-3
-    said = [encoder.model, encoder.fingerprint, precision, [list(group) for group in groups]]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
-
-
 def _last_word(text: str) -> int:
     """Where it begins; the end of a text that is one word, as those of languages without spaces are."""
     return text.rstrip().rfind(" ") + 1 or len(text)
@@ -316,3 +273,66 @@ def _labels(labels: Sequence[str | None] | npt.NDArray[Any], count: int) -> list
     if len(labels) != count:
         raise ShapeError(f"{count} pictures and {len(labels)} labels")
     return [UNKNOWN if label is None else str(label) for label in labels]
+
+
+@dataclass(frozen=True)
+class PromptScore:
+    """One prompt. score: its cosine with the picture. lead: by how much that is above the rivals' prompts."""
+
+    text: str
+    score: float
+    lead: float
+
+
+@dataclass(frozen=True)
+class ClassExplanation:
+    """One class and all its prompts, those first that spoke for it most: a lead below 0 speaks against."""
+
+    label: str
+    probability: float
+    prompts: tuple[PromptScore, ...]
+
+
+def explain_prediction(classifier: ZeroShotClassifier, picture: PictureSource, *, k: int = 3) -> list[ClassExplanation]:
+    """The k likeliest classes of a picture, likeliest first, with what was said of each.
+
+    A prompt's lead is over the same template filled with the other classes shown; where classes have prompts of their
+    own, over the mean of what was said of the others. QueryError for a head from a file, which keeps no prompts.
+    """
+    prompts = classifier.prompts
+    if prompts is None:
+        raise QueryError("a saved head does not keep the words it was made from", hint="--classes and --templates")
+    row = classifier.encoder.encode_images([picture])
+    places, sure = classifier.head.ranked(row, k)
+    best = places[0].tolist()
+    groups = [prompts.prompts[place] for place in best]
+    flat = classifier.encoder.encode_texts([text for group in groups for text in group]) @ row[0]
+    scores = np.split(flat, np.cumsum([len(group) for group in groups])[:-1])
+    is_shared = _share_templates([prompts.classes[place] for place in best], groups)
+    return [
+        ClassExplanation(
+            prompts.classes[place],
+            float(sure[0, i]),
+            _ordered(groups[i], scores[i], scores[i] - _rivals(i, scores, is_shared=is_shared)),
+        )
+        for i, place in enumerate(best)
+    ]
+
+
+def _share_templates(names: Sequence[str], groups: Sequence[Sequence[str]]) -> bool:
+    with_slots = {tuple(text.replace(name, "{}") for text in group) for name, group in zip(names, groups, strict=True)}
+    return len(with_slots) == 1
+
+
+def _rivals(own: int, scores: Sequence[np.ndarray], *, is_shared: bool) -> np.ndarray:
+    others = [row for i, row in enumerate(scores) if i != own]
+    if not others:
+        return np.zeros_like(scores[own])
+    if is_shared:
+        return np.asarray(np.mean(others, axis=0))
+    return np.full_like(scores[own], np.concatenate(others).mean())
+
+
+def _ordered(texts: Sequence[str], scores: np.ndarray, leads: np.ndarray) -> tuple[PromptScore, ...]:
+    order = np.argsort(-leads, kind="stable")
+    return tuple(PromptScore(texts[i], float(scores[i]), float(leads[i])) for i in order)

@@ -1,25 +1,27 @@
-"""The command that says what a few labels would buy: compare."""
+"""Commands `evaluate` and `compare`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from clipkit.cli import options
-from clipkit.cli.output import FEW, printable, progress_bar, say
+from clipkit.cli.options import templates_option
+from clipkit.cli.output import FEW, echo_lines, on_interrupt, progress_bar, say
+from clipkit.core.text import printable
+from clipkit.errors import ClipkitError
+from clipkit.learn.methods import METHODS
 
 if TYPE_CHECKING:
     from clipkit.evaluate.results import Comparison, Row
+    from clipkit.evaluate.zeroshot import Result
 
-INTERRUPTED = 130
-METHODS_HELP = (
-    "zeroshot, probe, probe-backbone, text-probe, gelu, knn, prototypes, tip-adapter, tip-adapter-f, blend, finetune; "
-    "with commas.  [default: all]"
-)
+
+METHODS_HELP = f"{', '.join(METHODS)}; with commas.  [default: all]"
 
 
 @click.command()
@@ -62,25 +64,21 @@ def compare(
     An interrupted comparison goes on where it stopped when the same command is run again.
     """
     from clipkit.evaluate.comparison import compare as run
-    from clipkit.evaluate.trials import METHODS
+    from clipkit.output.comparison_html import check_folder, write_report
 
     numbers = [_shots(part) for part in _parts(shots)]
     names = _parts(methods) if methods is not None else list(METHODS)
     encoder = options.loader(device, precision, allow_pickle)(model, False)
-    with _saying_what_is_kept(), progress_bar("") as progress:
-        ways: dict[str, Any] = {
-            "out": out,
-            "thumbnails": not no_thumbnails,
-            "templates": templates,
-            "progress": progress,
-        }
-        comparison = run(dataset, encoder, methods=names, shots=numbers, seeds=seeds, **ways)
+    if out:
+        check_folder(out)
+    with on_interrupt(lambda: "what was finished is kept"), progress_bar("") as progress:
+        ways: dict[str, Any] = {"methods": names, "shots": numbers, "seeds": seeds, "templates": templates}
+        comparison = run(dataset, encoder, progress=progress, **ways)
+    if out:
+        write_report(comparison, out, thumbnails=not no_thumbnails)
     for line in _as_json(comparison) if as_json else _as_table(comparison):
         click.echo(line)
     _say_the_rest(comparison, out)
-
-
-commands = (compare,)
 
 
 def _parts(text: str) -> list[str]:
@@ -94,15 +92,6 @@ def _shots(text: str) -> int | None:
         return int(text)
     except ValueError:
         raise click.UsageError(f"--shots takes numbers and all, not {text!r}") from None
-
-
-@contextmanager
-def _saying_what_is_kept() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        say("interrupted: what was finished is kept; run the same command to go on")
-        raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 def _as_json(comparison: Comparison) -> Iterator[str]:
@@ -141,3 +130,103 @@ def _say_the_rest(comparison: Comparison, out: str | None) -> None:
         say(f"and {len(comparison.failed) - FEW:,} more pictures that cannot be read")
     if out:
         say(f"{printable(out)}/index.html shows it")
+
+
+@click.group()
+def evaluate() -> None:
+    """Measure a model on pictures whose answers are known.
+
+    DATASET is a folder of class folders, a CSV (image,label or image,caption) or its folder, or the folder that holds
+    oxford-iiit-pet. Every number comes with n and a 95 % interval; embeddings are kept, so a second run is quick.
+    """
+
+
+dataset_options = (
+    click.argument("dataset"),
+    click.option("--model", metavar="NAME", default="auto", show_default=True, help="See `clipkit models`."),
+    click.option("--split", metavar="NAME", help="Of the dataset; test for Oxford-IIIT Pet."),
+    click.option("--out", metavar="FILE", help="Also write the result as JSON, with CLIP_benchmark's keys."),
+    options.device,
+    options.precision,
+    options.pickle,
+)
+
+
+def on_dataset(command: Any) -> Any:
+    """The options of every command that evaluates."""
+    for option in reversed(dataset_options):
+        command = option(command)
+    return command
+
+
+@evaluate.command()
+@on_dataset
+@click.option("--classes", metavar="A,B|FILE", help="Default: the dataset's own. imagenet: matched by WordNet id.")
+@templates_option
+@click.option("--search-templates", "search", is_flag=True, help="Choose them on a validation split first.")
+@click.option("--unknown", is_flag=True, help="Labels that are no class are to be rejected, and that is measured.")
+@click.option("--confusion", metavar="FILE", help="Also draw the confusion matrix, as PNG.")
+def zeroshot(
+    dataset: str,
+    model: str,
+    split: str | None,
+    out: str | None,
+    device: str,
+    precision: str,
+    allow_pickle: bool,
+    classes: str | None,
+    templates: str | None,
+    search: bool,
+    unknown: bool,
+    confusion: str | None,
+) -> None:
+    """How often classes made from words are right.
+
+    \b
+      clipkit evaluate zeroshot data --templates pets          data holds oxford-iiit-pet
+      clipkit evaluate zeroshot photos --confusion photos.png  photos holds one folder a class
+    """
+    from clipkit.evaluate.zeroshot import evaluate_searched, evaluate_zeroshot, load_labelled
+    from clipkit.output.figures import confusion_png
+
+    if search and templates:
+        raise click.UsageError("--search-templates chooses the --templates itself")
+    pictures = load_labelled(dataset, split=split or ("test" if search else None), classes=classes)
+    encoder = options.loader(device, precision, allow_pickle)(model, False)
+    with progress_bar() as progress:
+        ways: dict[str, Any] = {"classes": classes, "unknown": unknown, "progress": progress}
+        if search:
+            result = evaluate_searched(dataset, pictures, encoder, **ways)
+        else:
+            result = evaluate_zeroshot(pictures, encoder, templates=templates or "simple", **ways)
+    _finish(result, out)
+    if confusion:
+        confusion_png(result.metrics["confusion"], result.classes, confusion, title=f"{result.dataset}, {result.model}")
+
+
+@evaluate.command()
+@on_dataset
+def retrieval(
+    dataset: str, model: str, split: str | None, out: str | None, device: str, precision: str, allow_pickle: bool
+) -> None:
+    """How often a caption finds its picture, and a picture its caption."""
+    from clipkit.datasets.load import load_dataset
+    from clipkit.evaluate.zeroshot import evaluate_retrieval
+
+    pictures = load_dataset(dataset, split=split)
+    encoder = options.loader(device, precision, allow_pickle)(model, False)
+    with progress_bar() as progress:
+        result = evaluate_retrieval(pictures, encoder, progress=progress)
+    _finish(result, out)
+
+
+def _finish(result: Result, out: str | None) -> None:
+    from clipkit.cli.output import results
+
+    echo_lines(results(result))
+    if not out:
+        return
+    try:
+        Path(out).write_text(result.to_json(), encoding="utf-8")
+    except OSError as error:
+        raise ClipkitError(f"{out} cannot be written: {error.strerror}") from error

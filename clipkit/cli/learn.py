@@ -1,22 +1,25 @@
-"""The command that learns from labelled pictures: probe."""
+"""Commands `probe` and `finetune`."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from clipkit.cli import options
-from clipkit.cli.output import FEW, printable, progress_bar, say
+from clipkit.cli.options import MODEL_HELP
+from clipkit.cli.output import FEW, progress_bar, say
+from clipkit.core.text import printable
 from clipkit.errors import ClipkitError
+from clipkit.learn.methods import HEAD_METHODS
 
 if TYPE_CHECKING:
-    from clipkit.learn.fit_head import Fitted
-
-METHODS = ("probe", "text", "gelu", "prototypes", "blend")
+    from clipkit.learn.fine_tuning import FineTuned
+    from clipkit.learn.fitting import Fitted
+    from clipkit.learn.trainer import Epoch
 
 
 @click.command()
@@ -24,10 +27,10 @@ METHODS = ("probe", "text", "gelu", "prototypes", "blend")
 @click.option("--out", required=True, metavar="FILE", help="Where the head is kept: a small safetensors file.")
 @click.option(
     "--method",
-    type=click.Choice(METHODS),
+    type=click.Choice(HEAD_METHODS),
     default="probe",
     show_default=True,
-    help="probe: logistic regression. text: the same, from the zero-shot head. gelu: with a hidden layer. "
+    help="probe: logistic regression. text-probe: the same, from the zero-shot head. gelu: with a hidden layer. "
     "prototypes: the mean of each class. blend: rows of text and pictures, as LP++.",
 )
 @click.option(
@@ -77,7 +80,7 @@ def probe(
 
     What has to be chosen is chosen on pictures that were held back; then all of them are learned from.
     """
-    from clipkit.learn.fit_head import fit_head
+    from clipkit.learn.fitting import fit_head
 
     _check_place(Path(out))
     encoder = options.loader(device, precision, allow_pickle)(model, False)
@@ -97,11 +100,8 @@ def probe(
     _echo(fitted, out, as_json=as_json)
 
 
-commands = (probe,)
-
-
 def _check_place(out: Path) -> None:
-    from clipkit.core.tensor_files import check_writable
+    from clipkit.core.files import check_writable
 
     if out.is_dir():
         raise ClipkitError(f"{out} cannot be written: it is a folder", hint=f"--out {out / 'head.safetensors'}")
@@ -115,10 +115,10 @@ def _echo(fitted: Fitted, out: str, *, as_json: bool) -> None:
     if len(fitted.failed) > FEW:
         say(f"  and {len(fitted.failed) - FEW:,} more")
     if as_json:
-        said = {name: value for name, value in vars(fitted).items() if name != "head"}
-        said |= {"failed": [vars(failure) for failure in fitted.failed], "space": fitted.head.space}
-        said |= {"model": fitted.head.model, "classes": fitted.head.classes, "out": out}
-        click.echo(json.dumps(said))
+        record = {name: value for name, value in vars(fitted).items() if name != "head"}
+        record |= {"failed": [vars(failure) for failure in fitted.failed], "space": fitted.head.space}
+        record |= {"model": fitted.head.model, "classes": fitted.head.classes, "out": out}
+        click.echo(json.dumps(record))
         return
     low, high = fitted.ci95
     click.echo(f"{printable(fitted.dataset)}: {fitted.head.model}, {len(fitted.head.classes)} classes")
@@ -131,3 +131,115 @@ def _echo(fitted: Fitted, out: str, *, as_json: bool) -> None:
     say(f"next: {shlex.join(['clipkit', 'classify', './photos', '--head', out])}")
     if fitted.head.space == "backbone":
         say("this head reads the pictures themselves; --space projected makes one for an index and for search")
+
+
+@click.command()
+@click.argument("dataset")
+@click.option("--out", required=True, metavar="FOLDER", help="Checkpoints and the result; a stopped run goes on there.")
+@click.option("--model", metavar="NAME|FOLDER", default="auto", show_default=True, help=MODEL_HELP)
+@click.option(
+    "--unfreeze",
+    metavar="WHAT",
+    default="head",
+    show_default=True,
+    help="What learns beside the new head: head (nothing), all, last:N blocks, patch-embedding.",
+)
+@click.option("--epochs", type=click.IntRange(min=1), default=50, show_default=True, help="Passes over the pictures.")
+@click.option(
+    "--views",
+    type=click.IntRange(min=0),
+    default=8,
+    show_default=True,
+    help="Random views of each picture, encoded once; 0: the picture as it is.",
+)
+@click.option("--fresh-views", is_flag=True, help="New views every epoch: slower, and what tutorials do.")
+@click.option("--lr", type=float, default=3e-4, show_default=True, help="Highest learning rate.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Pictures a step.")
+@click.option(
+    "--patience", type=click.IntRange(min=0), default=10, show_default=True, help="Epochs without a better; 0: no stop."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0, max=2**32 - 1),
+    default=42,
+    show_default=True,
+    help="Of everything drawn by lot.",
+)
+@click.option("--split", metavar="NAME", help="Of the dataset: what is learned from. Default: its train; never test.")
+@options.device
+@options.precision
+@options.pickle
+def finetune(
+    dataset: str,
+    out: str,
+    model: str,
+    unfreeze: str,
+    epochs: int,
+    views: int,
+    fresh_views: bool,
+    lr: float,
+    batch_size: int,
+    patience: int,
+    seed: int,
+    split: str | None,
+    device: str,
+    precision: str,
+    allow_pickle: bool,
+) -> None:
+    """Teach a model the classes of DATASET: a new head, and with --unfreeze its image tower too.
+
+    DATASET is a folder of class folders, a CSV image,label or its folder, or the folder that holds oxford-iiit-pet. A
+    tenth of each class is held back and chooses the epoch that is kept. Run again after an interruption, it goes on.
+
+    \b
+      clipkit finetune ./animals --out animals
+      clipkit finetune ./animals --out animals --model google/vit-base-patch16-224 --unfreeze last:2
+    """
+    from clipkit.learn.fine_tuning import finetune as run
+    from clipkit.learn.fitting import training_part
+    from clipkit.learn.trainer import Recipe
+    from clipkit.models.load import load_model
+
+    kept = None if fresh_views else views
+    ways: dict[str, Any] = {"epochs": epochs, "views": kept, "lr": lr, "batch_size": batch_size, "seed": seed}
+    recipe = Recipe(**ways, unfreeze=unfreeze, patience=patience or None)
+    pictures = training_part(dataset, split)
+    network = load_model(model, device=device, precision=precision, allow_pickle=allow_pickle, notify=say)
+    with progress_bar() as progress:
+        tuned = run(network, pictures, recipe=recipe, out=out, progress=progress, on_epoch=_say_epoch)
+    _echo_finetuned(tuned, out)
+
+
+def _say_epoch(epoch: Epoch) -> None:
+    say(
+        f"epoch {epoch.number:>3}  lr {epoch.lr:.1e}  loss {epoch.loss:.4f}  validation {epoch.val_loss:.4f} "
+        f"{epoch.val_acc1:.1%}  {epoch.seconds:.1f} s"
+    )
+
+
+def _echo_finetuned(tuned: FineTuned, out: str) -> None:
+    for failure in tuned.failed[:FEW]:
+        reason = failure.reason.removeprefix(f"{failure.path}: ")
+        say(f"  left out: {printable(failure.path)}: {printable(reason)}")
+    if len(tuned.failed) > FEW:
+        say(f"  and {len(tuned.failed) - FEW:,} more: {Path(out) / 'finetune.json'}")
+    for note in tuned.notes:
+        say(f"  {printable(note)}")
+    counts, (low, high) = tuned.counts, tuned.metrics["ci95"]["acc1"]
+    click.echo(f"parameters       {counts.trainable:,} learn, {counts.frozen:,} are frozen, {counts.total:,} in all")
+    for when, one in (("before", tuned.before), ("after", tuned.after)):
+        right = "right" if one.label == one.actual else f"is {printable(one.actual)}"
+        click.echo(f"{when:<17}{printable(one.label)} {one.probability:.3f}, {right}: {printable(one.file)}")
+    click.echo(f"best epoch       {tuned.best_epoch} of {len(tuned.history)}")
+    chosen = "these pictures chose the epoch"
+    click.echo(
+        f"validation acc1  {tuned.metrics['acc1']:.3f}  ({low:.3f} to {high:.3f}, n = {tuned.metrics['n']:,}; {chosen})"
+    )
+    say(f"next: {_next_command(tuned, out)}")
+
+
+def _next_command(tuned: FineTuned, out: str) -> str:
+    if tuned.classifier is not None:
+        return f"python -c \"import clipkit; print(clipkit.ViTClassifier({out!r}).predict(['dog.jpg']))\""
+    index = "" if tuned.head is not None else f"clipkit index ./photos --model {shlex.quote(out)} --rebuild; "
+    return f"{index}clipkit classify ./photos --head {shlex.quote(str(Path(out) / 'head.safetensors'))}"

@@ -1,4 +1,4 @@
-"""Commands that look after an index: check, prune, export, import, doctor."""
+"""Commands that look after an index and an installation: check, prune, export, import, models, doctor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import click
 
 from clipkit.cli import options
-from clipkit.cli.output import print_findings, printable, progress_bar, say
+from clipkit.cli.output import print_findings, print_models, progress_bar, say
+from clipkit.core.text import printable
 from clipkit.errors import IndexDamaged
 
 LAYOUTS = ("clip-retrieval", "parquet", "npy")
@@ -40,7 +41,7 @@ def check(
     vectors that are stored. Ends with 3 while something is damaged.
     """
     from clipkit.index.check import check as look_over
-    from clipkit.index.folders import find
+    from clipkit.index.image_index import find
 
     pictures, _ = find(photos, at=at, load=options.loader(device, precision, allow_pickle))
     with progress_bar() as progress:
@@ -66,7 +67,7 @@ def prune(photos: str, dry_run: bool, force: bool, at: str | None) -> None:
     Until then a missing picture keeps its vector, so that it costs nothing when it comes back. Prints their paths.
     """
     from clipkit.index.check import prune as forget
-    from clipkit.index.folders import find
+    from clipkit.index.image_index import find
 
     pictures, _ = find(photos, at=at)
     gone = forget(pictures, dry_run=dry_run, force=force)
@@ -88,7 +89,7 @@ def export_(folder: str, photos: str, layout: str, at: str | None) -> None:
     Into FOLDER, which must be new or empty: clip-retrieval's img_emb/ and metadata/, one parquet table, or
     embeddings.npy with paths.txt.
     """
-    from clipkit.index.folders import find
+    from clipkit.index.image_index import find
     from clipkit.index.import_export import export
 
     pictures, _ = find(photos, at=at)
@@ -119,7 +120,7 @@ def import_(
     SOURCE is what `clipkit export` writes, or clip-retrieval; its pictures must lie in PHOTOS. A few are encoded again:
     vectors of another model are refused, and so is whatever does not fit.
     """
-    from clipkit.index.folders import model_for
+    from clipkit.index.image_index import model_for
     from clipkit.index.import_export import import_ as take
 
     encoder = options.loader(device, precision, allow_pickle)(*model_for(photos, model, at=at))
@@ -153,4 +154,20 @@ def doctor(photos: str | None, as_json: bool, at: str | None) -> None:
         raise click.exceptions.Exit(1)
 
 
-commands = (check, prune, export_, import_, doctor)
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def models(as_json: bool) -> None:
+    """List models: quality, size, what they are for.
+
+    These have a short name; numbers are as published. Any other name of open_clip works too
+    (ViT-B-32/laion2b_s34b_b79k), as do hf-hub:ORGANISATION/NAME and a local folder that holds
+    open_clip_config.json and open_clip_model.safetensors.
+    """
+    from clipkit.models.registry import ALIASES, is_cached
+
+    rows = [{**vars(alias), "is_on_this_disk": is_cached(alias.name)} for alias in ALIASES.values()]
+    if as_json:
+        for row in rows:
+            click.echo(json.dumps(row))
+        return
+    print_models(rows)

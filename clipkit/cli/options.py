@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they mean for the model."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from clipkit.cli.output import say
 
 if TYPE_CHECKING:
     from clipkit.index.image_index import Loader
-    from clipkit.models.openclip import Encoder
+    from clipkit.models.encoder import Encoder
+
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -25,12 +26,18 @@ excluded = click.option(
     "--exclude-dir", "exclude_dirs", metavar="NAME", multiple=True, help="Leave out folders of this name; repeatable."
 )
 
+TEMPLATES_HELP = "plain, simple, imagenet, pets, one with {} in it, or a text file of them.  [default: simple]"
+
+templates_option = click.option("--templates", metavar="SET|TEXT|FILE", help=TEMPLATES_HELP)
+
+MODEL_HELP = "An open_clip model (see `clipkit models`), or one of transformers: a name on the hub, a folder."
+
 
 def loader(device: str, precision: str, allow_pickle: bool, batch_size: int | None = None) -> Loader:
     """How a command loads a model, with the options it was given."""
 
     def load(name: str, exact_pixels: bool) -> Encoder:
-        from clipkit.models.openclip import load_encoder
+        from clipkit.models.load import load_encoder
 
         return load_encoder(
             name,

@@ -1,27 +1,42 @@
-"""How results, reports and failures look on a terminal or in a pipe."""
+"""Terminal output: results, labels, reports and failures, line by line."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import click
+
+from clipkit.core.progress import PROGRESS
+from clipkit.core.text import FORMULA_STARTS, near, printable
 from clipkit.errors import ClipkitError
 
 if TYPE_CHECKING:
+    from clipkit.classify.labels import LabelledPicture
+    from clipkit.classify.zeroshot import ClassExplanation, PromptScore
+    from clipkit.core.progress import Failure, Progress
     from clipkit.doctor.checks import Finding
+    from clipkit.evaluate.zeroshot import Result
     from clipkit.index.image_index import ImageIndex
     from clipkit.index.scan import Changes
-    from clipkit.store.records import Failure, Hits, IndexReport, Progress
+    from clipkit.index.update import IndexReport
+    from clipkit.output.copy_files import Transfer
+    from clipkit.search.hits import Hits
 
+
+INTERRUPTED = 130  # the exit code, as shells have it
 FEW = 5  # failures named at the end of a run
-PROGRESS = "CLIPKIT_PROGRESS"  # "json": one object a line, for the program that started this one
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
+
+PROMPTS_SHOWN = 3  # prompts shown for a class, and as many against
+HEADLINES = ("acc1", "acc5", "mean_per_class_recall", "ece", "auroc", "f1_known", "f1_unknown")
+NONE = "-"
 
 
 def say(text: str) -> None:
@@ -34,13 +49,6 @@ def say_error(error: ClipkitError) -> None:
     say(f"error: {printable(error.message)}")
     if error.hint:
         say(f"  try: {printable(error.hint)}")
-
-
-def printable(text: str) -> str:
-    """The text on one line and safe for a terminal: control characters and undecodable bytes as backslash escapes."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else _escape(char) for char in text)
 
 
 @contextmanager
@@ -60,6 +68,16 @@ def progress_bar(unit: str = " pictures") -> Iterator[Callable[[Progress], None]
             bar.update(progress.done - bar.n)
 
         yield show
+
+
+@contextmanager
+def on_interrupt(kept: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C ends the command with its exit code and a line that says what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"interrupted: {kept()}; run the same command to go on")
+        raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 def print_plan(changes: Changes) -> None:
@@ -179,14 +197,85 @@ def print_models(rows: list[dict[str, Any]]) -> None:
     print("SPEED: pictures a second on one core of a CPU with bfloat16, measured; HERE: on this disk.")
 
 
-def near(file: str) -> str:
-    """The path from where the user stands, or the whole one if it lies elsewhere."""
-    here = os.getcwd()
-    return os.path.relpath(file, here) if file.startswith(here.rstrip("/") + os.sep) else file
+def echo_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line)
 
 
-def _escape(char: str) -> str:
-    code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8, as surrogateescape keeps it
-        return f"\\x{code - 0xDC00:02x}"
-    return char.encode("unicode_escape").decode("ascii")
+def labels_as_text(labelled: Sequence[LabelledPicture], steps: Sequence[Transfer] | None) -> Iterator[str]:
+    """`label<TAB>probability<TAB>path`, and the place it gets where there is a plan; one line for each answer."""
+    for cells in _rows(labelled, steps):
+        yield "\t".join(cells)
+
+
+def labels_as_csv(labelled: Sequence[LabelledPicture], steps: Sequence[Transfer] | None) -> Iterator[str]:
+    """The same as a table with a header."""
+    yield "label,probability,path" + (",target" if steps is not None else "")
+    for cells in _rows(labelled, steps):
+        line = io.StringIO()
+        safe = [cell if cell == NONE or not cell.startswith(FORMULA_STARTS) else f"'{cell}" for cell in cells]
+        csv.writer(line, lineterminator="").writerow(["" if cell == NONE else cell for cell in safe])
+        yield line.getvalue()
+
+
+def labels_as_json(labelled: Sequence[LabelledPicture], steps: Sequence[Transfer] | None) -> Iterator[str]:
+    """One object a picture."""
+    targets = _targets(steps)
+    for picture in labelled:
+        answers = [{"label": name, "probability": _rounded(sure)} for name, sure in picture.answers]
+        record: dict[str, Any] = {"path": picture.path, "file": picture.file, "labels": list(picture.labels)}
+        record["answers"] = answers
+        if steps is not None:
+            record["targets"] = targets.get(picture.file, [])
+        yield json.dumps(record)
+
+
+def verdicts(found: Sequence[ClassExplanation]) -> Iterator[str]:
+    """A class a paragraph: its probability, the prompts that spoke for it most, and those that spoke against."""
+    for verdict in found:
+        yield f"{printable(verdict.label)}  {verdict.probability:.3f}"
+        shown = [spoken for spoken in verdict.prompts[:PROMPTS_SHOWN] if spoken.lead > 0]
+        against = [spoken for spoken in verdict.prompts[-PROMPTS_SHOWN:] if spoken.lead <= 0]
+        yield from (_prompt_line("for", spoken) for spoken in shown)
+        yield from (_prompt_line("against", spoken) for spoken in against)
+
+
+def results(result: Result) -> Iterator[str]:
+    """What was measured, with n and intervals, and the pairs that were confused most."""
+    metrics = result.metrics
+    yield f"{printable(result.dataset)}: {result.model}, n = {metrics['n']:,}"
+    intervals: Mapping[str, Sequence[float]] = metrics["ci95"]
+    for key in [key for key in metrics if key in HEADLINES or "_recall@" in key]:
+        if metrics[key] is not None:
+            low, high = intervals[key]
+            yield f"  {key:<28}{metrics[key]:.3f}  ({low:.3f} to {high:.3f})"
+    for template, quality in result.searched.items():
+        yield f"  on the validation split, {template:<20}{quality:.3f}"
+    for pair in result.confused:
+        yield f"  {pair.n:>4} times {printable(pair.actual)} was called {printable(pair.predicted)}"
+    for failure in result.failed:
+        yield f"  not counted: {printable(failure.path)}: {printable(failure.reason)}"
+
+
+def _rows(labelled: Sequence[LabelledPicture], steps: Sequence[Transfer] | None) -> Iterator[list[str]]:
+    targets = _targets(steps)
+    for picture in labelled:
+        places = iter(targets.get(picture.file, []))
+        for name, sure in picture.answers or [(NONE, None)]:
+            cells = [printable(name), NONE if sure is None else f"{sure:.4f}", printable(near(picture.file))]
+            yield cells if steps is None else [*cells, printable(near(next(places, NONE)))]
+
+
+def _targets(steps: Sequence[Transfer] | None) -> dict[str, list[str]]:
+    targets: dict[str, list[str]] = {}
+    for step in steps or []:
+        targets.setdefault(step.source, []).append(str(step.target))
+    return targets
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 6)
+
+
+def _prompt_line(way: str, spoken: PromptScore) -> str:
+    return f"  {way:<8}{spoken.lead:+.4f}  {printable(spoken.text)}"

@@ -54,7 +54,7 @@ def ui(
 
 
 def _here() -> tuple[str, ...]:
-    from clipkit.index.folders import find
+    from clipkit.index.image_index import find
 
     try:
         return (str(find(".")[0].root),)
@@ -71,6 +71,3 @@ def _login(text: str) -> tuple[str, str]:
     if not user or len(password) < LEAST_PASSWORD:
         raise click.UsageError(f"--auth wants USER:PASSWORD, or a file with it; {LEAST_PASSWORD} characters at least")
     return user, password
-
-
-commands = (ui,)

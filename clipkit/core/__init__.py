@@ -1,0 +1,1 @@
+"""Ground of the library: arrays, files, caches, text, progress."""

@@ -1,9 +1,19 @@
-"""Where this user's caches lie; all of them may be deleted at any moment."""
+"""The cache folder of this user, and arrays cached in it. All of it may be deleted at any moment."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from clipkit.core.tensor_files import Arrays, read_payload, read_tensors, write_tensors
+from clipkit.errors import ModelError
 
 
 def cache_folder() -> Path:
@@ -11,3 +21,33 @@ def cache_folder() -> Path:
     from platformdirs import user_cache_dir
 
     return Path(os.environ.get("CLIPKIT_CACHE") or user_cache_dir("clipkit"))
+
+
+def cache_key(*parts: object) -> str:
+    """One name for everything that decides a cached value: the SHA-256 of the parts as JSON."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+class ArrayCache:
+    """Arrays by key in one folder below the cache folder. What is absent, damaged or of another format is not there."""
+
+    def __init__(self, *folder: str, form: str) -> None:
+        self._folder = cache_folder().joinpath(*folder)
+        self._form = form
+
+    def get(self, key: str) -> tuple[dict[str, npt.NDArray[Any]], Any] | None:
+        """Arrays and payload under `key`, or None."""
+        with suppress(ModelError):
+            stored = read_tensors(self._folder / f"{key}.safetensors", forms=(self._form,))
+            return stored.arrays, stored.payload
+        return None
+
+    def put(self, key: str, arrays: Arrays, payload: Any = None) -> None:
+        """Keep them; a cache that cannot be written is only slower."""
+        with suppress(OSError):
+            write_tensors(self._folder / f"{key}.safetensors", arrays, payload, form=self._form)
+
+    def payloads(self) -> Iterator[tuple[str, Any]]:
+        """Every key and its payload, from the headers alone."""
+        for file in sorted(self._folder.glob("*.safetensors")):
+            yield file.stem, read_payload(file)

@@ -1,12 +1,16 @@
-"""What is done to any file: its content told from others, and a new content put in its place whole or not at all."""
+"""Atomic file writes and content digests."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import secrets
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from clipkit.errors import ClipkitError
 
 
 def digest(file: str | os.PathLike[str]) -> str | None:
@@ -18,26 +22,48 @@ def digest(file: str | os.PathLike[str]) -> str | None:
         return None
 
 
-def replace_file(file: Path, content: bytes) -> None:
-    """Write the file in one step that a power cut leaves done or undone, its folder too; OSError."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def replacing(file: Path, *, sync: bool = True) -> Iterator[Path]:
+    """A new path beside `file` to write to; a clean exit moves it there in one step.
+
+    With `sync` a power cut leaves that step done or undone: content and folder are on the disk when it returns. Without
+    it, for what can be made again, the file may be empty then. After an OSError nothing is left behind.
+    """
     beside = file.with_name(f".clipkit-{secrets.token_hex(8)}.part")  # short, whatever the name's length
     try:
-        with open(beside, "xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        yield beside
+        if sync:
+            with open(beside, "r+b") as stream:
+                os.fsync(stream.fileno())
         os.replace(beside, file)
-        _sync_folder(file.parent)
+        if sync:
+            sync_folder(file.parent)
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def replace_file(file: Path, content: bytes) -> None:
+    """`replacing` with this content; the folder is made where it is not there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as beside, open(beside, "xb") as stream:
+        stream.write(content)
+
+
+def sync_folder(folder: Path) -> None:
+    """What was created, renamed or removed in it stays so after a power cut."""
     with suppress(OSError):  # Windows opens no folders
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder, and try it: ClipkitError now is better than after an hour of work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ClipkitError(f"{folder} cannot be written: {error.strerror or error}", hint="another --out") from error

@@ -1,11 +1,12 @@
-"""Arrays and what is said of them in one safetensors file, whole or not at all, and known when it is damaged."""
+"""Checksummed tensor files: arrays and a JSON payload in one safetensors file, whole or recognised as damaged."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +14,35 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.core.files import replace_file
-from clipkit.errors import ClipkitError, ModelError
+from clipkit.errors import ModelError
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+PAYLOADS = ("payload", "said", "head")  # the metadata key of the payload; the last two are of files before 0.1.0
 
 
-def check_writable(folder: Path) -> None:
-    """Make the folder, and try it: ClipkitError now is better than after an hour of work."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise ClipkitError(f"{folder} cannot be written: {error.strerror or error}", hint="another --out") from error
+@dataclass(frozen=True, eq=False)
+class TensorFile:
+    """What was in one: arrays by name, the payload as JSON gave it, and which of the accepted formats it has."""
+
+    arrays: dict[str, npt.NDArray[Any]]
+    payload: Any
+    form: str
 
 
-def write_sealed(file: Path, arrays: Arrays, said: Any, *, form: str) -> None:
+def write_tensors(file: str | os.PathLike[str], arrays: Arrays, payload: Any, *, form: str) -> None:
     """Replace `file` in one step that a power cut leaves done or undone."""
     from safetensors.numpy import save
 
-    text = json.dumps(said)
+    text = json.dumps(payload)
     whole = {name: np.array(value, order="C", ndmin=0) for name, value in arrays.items()}
-    content = save(whole, metadata={"format": form, "said": text, "sha256": _digest(whole, text)})
-    replace_file(file, content)
+    content = save(whole, metadata={"format": form, "payload": text, "sha256": _checksum(whole, text)})
+    replace_file(Path(file), content)
 
 
-def read_sealed(file: Path, *, form: str, hint: str | None = None) -> tuple[dict[str, npt.NDArray[Any]], Any]:
-    """Arrays and what was said; ModelError where the file is not there, not of this form or not what was written."""
+def read_tensors(
+    file: str | os.PathLike[str], *, forms: Collection[str], kind: str = "file of clipkit", hint: str | None = None
+) -> TensorFile:
+    """Arrays and payload; ModelError where the file is not there, has none of these formats, or is damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -48,17 +52,35 @@ def read_sealed(file: Path, *, form: str, hint: str | None = None) -> tuple[dict
     except FileNotFoundError as error:
         raise ModelError(f"{file} is not there", hint=hint) from error
     except (OSError, SafetensorError, ValueError) as error:
-        raise ModelError(f"{file} is damaged: {error}", hint=hint) from error
-    if metadata.get("format") != form:
-        raise ModelError(f"{file} is no file of this kind: {metadata.get('format', 'no format')!r}", hint=hint)
-    if metadata.get("sha256") != _digest(arrays, metadata.get("said", "")):
+        raise ModelError(f"{file} is not a {kind}: {error}", hint=hint) from error
+    form = metadata.get("format", "no format")
+    if form not in forms:
+        raise ModelError(f"{file} is not a {kind} that this clipkit knows: {form!r}", hint=hint)
+    text = next((metadata[key] for key in PAYLOADS if key in metadata), "")
+    if metadata.get("sha256") not in (_checksum(arrays, text), _checksum(arrays, text, with_types=False)):
         raise ModelError(f"{file} is damaged: its content is not what was written", hint=hint)
-    return arrays, json.loads(metadata["said"])
+    try:
+        return TensorFile(arrays, json.loads(text), form)
+    except ValueError as error:
+        raise ModelError(f"{file} is damaged: {error}", hint=hint) from error
 
 
-def _digest(arrays: Arrays, said: str) -> str:
-    digest = hashlib.sha256(said.encode())
+def read_payload(file: str | os.PathLike[str]) -> Any:
+    """The payload from the header alone, unchecked; None where there is none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "np") as stored:
+            return json.loads((stored.metadata() or {}).get("payload", "null"))
+    except (OSError, SafetensorError, ValueError):
+        return None
+
+
+def _checksum(arrays: Arrays, text: str, *, with_types: bool = True) -> str:
+    """Of names, shapes, types and bytes; heads were once written without the types."""
+    digest = hashlib.sha256(text.encode())
     for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].shape} {arrays[name].dtype}".encode())
+        kind = f" {arrays[name].dtype}" if with_types else ""
+        digest.update(f"{name} {arrays[name].shape}{kind}".encode())
         digest.update(np.ascontiguousarray(arrays[name]).tobytes())
     return digest.hexdigest()

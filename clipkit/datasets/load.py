@@ -1,22 +1,19 @@
-"""Pictures with labels or captions, from the layouts people have them in."""
+"""Labelled and captioned datasets, from the layouts people have them in."""
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipkit.errors import DatasetError, ImageError
+from clipkit.core.arrays import IntArray
+from clipkit.core.progress import Failure
+from clipkit.errors import DatasetError
 from clipkit.index.scan import find_images
-from clipkit.store.records import Embeddings, Failure, IntArray, Progress
-
-if TYPE_CHECKING:
-    from clipkit.models.openclip import Encoder
 
 PETS_FOLDER = "oxford-iiit-pet"
 PETS_SPLITS = ("trainval", "test")
@@ -76,14 +73,6 @@ class Dataset:
         )
 
 
-@dataclass(frozen=True)
-class EmbeddedDataset:
-    """A dataset and the embeddings of its pictures: row i belongs to files[i]."""
-
-    dataset: Dataset
-    embeddings: Embeddings
-
-
 def load_dataset(
     path: str | os.PathLike[str], *, split: str | None = None, label: str = "label", download: bool = False
 ) -> Dataset:
@@ -112,39 +101,6 @@ def pets_root(path: str | os.PathLike[str]) -> Path | None:
     """The folder that holds `oxford-iiit-pet`, where `path` is it or that folder; None where there is none."""
     root = _around(Path(path))
     return root if (root / PETS_FOLDER).is_dir() else None
-
-
-def embed_pictures(
-    dataset: Dataset,
-    encoder: Encoder,
-    *,
-    space: str = "projected",
-    progress: Callable[[Progress], None] | None = None,
-) -> EmbeddedDataset:
-    """Embeddings (n, d) of every picture that can be read, in `space`; the others move to `failed`, with the reason."""
-    parts: list[Embeddings] = []
-    failed: list[Failure] = []
-    step = max(1, encoder.batch_size)
-    for start in range(0, len(dataset), step):
-        batch = dataset.files[start : start + step]
-        try:
-            parts.append(encoder.encode_images(batch, space=space))
-        except ImageError:
-            parts += _one_by_one(batch, encoder, space, failed)
-        if progress:
-            progress(Progress(start + len(batch), len(dataset), batch[-1]))
-    rows = np.concatenate(parts) if parts else encoder.encode_images([], space=space)
-    return EmbeddedDataset(dataset.without(failed), rows)
-
-
-def _one_by_one(files: Sequence[str], encoder: Encoder, space: str, failed: list[Failure]) -> list[Embeddings]:
-    parts = []
-    for file in files:
-        try:
-            parts.append(encoder.encode_images([file], space=space))
-        except ImageError as error:
-            failed.append(Failure(file, error.message))
-    return parts
 
 
 def _around(place: Path) -> Path:

@@ -45,12 +45,12 @@ class Answers:
 class Split:
     """A dataset in parts. test has no labels: they are in `answers`.
 
-    name: of the dataset. said: where the parts come from, in a sentence. validation: None where the dataset has none
-    of its own. groups: for each class the group it belongs to, or "". notes: what a reader should know.
+    name: of the dataset. description: where the parts come from, in a sentence. validation: None where the dataset has
+    none of its own. groups: for each class the group it belongs to, or "". notes: what a reader should know.
     """
 
     name: str
-    said: str
+    description: str
     train: Dataset
     validation: Dataset | None
     test: Dataset
@@ -71,8 +71,8 @@ class Split:
 
     def digest(self) -> str:
         """Of the bytes of every picture and of all labels but those of test: what was learned from, and asked."""
-        said = [(_digests(part.files), part.labels) for part in self.parts.values()]
-        return hashlib.sha256(repr((self.classes, said)).encode("utf-8", "surrogateescape")).hexdigest()
+        parts = [(_digests(part.files), part.labels) for part in self.parts.values()]
+        return hashlib.sha256(repr((self.classes, parts)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def read_split(path: str | os.PathLike[str]) -> Split:
@@ -89,14 +89,14 @@ def read_split(path: str | os.PathLike[str]) -> Split:
     train, validation, test = own_parts(place)
     own, test = (validation, test) if test else (None, validation)
     if train and test:
-        said = f"its own {train}{f', {own}' if own else ''} and {test}"
+        description = f"its own {train}{f', {own}' if own else ''} and {test}"
         parts = [_labelled(place, part) for part in (train, test)]
-        return _apart(str(place), said, parts[0], _labelled(place, own) if own else None, parts[1])
+        return _apart(str(place), description, parts[0], _labelled(place, own) if own else None, parts[1])
     whole = _labelled(place, None)
     if len(whole.classes) < 2:
         raise _one_class(whole.name, whole.classes)
-    said = f"a hold-out of {HELD_OUT:.0%} of each class, seed {SEED}"
-    return _apart(str(place), said, *_held_out(whole))
+    description = f"a hold-out of {HELD_OUT:.0%} of each class, seed {SEED}"
+    return _apart(str(place), description, *_held_out(whole))
 
 
 def check_classes(split: Split) -> Split:
@@ -157,12 +157,12 @@ def _labelled(place: Path, part: str | None) -> Dataset:
 
 def _held_out(whole: Dataset) -> tuple[Dataset, None, Dataset]:
     """A share of each class, at least one; pictures with the same bytes stay on one side."""
-    dice = np.random.default_rng(SEED)
+    rng = np.random.default_rng(SEED)
     digests, labels = np.array(_digests(whole.files)), np.array(whole.labels)
     chosen: list[int] = []
     for name in whole.classes:
         mine = np.flatnonzero(labels == name)
-        contents = dice.permutation(np.unique(digests[mine]))
+        contents = rng.permutation(np.unique(digests[mine]))
         if len(contents) < 2:
             raise DatasetError(
                 f"{whole.name}: {name} has {len(contents)} picture, and none would be left to learn from",
@@ -174,14 +174,16 @@ def _held_out(whole: Dataset) -> tuple[Dataset, None, Dataset]:
     return _only(whole, ~is_test), None, replace(_only(whole, is_test), failed=())
 
 
-def _apart(name: str, said: str, train: Dataset, validation: Dataset | None, test: Dataset) -> Split:
+def _apart(name: str, description: str, train: Dataset, validation: Dataset | None, test: Dataset) -> Split:
     answers = Answers(dict(zip(test.files, test.labels, strict=True)))
     learned = set(_digests(train.files)) | set(_digests(validation.files) if validation else ())
     twice = sum(digest in learned for digest in _digests(test.files))
     notes = (f"{twice} test pictures are also learned from, byte by byte",) if twice else ()
     sealed = replace(test, labels=())
     classes = tuple(sorted(set(train.labels)))
-    return check_classes(Split(name, said, train, validation, sealed, answers, classes, ("",) * len(classes), notes))
+    return check_classes(
+        Split(name, description, train, validation, sealed, answers, classes, ("",) * len(classes), notes)
+    )
 
 
 def _only(dataset: Dataset, chosen: np.ndarray) -> Dataset:

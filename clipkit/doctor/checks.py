@@ -199,13 +199,11 @@ def _judge_openmp(engines: Engines) -> Iterator[Finding]:
 
 
 def _caches() -> Iterator[Finding]:
-    from huggingface_hub import constants
-
     own = cache_folder()
     parts = {name: _size(own / name) for name in ("faiss", "thumbs", "models")}
     sizes = ", ".join(f"{name} {size}" for name, size in parts.items() if size)
     yield _writable("cache", own, f"{own}: {sizes or 'empty'}", "set CLIPKIT_CACHE to a folder that you may write")
-    hub_folder = Path(constants.HF_HUB_CACHE)
+    hub_folder = hub.cache_path()
     yield Finding("hub cache", "ok", f"{hub_folder}: {_size(hub_folder) or 'empty'}")
     yield _space("disk of the cache", own)
 

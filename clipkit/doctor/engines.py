@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 from clipkit.errors import ClipkitError
 from clipkit.models.devices import pick_towers
+from clipkit.search.vectors import faiss_build
 
 ANSWER_SECONDS = 30.0  # a cold disk reads torch in ten; a warm one in two
 SMI_SECONDS = 5.0
@@ -37,17 +38,17 @@ class Engines:
 
 def ask() -> Engines:
     """By import of torch and faiss, here."""
-    import faiss
     import torch
 
+    faiss = faiss_build()
     towers = pick_towers(SimpleNamespace(visual=torch.nn.Identity()), "auto", "auto")
     return Engines(
         device=towers.device.type,
         precision=str(towers.image).removeprefix("torch."),
         cpu=torch.backends.cpu.get_cpu_capability(),
         cuda=torch.version.cuda or torch.version.hip,
-        faiss_code=faiss.get_compile_options().strip(),
-        faiss_gpus=faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0,
+        faiss_code=faiss.code,
+        faiss_gpus=faiss.gpus,
         openmp=_openmp_libraries(),
     )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,17 +13,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipkit.classify.prompts import Templates
-from clipkit.core.cache import cache_folder
+from clipkit.core.arrays import Embeddings
+from clipkit.core.cache import cache_folder, cache_key
+from clipkit.core.progress import Failure, Progress
 from clipkit.core.system import machine, versions
 from clipkit.datasets.embed import embed_once
 from clipkit.datasets.splits import Split, check_classes, read_split
 from clipkit.errors import ClipkitError, DatasetError
-from clipkit.evaluate.attempts import Attempt, Kept, Shots
-from clipkit.evaluate.results import INTERVALS, ZERO_SHOT, Comparison, said_shots
+from clipkit.evaluate.results import INTERVALS, ZERO_SHOT, Comparison, Shots, said_shots
 from clipkit.evaluate.scoring import find_mistakes, score_cells, score_rows, score_runs
-from clipkit.evaluate.trials import METHODS, Features, Material, answer, check_methods, settings_of
-from clipkit.models.openclip import Encoder
-from clipkit.store.records import Embeddings, Failure, Progress
+from clipkit.evaluate.trials import Features, Task, Trial, TrialCache, answer, check_methods, settings_of
+from clipkit.learn.methods import METHODS
+from clipkit.models.encoder import Encoder, identity
 
 if TYPE_CHECKING:
     from clipkit.learn.trainer import Recipe
@@ -52,38 +51,29 @@ def compare(
     methods: Sequence[str] = tuple(METHODS),
     shots: Sequence[Shots] = SHOTS,
     seeds: int = SEEDS,
-    out: str | os.PathLike[str] | None = None,
-    thumbnails: bool = True,
     templates: Templates | None = None,
     recipe: Recipe | None = None,
     progress: Show = None,
 ) -> Comparison:
     """Each method at each number of labelled pictures a class, over `seeds` draws; shots: None stands for all.
 
-    path: as `splits.read_split` takes it. out: a folder for results.json, index.html and figures. templates: by default
+    path: as `splits.read_split` takes it. templates: by default
     "pets" for Oxford-IIIT Pet, else "simple". recipe: of `finetune`. `progress` may raise, which stops between two
     attempts or batches; what was finished is kept in the cache, and the same call goes on from there.
 
     No label of a test picture is read before the last answer is there. DatasetError, ClipkitError for what cannot be.
     """
-    from clipkit.output.comparison_html import check_folder, write_report
-
     methods, shots = check_methods(methods, encoder), check_shots(shots)
     if seeds < 1:
         raise ClipkitError(f"{seeds} seeds are none", hint="--seeds 5")
-    if out is not None:
-        check_folder(out)
     split = read_split(path)
     chosen = templates or ("pets" if any(split.groups) else "simple")
-    split, material, seconds = _material(split, encoder, methods, chosen, recipe, progress)
-    plan = _plan(material, methods, shots, seeds)
-    attempts = list(_attempts(plan, material, split, progress))
-    comparison = _scored(attempts, split, material, plan, path)
+    split, task, seconds = _task(split, encoder, methods, chosen, recipe, progress)
+    plan = _plan(task, methods, shots, seeds)
+    attempts = list(_attempts(plan, task, split, progress))
+    comparison = _scored(attempts, split, task, plan, path)
     settings = {"methods": methods, "shots": [said_shots(n) for n in shots], "seeds": seeds}
-    comparison = replace(comparison, settings={**settings, **comparison.settings}, feature_seconds=seconds)
-    if out is not None:
-        write_report(comparison, out, thumbnails=thumbnails)
-    return comparison
+    return replace(comparison, settings={**settings, **comparison.settings}, feature_seconds=seconds)
 
 
 def check_shots(shots: Sequence[Shots]) -> tuple[Shots, ...]:
@@ -94,14 +84,14 @@ def check_shots(shots: Sequence[Shots]) -> tuple[Shots, ...]:
     return (*sorted({n for n in shots if n is not None}), *({None} & set(shots)))
 
 
-def _material(
+def _task(
     split: Split,
     encoder: Encoder,
     methods: Sequence[str],
     templates: Templates,
     recipe: Recipe | None,
     progress: Show,
-) -> tuple[Split, Material, dict[str, float]]:
+) -> tuple[Split, Task, dict[str, float]]:
     """Features of every picture that can be read; those that cannot leave the split, with their reasons."""
     spaces = {"projected", *(space for name in methods if (space := METHODS[name].space))}
     rows: dict[str, dict[str, Embeddings]] = {}
@@ -114,17 +104,17 @@ def _material(
         seconds[space] = round(time.perf_counter() - started, 2)
     features = {space: Features(part["train"], part.get("validation"), part["test"]) for space, part in rows.items()}
     learned = (split.train, split.validation, split.test)
-    return split, Material(encoder, split.classes, *learned, features, templates, recipe), seconds
+    return split, Task(encoder, split.classes, *learned, features, templates, recipe), seconds
 
 
-def _plan(material: Material, methods: Sequence[str], shots: Sequence[Shots], seeds: int) -> _Plan:
+def _plan(task: Task, methods: Sequence[str], shots: Sequence[Shots], seeds: int) -> _Plan:
     """What can be run with the labels that there are; DatasetError where nothing can that needs labels."""
     learners = [name for name in methods if name != ZERO_SHOT]
     possible: list[Shots] = []
     left_out = []
     for number in shots if learners else ():
         try:
-            material.draw(number, 0)
+            task.draw(number, 0)
             possible.append(number)
         except DatasetError as error:
             left_out.append(f"{said_shots(number)} shots: {error.message}")
@@ -140,10 +130,10 @@ def _plan(material: Material, methods: Sequence[str], shots: Sequence[Shots], se
     return _Plan(tuple(tasks), tuple(left_out))
 
 
-def _attempts(plan: _Plan, material: Material, split: Split, progress: Show) -> Iterator[Attempt]:
+def _attempts(plan: _Plan, task: Task, split: Split, progress: Show) -> Iterator[Trial]:
     """Every task's answers: kept ones as they are, the others made and kept at once."""
     digest = split.digest()
-    kept = {name: _kept(name, digest, material) for name, _, _ in plan.tasks}
+    kept = {name: _kept(name, digest, task) for name, _, _ in plan.tasks}
     for done, (name, shots, seed) in enumerate(plan.tasks):
         at_hand = Progress(done, len(plan.tasks), f"{name}, {said_shots(shots)} shots, seed {seed}")
         tick = (lambda now=at_hand: progress(now)) if progress else None
@@ -151,27 +141,23 @@ def _attempts(plan: _Plan, material: Material, split: Split, progress: Show) -> 
             tick()
         attempt = kept[name].get(name, shots, seed)
         if attempt is None:
-            attempt = answer(name, material, shots, seed, tick)
+            attempt = answer(name, task, shots, seed, tick)
             kept[name].put(attempt)
         yield attempt
     if progress:
         progress(Progress(len(plan.tasks), len(plan.tasks), ""))
 
 
-def _kept(name: str, digest: str, material: Material) -> Kept:
-    encoder = material.encoder
-    said = [digest, encoder.model, encoder.fingerprint, str(encoder.recipe), _precision(encoder)]
-    said += [settings_of(name, material), str(sorted(versions(PACKAGES).items()))]
-    key = hashlib.sha256(json.dumps(said).encode()).hexdigest()
-    folder = cache_folder() / "comparisons"
-    return Kept(folder, key, count=len(material.test), classes=len(material.classes))
+def _kept(name: str, digest: str, task: Task) -> TrialCache:
+    key = cache_key(digest, identity(task.encoder), settings_of(name, task), sorted(versions(PACKAGES).items()))
+    return TrialCache(cache_folder() / "comparisons", key, count=len(task.test), classes=len(task.classes))
 
 
 def _scored(
-    attempts: Sequence[Attempt], split: Split, material: Material, plan: _Plan, path: str | os.PathLike[str]
+    attempts: Sequence[Trial], split: Split, task: Task, plan: _Plan, path: str | os.PathLike[str]
 ) -> Comparison:
     """The only place where the labels of test pictures are read."""
-    classes, encoder = split.classes, material.encoder
+    classes, encoder = split.classes, task.encoder
     place = {name: i for i, name in enumerate(classes)}
     targets = np.array([place[name] for name in split.answers.open(split.test.files)], np.int64)
     rows = score_rows(attempts, targets, len(classes))
@@ -183,7 +169,7 @@ def _scored(
     return Comparison(
         dataset=split.name,
         path=os.fspath(path),
-        split=split.said,
+        split=split.description,
         counts={name: len(part) for name, part in split.parts.items()},
         classes=classes,
         groups=split.groups,
@@ -191,9 +177,9 @@ def _scored(
             "name": encoder.model,
             "fingerprint": encoder.fingerprint,
             "pixels": str(encoder.recipe),
-            "precision": _precision(encoder),
+            "precision": encoder.precision,
         },
-        settings={"templates": str(material.templates), "intervals": INTERVALS},
+        settings={"templates": str(task.templates), "intervals": INTERVALS},
         rows=rows,
         runs=score_runs(attempts, targets, len(classes)),
         mistakes=find_mistakes(attempts, targets, classes, files, wanted),
@@ -220,9 +206,3 @@ def _relative(file: str, path: str | os.PathLike[str]) -> str:
 
 def _told(failure: Failure, path: str | os.PathLike[str]) -> Failure:
     return Failure(_relative(failure.path, path), failure.reason.removeprefix(f"{failure.path}: "))
-
-
-def _precision(encoder: Encoder) -> str:
-    """Of both towers: bfloat16 moves a cosine by 1e-3."""
-    towers = getattr(encoder, "towers", None)
-    return "" if towers is None else " ".join(dict.fromkeys([str(towers.image), str(towers.text)]))

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 
+from clipkit.core.arrays import IntArray
+from clipkit.core.progress import Failure
 from clipkit.errors import ClipkitError
-from clipkit.evaluate.attempts import Shots, Value
-from clipkit.store.records import Failure, IntArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +27,8 @@ INTERVALS = (
 )
 
 Interval = tuple[float, float]
+Shots = int | None  # labelled pictures a class; 0: none, None: all that there are
+Value = int | float | str  # of a hyperparameter
 Which = tuple[str, Shots]
 T = TypeVar("T")
 
@@ -202,26 +204,28 @@ def load_comparison(file: str | os.PathLike[str]) -> Comparison:
     try:
         if place.stat().st_size > MOST_BYTES:
             raise ClipkitError(f"{place} is larger than any comparison: {place.stat().st_size:,} bytes")
-        said = json.loads(place.read_bytes(), parse_constant=_refuse)
+        payload = json.loads(place.read_bytes(), parse_constant=_refuse)
     except OSError as error:
         raise ClipkitError(f"{place} cannot be read: {error.strerror or error}", hint="clipkit compare") from error
     except (ValueError, RecursionError) as error:
         raise ClipkitError(f"{place} is not the result of a comparison: {error}") from error
-    if not isinstance(said, dict) or said.get("format") != FORMAT:
+    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise ClipkitError(f"{place} is not the result of a comparison that this clipkit knows")
     try:
-        return _checked(_from(said))
+        return _checked(_from(payload))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise ClipkitError(f"{place} is damaged: {error}", hint="run the comparison again") from error
 
 
-def _from(said: Mapping[str, Any]) -> Comparison:
-    nouns: dict[str, Any] = {name: tuple(_noun(kind, item) for item in said[name]) for name, kind in _NOUNS.items()}
+def _from(payload: Mapping[str, Any]) -> Comparison:
+    nouns: dict[str, Any] = {name: tuple(_noun(kind, item) for item in payload[name]) for name, kind in _NOUNS.items()}
     cells = {
         (str(table["method"]), read_shots(table["shots"])): np.array(table["cells"], np.int64).reshape(-1, 3)
-        for table in said["confusion"]
+        for table in payload["confusion"]
     }
-    plain: dict[str, Any] = {f.name: _like(f.name, said[f.name]) for f in fields(Comparison) if f.name not in _TABLES}
+    plain: dict[str, Any] = {
+        f.name: _like(f.name, payload[f.name]) for f in fields(Comparison) if f.name not in _TABLES
+    }
     return Comparison(**plain, **nouns, cells=cells)
 
 

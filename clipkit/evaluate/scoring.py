@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clipkit.evaluate.attempts import Attempt, Shots
-from clipkit.evaluate.results import ZERO_SHOT, Interval, Mistake, Row, Run, Which
+from clipkit.core.arrays import IntArray
+from clipkit.evaluate.results import ZERO_SHOT, Interval, Mistake, Row, Run, Shots, Which
+from clipkit.evaluate.trials import Trial
 from clipkit.metrics import DRAWS, SEED
-from clipkit.store.records import IntArray
 
 PAIRS = 12  # confused pairs that are kept for a method
 EXAMPLES = 4  # pictures of each
@@ -24,11 +24,11 @@ class _Tally:
     """Answers of one row. hits: (s, n), whether seed s was right about picture n."""
 
     which: Which
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[Trial, ...]
     hits: Values
 
 
-def score_runs(attempts: Sequence[Attempt], targets: IntArray, count: int) -> tuple[Run, ...]:
+def score_runs(attempts: Sequence[Trial], targets: IntArray, count: int) -> tuple[Run, ...]:
     """Each attempt with its accuracies; targets (n,) are positions of `count` classes."""
     runs = []
     for attempt in attempts:
@@ -39,7 +39,7 @@ def score_runs(attempts: Sequence[Attempt], targets: IntArray, count: int) -> tu
     return tuple(runs)
 
 
-def score_rows(attempts: Sequence[Attempt], targets: IntArray, count: int, *, draws: int = DRAWS) -> tuple[Row, ...]:
+def score_rows(attempts: Sequence[Trial], targets: IntArray, count: int, *, draws: int = DRAWS) -> tuple[Row, ...]:
     """One row for each method and number of shots, in order of appearance, with intervals.
 
     All rows are drawn with the same pictures and the same seeds, so that a gain is that of a paired comparison. With
@@ -72,19 +72,19 @@ def score_rows(attempts: Sequence[Attempt], targets: IntArray, count: int, *, dr
     return tuple(rows)
 
 
-def score_cells(attempts: Sequence[Attempt], targets: IntArray) -> dict[Which, IntArray]:
+def score_cells(attempts: Sequence[Trial], targets: IntArray) -> dict[Which, IntArray]:
     """By row the confusions that occur (m, 3): class, what it was called, how often over all seeds."""
     cells = {}
     for which, group in _grouped(attempts).items():
-        said = np.array([attempt.predicted for attempt in group], np.int64)
-        both = np.stack([np.broadcast_to(targets, said.shape), said], axis=-1).reshape(-1, 2)
+        predicted = np.array([attempt.predicted for attempt in group], np.int64)
+        both = np.stack([np.broadcast_to(targets, predicted.shape), predicted], axis=-1).reshape(-1, 2)
         found, times = np.unique(both, axis=0, return_counts=True)
         cells[which] = np.concatenate([found, times[:, None]], axis=1).astype(np.int64)
     return cells
 
 
 def find_mistakes(
-    attempts: Sequence[Attempt],
+    attempts: Sequence[Trial],
     targets: IntArray,
     classes: Sequence[str],
     files: Sequence[str],
@@ -95,27 +95,27 @@ def find_mistakes(
     pictures = np.bincount(targets, minlength=len(classes))
     found = []
     for which in wanted:
-        said = np.array([attempt.predicted for attempt in grouped[which]], np.int64)  # (s, n)
+        predicted = np.array([attempt.predicted for attempt in grouped[which]], np.int64)  # (s, n)
         wrong = [tuple(cell) for cell in cells[which].tolist() if cell[0] != cell[1]]
         for actual, called, times in sorted(wrong, key=lambda cell: (-cell[2], cell[0], cell[1]))[:PAIRS]:
-            often = (said == called).sum(axis=0) * (targets == actual)
+            often = (predicted == called).sum(axis=0) * (targets == actual)
             order = np.argsort(-often, kind="stable")[:EXAMPLES]
             examples = tuple(files[i] for i in order if often[i])
-            of = int(pictures[actual]) * len(said)
+            of = int(pictures[actual]) * len(predicted)
             found.append(Mistake(*which, classes[actual], classes[called], times, of, examples))
     return tuple(found)
 
 
-def _grouped(attempts: Sequence[Attempt]) -> Mapping[Which, list[Attempt]]:
-    grouped: dict[tuple[str, Shots], list[Attempt]] = {}
+def _grouped(attempts: Sequence[Trial]) -> Mapping[Which, list[Trial]]:
+    grouped: dict[tuple[str, Shots], list[Trial]] = {}
     for attempt in attempts:
         grouped.setdefault((attempt.method, attempt.shots), []).append(attempt)
     return grouped
 
 
-def _tally(which: Which, attempts: Sequence[Attempt], targets: IntArray) -> _Tally:
-    said = np.array([attempt.predicted for attempt in attempts])
-    return _Tally(which, tuple(attempts), (said == targets).astype(np.float64))
+def _tally(which: Which, attempts: Sequence[Trial], targets: IntArray) -> _Tally:
+    predicted = np.array([attempt.predicted for attempt in attempts])
+    return _Tally(which, tuple(attempts), (predicted == targets).astype(np.float64))
 
 
 def _samples(tallies: Sequence[_Tally], targets: IntArray, count: int, draws: int) -> Values:

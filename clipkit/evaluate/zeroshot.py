@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clipkit.classify.prompts import Classes, Templates
-from clipkit.classify.published import name_wnids
+from clipkit.classify.prompts import Classes, Templates, name_wnids
 from clipkit.classify.zeroshot import ZeroShotClassifier
+from clipkit.core.arrays import IntArray
+from clipkit.core.progress import Failure, Progress
 from clipkit.datasets.embed import embed_once
 from clipkit.datasets.load import Dataset, load_dataset
 from clipkit.errors import DatasetError
@@ -29,8 +30,7 @@ from clipkit.metrics import (
     per_class,
     retrieval_metrics,
 )
-from clipkit.models.openclip import Encoder
-from clipkit.store.records import Failure, IntArray, Progress
+from clipkit.models.encoder import Encoder
 
 CLASSIFICATION, RETRIEVAL = "zeroshot_classification", "zeroshot_retrieval"
 CANDIDATES = ("plain", "a photo of a {}.", "simple", "imagenet", "pets")
@@ -58,15 +58,15 @@ class Result:
 
     def to_json(self) -> str:
         """What CLIP_benchmark would write, and more: the same run gives the same text."""
-        from clipkit import __version__
+        from clipkit.core.version import __version__
 
-        said = {name: value for name, value in vars(self).items() if value != () and value != {}}
-        said["confused"] = [vars(pair) for pair in self.confused]
-        said["failed"] = [vars(failure) for failure in self.failed]
+        record = {name: value for name, value in vars(self).items() if value != () and value != {}}
+        record["confused"] = [vars(pair) for pair in self.confused]
+        record["failed"] = [vars(failure) for failure in self.failed]
         if self.task == CLASSIFICATION:
             table = per_class(np.array(self.metrics["confusion"]), self.classes)
-            said["per_class"] = [vars(row) for row in table if row.n]
-        text = json.dumps({**said, "language": "en", "clipkit": __version__}, indent=1)
+            record["per_class"] = [vars(row) for row in table if row.n]
+        text = json.dumps({**record, "language": "en", "clipkit": __version__}, indent=1)
         return re.sub(r"\[[\d.,\s-]+\]", lambda found: re.sub(r"\s+", " ", found[0]), text) + "\n"  # a row, a line
 
 
@@ -162,7 +162,7 @@ def validation_split(path: str | os.PathLike[str], *, classes: Classes | None = 
     raise DatasetError(f"{os.fspath(path)} has no split to choose on", hint=", ".join(VALIDATION))
 
 
-def searched(
+def evaluate_searched(
     path: str | os.PathLike[str],
     dataset: Dataset,
     encoder: Encoder,
@@ -186,8 +186,8 @@ def rejection_quality(
 ) -> dict[str, float]:
     """F1 of what is known and of what is not, at one cut (n,), and their mean; on `rows` (m,) of them if given."""
     chosen = slice(None) if rows is None else rows
-    said, right = (np.asarray(scores) >= cut)[chosen], is_known[chosen]
-    known, unknown = f1(said, right), f1(~said, ~right)
+    accepted, right = (np.asarray(scores) >= cut)[chosen], is_known[chosen]
+    known, unknown = f1(accepted, right), f1(~accepted, ~right)
     return {"f1_known": known, "f1_unknown": unknown, "macro_f1": (known + unknown) / 2}
 
 

@@ -1,0 +1,25 @@
+"""Asking an index for more than nearest neighbours: filters, relevance, metadata."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clipkit.core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from clipkit.explore.library import Library as Library
+    from clipkit.explore.metadata import Catalogue as Catalogue
+    from clipkit.explore.metadata import Filters as Filters
+    from clipkit.explore.question import Question as Question
+    from clipkit.explore.question import ask as ask
+
+_HOMES = {
+    "Catalogue": "metadata",
+    "Filters": "metadata",
+    "Library": "library",
+    "Question": "question",
+    "ask": "question",
+}
+
+__all__ = sorted(_HOMES)
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)

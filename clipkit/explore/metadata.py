@@ -11,8 +11,8 @@ from pathlib import PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
+from clipkit.core.arrays import FloatArray, IntArray
 from clipkit.index.image_index import ImageIndex
-from clipkit.store.records import FloatArray, IntArray
 
 SHAPES = ("landscape", "portrait", "square")
 SQUARE = 1.05  # sides that differ by less than this are called equal

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from clipkit.store.records import Embeddings, FloatArray
+from clipkit.core.arrays import Embeddings, FloatArray
 
 Relevance = Literal["strong", "likely", "weak"]
 ORDER: tuple[Relevance, ...] = ("strong", "likely", "weak")

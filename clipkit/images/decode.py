@@ -24,7 +24,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from clipkit.errors import ImageError
-from clipkit.store.records import Picture, PixelRecipe, Pixels
+from clipkit.images.recipe import Picture, PixelRecipe, Pixels
 
 Size = tuple[int, int]  # (width, height), as Pillow says it
 Extent = tuple[float, float]  # a size that scaling has made and nobody has rounded

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image
 
 from clipkit.images.decode import Size, attempt, decode, read_file, read_header
-from clipkit.store.records import Picture, PixelRecipe
+from clipkit.images.recipe import Picture, PixelRecipe
 
 Canvas = npt.NDArray[np.uint8]  # (height, width, 3), RGB
 JPEG_QUALITY = 82  # a photograph of 256 x 256 takes about 14 KB
@@ -46,8 +46,8 @@ def thumbnail(file: str | os.PathLike[str], size: int | Size) -> Thumbnail:
 def camera(file: str | os.PathLike[str]) -> str | None:
     """Maker and model of the camera, as the picture says it; None where it does not, or cannot be read."""
     exif = attempt(lambda: read_header(read_file(file)).getexif())
-    said = [str(exif.get(tag) or "").replace("\0", "").strip() for tag in CAMERA] if exif else []
-    maker, model = said or ("", "")
+    tags = [str(exif.get(tag) or "").replace("\0", "").strip() for tag in CAMERA] if exif else []
+    maker, model = tags or ("", "")
     name = model if model.lower().startswith(maker.lower()) else f"{maker} {model}"
     return name.strip()[:MAX_CAMERA] or None
 

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clipkit.core.arrays import FloatArray
+from clipkit.core.progress import Progress
 from clipkit.errors import ClipkitError, ImageError
 from clipkit.images.decode import decode, read_file
+from clipkit.images.recipe import Pixels
 from clipkit.index.image_index import ImageIndex
 from clipkit.search.vector_cache import IndexCache
 from clipkit.store.database import writing
-from clipkit.store.records import FloatArray, Pixels, Progress, RawRow
+from clipkit.store.records import RawRow
 from clipkit.store.schema import NORM_TOLERANCE
 
 AGREEMENT = 0.99  # cosine of a picture's vector made again; another precision or machine stays above .999

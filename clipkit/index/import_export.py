@@ -16,16 +16,18 @@ from pathlib import Path
 
 import numpy as np
 
+from clipkit.core.arrays import LENGTH_TOLERANCE, Embeddings, check_embeddings
+from clipkit.core.progress import Failure, Progress
 from clipkit.errors import ClipkitError, ImageError, IndexDamaged, IndexLocked, ModelMismatch, ShapeError
 from clipkit.images.decode import decode, read_file
+from clipkit.images.recipe import Pixels
 from clipkit.index.image_index import ImageIndex, index_folder, real_folder
 from clipkit.index.prefetch import read_ahead
 from clipkit.index.scan import find_images
 from clipkit.index.vector_files import LAYOUTS, Entry, Piece, Source, open_layout, write_layout
-from clipkit.models.openclip import LENGTH_TOLERANCE, Encoder, check_embeddings
-from clipkit.store.database import FILE, Store, writing
-from clipkit.store.records import Embeddings, Failure, Found, Known, Pixels, Progress, Row
-from clipkit.store.writer import Writer
+from clipkit.models.encoder import Encoder
+from clipkit.store.database import FILE, Store, Writer, writing
+from clipkit.store.records import Found, Known, Row
 
 SAMPLE = 8  # pictures that are encoded again to see whether the vectors are this model's
 SPARE = 32  # drawn, since some cannot be read or have changed

@@ -9,9 +9,10 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from clipkit.core.progress import Failure
 from clipkit.errors import ClipkitError
 from clipkit.images.decode import is_picture
-from clipkit.store.records import Failure, Found, Known
+from clipkit.store.records import Found, Known
 
 # rclip's list, so that both tools see the same pictures
 EXCLUDED_DIRS = ("@eaDir", "node_modules", ".git", "System Volume Information")

@@ -1,4 +1,4 @@
-"""One pass over what changed: readings come in, whole batches go into the store."""
+"""One update of an index: changed files are read, encoded and committed in batches."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from itertools import chain
 
 import numpy as np
 
+from clipkit.core.arrays import check_embeddings
+from clipkit.core.progress import Failure, Progress
 from clipkit.errors import ShapeError
 from clipkit.index.crash_recovery import InFlight, Journal
 from clipkit.index.prefetch import Reading, read_ahead
 from clipkit.index.scan import Changes
-from clipkit.models.openclip import Encoder, check_embeddings
-from clipkit.store.database import Store
-from clipkit.store.records import Failure, Found, Known, Progress, Row
-from clipkit.store.writer import Writer, set_aside_path
+from clipkit.models.encoder import Encoder
+from clipkit.store.database import Store, Writer, set_aside_path
+from clipkit.store.records import Found, Known, Row
 
 COMMIT_ROWS = 512  # rows without encoding (moves, copies) that share a transaction
 COMMIT_SECONDS = 5.0
@@ -238,3 +239,23 @@ def _row(reading: Reading, vector: bytes) -> Row:
     picture = reading.picture
     assert picture is not None
     return Row(reading.found, reading.sha256, picture.width, picture.height, picture.taken_at, embedding=vector)
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What one run of `update` did, in pictures.
+
+    found: met by the scan. encoded: through the model. reused: moved, copied or merely touched, embedding kept.
+    restored: back after they were missing. missing: newly hidden. unchanged: not opened at all.
+    failed: unreadable pictures met in this run. unreadable: folders and files the scan could not enter.
+    """
+
+    found: int
+    encoded: int
+    reused: int
+    restored: int
+    unchanged: int
+    missing: int
+    failed: tuple[Failure, ...]
+    unreadable: tuple[Failure, ...]
+    seconds: float

@@ -1,0 +1,37 @@
+"""Classifiers that learn from labels: probes, few-shot methods, fine-tuning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clipkit.core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from clipkit.learn.fine_tuning import FineTuned as FineTuned
+    from clipkit.learn.fine_tuning import finetune as finetune
+    from clipkit.learn.fitting import fit_head as fit_head
+    from clipkit.learn.linear_probe import LinearProbe as LinearProbe
+    from clipkit.learn.lp_plus_plus import TextBlend as TextBlend
+    from clipkit.learn.methods import METHODS as METHODS
+    from clipkit.learn.neighbors import NearestNeighbours as NearestNeighbours
+    from clipkit.learn.prototypes import Prototypes as Prototypes
+    from clipkit.learn.tip_adapter import TipAdapter as TipAdapter
+    from clipkit.learn.tip_adapter import TipAdapterF as TipAdapterF
+    from clipkit.learn.trainer import Recipe as Recipe
+
+_HOMES = {
+    "FineTuned": "fine_tuning",
+    "LinearProbe": "linear_probe",
+    "METHODS": "methods",
+    "NearestNeighbours": "neighbors",
+    "Prototypes": "prototypes",
+    "Recipe": "trainer",
+    "TextBlend": "lp_plus_plus",
+    "TipAdapter": "tip_adapter",
+    "TipAdapterF": "tip_adapter",
+    "finetune": "fine_tuning",
+    "fit_head": "fitting",
+}
+
+__all__ = sorted(_HOMES)
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)

@@ -1,37 +1,26 @@
-"""What every classifier that learns from labels does alike: its methods, its checks, and choosing on validation."""
+"""The base of every classifier that learns from labels: scikit-learn's methods, checks, choosing on validation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from clipkit.classify.head import Head, softmax
+from clipkit.classify.head import Head, Hidden, softmax
+from clipkit.core.arrays import Embeddings, FloatArray, IntArray, check_embeddings
+from clipkit.datasets.sampling import Labels, class_targets, held_back
 from clipkit.errors import DatasetError, ModelMismatch, NotFittedError, ShapeError
-from clipkit.learn.mlp import Hidden
-from clipkit.models.openclip import check_embeddings
-from clipkit.store.records import Embeddings, FloatArray, IntArray
 
 if TYPE_CHECKING:
-    from clipkit.models.openclip import Encoder
+    from clipkit.models.encoder import Encoder
 
-MAX_VALIDATION = 4  # pictures of a class that are kept for validation: min(4, shots), as CoOp does
-HELD_BACK = 5  # of this many pictures of a class one is held back, where nobody gave a validation part
 
-Labels = Sequence[Hashable] | npt.NDArray[Any]
 Part = tuple[npt.ArrayLike, Labels]
 Setting = TypeVar("Setting")
-
-
-@dataclass(frozen=True)
-class Shots:
-    """Positions of the pictures to learn from, and of those to choose on, both ascending."""
-
-    train: IntArray
-    validation: IntArray
+BLOCK_SCORES = 1 << 22  # 16 MB of cosines at a time, whatever the number of pictures
 
 
 @dataclass(frozen=True)
@@ -61,7 +50,7 @@ class Choice(Generic[Setting]):
         return float(self.is_right.mean())
 
 
-class Learner:
+class EmbeddingClassifier:
     """scikit-learn's methods over `decision_function`, which a subclass has.
 
     Attributes:
@@ -95,7 +84,7 @@ class Learner:
     ) -> tuple[Examples, Examples | None]:
         """The checked parts; `classes_` is set. DatasetError or ShapeError for what cannot be learned from."""
         rows = as_embeddings(embeddings)
-        self.classes_, targets = _classes(labels, len(rows))
+        self.classes_, targets = class_targets(labels, len(rows))
         if len(self.classes_) < 2:
             raise DatasetError(f"every label is {self.classes_.tolist()[0]!r}: there is nothing to tell apart")
         if validation is None:
@@ -113,43 +102,6 @@ class Learner:
         if width is None:
             raise NotFittedError(f"this {type(self).__name__} has learned nothing yet", hint="fit(embeddings, labels)")
         return check_embeddings(embeddings, width)
-
-
-def draw_shots(labels: Labels, shots: int | None, *, seed: int) -> Shots:
-    """`shots` pictures of each class to learn from and min(shots, 4) more to choose on, as CoOp (Zhou et al. 2022).
-
-    None: all but those to choose on, of which there are at most 4 and at most half. With one seed, more shots hold the
-    fewer. DatasetError names the class that has too few pictures.
-    """
-    if shots is not None and shots < 1:
-        raise DatasetError(f"{shots} shots are nothing to learn from", hint="1 or more, or all")
-    classes, targets = _classes(labels, len(labels))
-    dice = np.random.default_rng(seed)
-    train, validation = [], []
-    for place, name in enumerate(classes.tolist()):
-        mine = dice.permutation(np.flatnonzero(targets == place))
-        held = min(MAX_VALIDATION, len(mine) // 2 if shots is None else shots)
-        wanted = max(len(mine) - held, 1) if shots is None else shots
-        if len(mine) < wanted + max(held, 1):
-            say = "2 are needed" if shots is None else f"{shots} shots need {wanted} and {held} more to choose on"
-            hint = "more pictures of it" if shots is None else "fewer --shots"
-            raise DatasetError(f"{name!r} has {len(mine)} pictures, and {say}", hint=hint)
-        train.append(mine[held:] if shots is None else mine[:shots])
-        validation.append(mine[:held] if shots is None else mine[shots : shots + held])
-    return Shots(np.sort(np.concatenate(train)), np.sort(np.concatenate(validation)))
-
-
-def held_back(labels: Labels, *, seed: int) -> tuple[IntArray, IntArray]:
-    """Positions (to learn from, to choose on): of a class every fifth picture, one of two to four, none of one."""
-    classes, targets = _classes(labels, len(labels))
-    dice = np.random.default_rng(seed)
-    is_held = np.zeros(len(targets), dtype=bool)
-    for place in range(len(classes)):
-        mine = dice.permutation(np.flatnonzero(targets == place))
-        is_held[mine[: max(len(mine) // HELD_BACK, int(len(mine) > 1))]] = True
-    if not is_held.any():
-        raise DatasetError("every class has one picture: there is none to choose on", hint="more pictures a class")
-    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
 def hold_back(examples: Examples, *, seed: int) -> tuple[Examples, Examples]:
@@ -242,17 +194,27 @@ def cross_entropy(logits: npt.ArrayLike, targets: IntArray) -> float:
     return float((np.log(np.exp(table).sum(axis=1)) - own).mean())
 
 
-def _classes(labels: Labels, count: int) -> tuple[npt.NDArray[Any], IntArray]:
-    if len(labels) != count:
-        raise ShapeError(f"{count} embeddings and {len(labels)} labels")
-    if not count:
-        raise DatasetError("there are no labels to learn from")
-    names = np.asarray(labels)
-    if names.ndim != 1 or (names.dtype.kind == "f" and not np.isfinite(names).all()) or None in labels:
-        raise DatasetError("a label is missing, NaN or infinite, or there is more than one a picture")
-    classes, targets = np.unique(names, return_inverse=True)
-    return classes, np.asarray(targets.ravel(), dtype=np.int64)
-
-
 def _plain(labels: Labels) -> list[Any]:
     return list(np.asarray(labels).tolist())
+
+
+def learn_and_validation(
+    learner: Any, embeddings: npt.ArrayLike, labels: Labels, validation: Part | None
+) -> tuple[Examples, Examples, Examples]:
+    """(to learn from, to choose on, both)."""
+    train, held = learner._take(embeddings, labels, validation)
+    if held is None:
+        everything, (train, held) = train, hold_back(train, seed=learner.seed)
+        return train, held, everything
+    return train, held, train + held
+
+
+def row_blocks(count: int, width: int) -> list[slice]:
+    step = max(1, BLOCK_SCORES // width)
+    return [slice(start, start + step) for start in range(0, count, step)]
+
+
+def one_hot(examples: Examples, count: int) -> FloatArray:
+    members = np.zeros((len(examples), count), np.float32)
+    members[np.arange(len(examples)), examples.targets] = 1
+    return members

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.classify.head import Head, softmax
-from clipkit.core.tensor_files import check_writable
+from clipkit.core.arrays import FloatArray
+from clipkit.core.files import check_writable
+from clipkit.core.progress import Failure, Progress
 from clipkit.datasets.load import Dataset
+from clipkit.datasets.sampling import split_validation
 from clipkit.datasets.splits import TWO_CLASSES
 from clipkit.errors import DatasetError
-from clipkit.learn.finetune_data import Prediction, Work, logits
-from clipkit.learn.trainer import Epoch, Learner, Recipe, train
+from clipkit.learn.finetune_data import FinetuneData, Prediction, logits
+from clipkit.learn.trainer import Epoch, Recipe, Trainee, train
 from clipkit.models.openclip import OpenClipEncoder, open_clip_catalogue
 from clipkit.models.registry import find_weights
 from clipkit.models.trainable import Body, Counts, Tunable, TunableEncoder, count_parameters, tunable, unfreeze
 from clipkit.models.vit import ViTClassifier
-from clipkit.store.records import Failure, FloatArray, Progress
 
-VALIDATION = 0.1  # of each class, at least one picture, where the caller has no validation pictures
 HEAD, REPORT = "head.safetensors", "finetune.json"
 
 
@@ -53,7 +54,7 @@ class FineTuned:
     recipe: Recipe
     _source: Tunable
     _body: Body
-    _learner: Learner
+    _learner: Trainee
 
     def predict(self, files: Sequence[str]) -> npt.NDArray[np.str_]:
         """The likeliest class of each picture (n,); ImageError names the first that cannot be read."""
@@ -93,10 +94,10 @@ class FineTuned:
 
     def _said(self) -> dict[str, Any]:
         names = ("classes", "best_epoch", "metrics", "notes")
-        said = {name: getattr(self, name) for name in names} | {"model": self._source.model}
+        record = {name: getattr(self, name) for name in names} | {"model": self._source.model}
         parts = ("recipe", "counts", "before", "after")
         return (
-            said
+            record
             | {name: asdict(getattr(self, name)) for name in parts}
             | {
                 "history": [asdict(epoch) for epoch in self.history],
@@ -134,7 +135,7 @@ def finetune(
     place = Path(out) if out is not None else None
     if place is not None:
         check_writable(place)
-    work = Work(source, recipe, pictures, held_out, progress)
+    work = FinetuneData(source, recipe, pictures, held_out, progress)
     classes = work.classes
     learner = _learner(source, body, len(classes), recipe)
     counts = count_parameters(body.module, learner.head)
@@ -162,19 +163,6 @@ def finetune(
     return result
 
 
-def split_validation(dataset: Dataset, *, share: float = VALIDATION, seed: int = 42) -> tuple[Dataset, Dataset]:
-    """(the rest, about `share` of each class and at least one); a class of one picture stays whole in the rest."""
-    dice = np.random.default_rng(seed)
-    labels = np.array(dataset.labels)
-    chosen: list[int] = []
-    for name in dataset.classes:
-        mine = dice.permutation(np.flatnonzero(labels == name))
-        count = min(max(1, round(share * len(mine))), len(mine) - 1)
-        chosen += mine[: max(0, count)].tolist()
-    is_chosen = np.isin(np.arange(len(dataset)), chosen)
-    return _only(dataset, np.flatnonzero(~is_chosen)), replace(_only(dataset, np.flatnonzero(is_chosen)), failed=())
-
-
 def _parts(dataset: Dataset, validation: Dataset | None, seed: int) -> tuple[Dataset, Dataset]:
     if not dataset.labels:
         raise DatasetError(f"{dataset.name} has no labels to learn from")
@@ -197,31 +185,26 @@ def _parts(dataset: Dataset, validation: Dataset | None, seed: int) -> tuple[Dat
     return pictures, held_out
 
 
-def _only(dataset: Dataset, places: npt.NDArray[Any]) -> Dataset:
-    files, labels = (tuple(row[i] for i in places.tolist()) for row in (dataset.files, dataset.labels))
-    return replace(dataset, files=files, labels=labels, captions=())
-
-
-def _learner(source: Tunable, body: Body, count: int, recipe: Recipe) -> Learner:
+def _learner(source: Tunable, body: Body, count: int, recipe: Recipe) -> Trainee:
     """In bfloat16 where the model computes in it; float16 would need its gradients scaled, so float32 instead."""
     import torch
 
     if recipe.is_frozen:  # a head is small
-        return Learner(body.width, count, recipe, body=None)
+        return Trainee(body.width, count, recipe, body=None)
     towers = source.towers
     layout = torch.channels_last if towers.channels_last else torch.preserve_format
     body.module.to(towers.device).to(memory_format=layout)
     autocast = torch.bfloat16 if towers.image == torch.bfloat16 else None
-    return Learner(body.width, count, recipe, body=body, device=towers.device, autocast=autocast)
+    return Trainee(body.width, count, recipe, body=body, device=towers.device, autocast=autocast)
 
 
-def _head(source: Tunable, learner: Learner, classes: tuple[str, ...]) -> Head | None:
+def _head(source: Tunable, learner: Trainee, classes: tuple[str, ...]) -> Head | None:
     if not isinstance(source, TunableEncoder):
         return None
     return _as_head(learner, classes, source.model, source.fingerprint)
 
 
-def _as_head(learner: Learner, classes: tuple[str, ...], model: str, fingerprint: str) -> Head:
+def _as_head(learner: Trainee, classes: tuple[str, ...], model: str, fingerprint: str) -> Head:
     """Over rows of length 1: the factor sqrt(width) that it learned with goes into its weights."""
     weight = learner.head.weight.detach().cpu().numpy().astype(np.float32)
     scaled = np.ascontiguousarray(weight * np.float32(weight.shape[1] ** 0.5))
@@ -229,7 +212,7 @@ def _as_head(learner: Learner, classes: tuple[str, ...], model: str, fingerprint
     return Head(classes, scaled, bias.copy(), 1.0, model, fingerprint, space="backbone")
 
 
-def _notes(work: Work) -> tuple[str, ...]:
+def _notes(work: FinetuneData) -> tuple[str, ...]:
     notes = []
     if unseen := sorted(set(work.classes) - set(work.held_out.labels)):
         notes.append(f"validation has no picture of {', '.join(unseen)}: how well they are told is not measured")

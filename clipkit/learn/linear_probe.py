@@ -11,17 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.classify.head import Head
+from clipkit.core.arrays import FloatArray
+from clipkit.datasets.sampling import Labels
 from clipkit.errors import NotFittedError, QueryError
-from clipkit.learn.base import Choice, Examples, Labels, Learner, Part, aligned, choose, hold_back, linear_head
+from clipkit.learn.base import Choice, EmbeddingClassifier, Examples, Part, aligned, choose, hold_back, linear_head
 from clipkit.learn.mlp import EVERY, TwoLayers, train_two_layers
 from clipkit.learn.softmax_regression import Correction, correct, frame, on_one_thread
-from clipkit.store.records import FloatArray
 
 if TYPE_CHECKING:
-    from clipkit.models.openclip import Encoder
+    from clipkit.models.encoder import Encoder
 
 STRENGTHS = tuple(float(f"{10 ** (half / 2):.3g}") for half in range(-2, 7))  # 0.1 to 1,000: below and above, flat
-INITS = ("zeros", "text")
 MAX_ITER = 1000  # none of the features tried needed 100
 STEPS = 200  # of a hidden layer, at most: how many is chosen, and accuracy was flat from 100 on
 
@@ -36,15 +36,16 @@ class _Linear(NamedTuple):
 _Fitter: TypeAlias = Callable[[Examples, float], _Linear]
 
 
-class LinearProbe(Learner):
+class LinearProbe(EmbeddingClassifier):
     """Logistic regression on embeddings (n, d), as CLIP's authors probe it (Radford et al. 2021, appendix A.3).
 
     space: what the embeddings are, "projected" or "backbone". C: the inverse of the regularisation as scikit-learn has
     it; None chooses it on validation, each fit beginning where the last ended, and then fits once more on everything.
 
-    init="text" needs `zeroshot` and projected embeddings: what is penalised is then the distance from the zero-shot
-    weights, not from zero, so that C = 0, which is among the choices, is zero-shot itself. Li et al. 2018 ("Explicit
-    inductive bias for transfer learning", L2-SP) give the penalty, Silva-Rodriguez et al. 2024 (CLAP) its use for CLIP.
+    zeroshot: a head of the same classes to start from, for projected embeddings. What is penalised is then the distance
+    from its weights, not from zero, so that C = 0, which is among the choices, is zero-shot itself. Li et al. 2018
+    ("Explicit inductive bias for transfer learning", L2-SP) give the penalty, Silva-Rodriguez et al. 2024 (CLAP) its
+    use for CLIP.
 
     hidden: a layer of that many units with GELU before the classes, trained by AdamW (`seed`); how long is chosen on
     validation, and C means nothing then.
@@ -64,42 +65,35 @@ class LinearProbe(Learner):
         *,
         space: str = "projected",
         C: float | None = None,  # noqa: N803  scikit-learn's name
-        init: str = "zeros",
+        zeroshot: Head | None = None,
         hidden: int | None = None,
         seed: int = 0,
     ) -> None:
-        if init not in INITS or (init == "text" and hidden):
-            raise QueryError(f"a probe cannot begin from {init!r}" + " with a hidden layer" * bool(hidden))
-        if C is not None and not ((0 if init == "text" else 1e-12) <= C < np.inf):
+        if zeroshot is not None and hidden:
+            raise QueryError("a probe with a hidden layer cannot begin from a zero-shot head")
+        if C is not None and not ((0 if zeroshot else 1e-12) <= C < np.inf):
             raise QueryError(f"C is {C}, not a positive number", hint="--C 10, or none: it is chosen")
         if hidden is not None and (hidden < 1 or C is not None):
             raise QueryError(f"a hidden layer of {hidden} units, with C = {C}", hint="hidden=256, without C")
-        self.space, self.C, self.init, self.hidden, self.seed = space, C, init, hidden, seed
+        self.space, self.C, self.zeroshot, self.hidden, self.seed = space, C, zeroshot, hidden, seed
         self.choice_: Choice[float] | None = None
         self._layers: _Linear | TwoLayers | None = None
 
-    def fit(
-        self,
-        embeddings: npt.ArrayLike,
-        labels: Labels,
-        *,
-        validation: Part | None = None,
-        zeroshot: Head | None = None,
-    ) -> Self:
+    def fit(self, embeddings: npt.ArrayLike, labels: Labels, *, validation: Part | None = None) -> Self:
         """Learn from embeddings (n, d) and labels (n,); choose on `validation`, or on a fifth of each class.
 
         What was held back is learned from in the end, too.
         """
         train, held = self._take(embeddings, labels, validation)
         everything = train + held if held else train
-        fitter = self._fitter(zeroshot, train.rows.shape[1])
+        fitter = self._fitter(train.rows.shape[1])
         if self.C is not None:
             return self._keep(fitter()(everything, self.C), self.C)
         if held is None:
             train, held = hold_back(train, seed=self.seed)
         if self.hidden:
             return self._fit_hidden(train, held, everything)
-        settings = (0.0, *STRENGTHS) if self.init == "text" else STRENGTHS
+        settings = (0.0, *STRENGTHS) if self.zeroshot else STRENGTHS
         learn = fitter()
         fits = {strength: learn(train, strength) for strength in settings}
         self.choice_ = choose(settings, lambda strength: _logits(fits[strength], held.rows), held.targets)
@@ -123,14 +117,12 @@ class LinearProbe(Learner):
             raise NotFittedError("this LinearProbe has learned nothing yet", hint="fit(embeddings, labels)")
         return self._layers
 
-    def _fitter(self, zeroshot: Head | None, width: int) -> Callable[[], _Fitter]:
+    def _fitter(self, width: int) -> Callable[[], _Fitter]:
         """Makes what fits, beginning where it ended the last time."""
         count = len(self.classes_)
-        if self.init == "zeros":
+        if self.zeroshot is None:
             return lambda: _Logistic(count)
-        if zeroshot is None:
-            raise QueryError("which zero-shot head does it begin from?", hint="fit(..., zeroshot=classifier.head)")
-        start = aligned(zeroshot, self.classes_, width)
+        start = aligned(self.zeroshot, self.classes_, width)
         return lambda: _FromText(start)
 
     def _fit_hidden(self, train: Examples, held: Examples, everything: Examples) -> Self:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from clipkit.store.records import FloatArray, IntArray
+from clipkit.core.arrays import FloatArray, IntArray
 
 MAX_STEPS = 1000
 TOLERANCE = 1e-4  # of the slope of the mean loss, as scikit-learn has it

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from clipkit.core.tensor_files import read_sealed, write_sealed
+from clipkit.core.arrays import IntArray
+from clipkit.core.tensor_files import read_tensors, write_tensors
 from clipkit.errors import ModelError
-from clipkit.store.records import IntArray
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +85,7 @@ Batch = tuple[Any, Any]  # inputs and targets, as tensors
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class TrainingData:
     """What there is to learn from: train(epoch) and validation() give batches, always the same ones for an epoch."""
 
     count: int
@@ -93,7 +93,7 @@ class Material:
     validation: Callable[[], Iterator[Batch]]
 
 
-class Learner:
+class Trainee:
     """A head, perhaps behind a body, with the optimizer that moves what is not frozen."""
 
     def __init__(
@@ -180,8 +180,8 @@ def order(count: int, size: int, seed: int, epoch: int) -> list[IntArray]:
 
 
 def train(
-    learner: Learner,
-    material: Material,
+    learner: Trainee,
+    material: TrainingData,
     recipe: Recipe,
     *,
     identity: Mapping[str, Any],
@@ -210,9 +210,9 @@ def train(
         best = learner.state() if is_best else best
         if out:
             if is_best:
-                write_sealed(out / BEST, best, {"identity": identity, "epoch": number}, form=FORM)
-            said = {"identity": identity, "history": [asdict(epoch) for epoch in history]}
-            write_sealed(out / LAST, {**learner.state(), **learner.moments()}, said, form=FORM)
+                write_tensors(out / BEST, best, {"identity": identity, "epoch": number}, form=FORM)
+            payload = {"identity": identity, "history": [asdict(epoch) for epoch in history]}
+            write_tensors(out / LAST, {**learner.state(), **learner.moments()}, payload, form=FORM)
         if on_epoch:
             on_epoch(history[-1])
     learner.load(best)
@@ -245,7 +245,7 @@ def _is_over(history: list[Epoch], recipe: Recipe) -> bool:
 
 
 def _one_epoch(
-    learner: Learner, batches: Iterator[Batch], recipe: Recipe, done: int, per_epoch: int
+    learner: Trainee, batches: Iterator[Batch], recipe: Recipe, done: int, per_epoch: int
 ) -> tuple[float, float]:
     """(learning rate of the last step, mean loss)."""
     import torch
@@ -268,7 +268,7 @@ def _one_epoch(
     return lr, total / max(1, seen)
 
 
-def _validate(learner: Learner, batches: Iterator[Batch]) -> tuple[float, float]:
+def _validate(learner: Trainee, batches: Iterator[Batch]) -> tuple[float, float]:
     import torch
 
     learner.mode(is_training=False)
@@ -284,19 +284,18 @@ def _validate(learner: Learner, batches: Iterator[Batch]) -> tuple[float, float]
 
 
 def _resume(
-    learner: Learner, identity: Mapping[str, Any], out: Path
+    learner: Trainee, identity: Mapping[str, Any], out: Path
 ) -> tuple[list[Epoch], dict[str, npt.NDArray[Any]]]:
     if not (out / LAST).exists():
         return [], learner.state()
     hint = f"delete {out / LAST} and {BEST} beside it to begin again, or give another --out"
-    arrays, said = read_sealed(out / LAST, form=FORM, hint=hint)
-    best, best_said = read_sealed(out / BEST, form=FORM, hint=hint)
-    for told in (said, best_said):
-        _check_identity(told["identity"], identity, out, hint)
-    history = [Epoch(**epoch) for epoch in said["history"]]
-    learner.load(arrays)
-    learner.load_moments(arrays)
-    return history, best
+    last, best = (read_tensors(out / name, forms=(FORM,), hint=hint) for name in (LAST, BEST))
+    for checkpoint in (last, best):
+        _check_identity(checkpoint.payload["identity"], identity, out, hint)
+    history = [Epoch(**epoch) for epoch in last.payload["history"]]
+    learner.load(last.arrays)
+    learner.load_moments(last.arrays)
+    return history, best.arrays
 
 
 def _check_identity(found: Mapping[str, Any], wanted: Mapping[str, Any], out: Path, hint: str) -> None:

@@ -1,0 +1,29 @@
+"""Models: names to weights, encoders, devices, attention maps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clipkit.core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from clipkit.models.attention import AttentionMaps as AttentionMaps
+    from clipkit.models.attention import explain_attention as explain_attention
+    from clipkit.models.encoder import Encoder as Encoder
+    from clipkit.models.load import load_encoder as load_encoder
+    from clipkit.models.load import load_model as load_model
+    from clipkit.models.openclip import OpenClipEncoder as OpenClipEncoder
+    from clipkit.models.vit import ViTClassifier as ViTClassifier
+
+_HOMES = {
+    "AttentionMaps": "attention",
+    "Encoder": "encoder",
+    "OpenClipEncoder": "openclip",
+    "ViTClassifier": "vit",
+    "explain_attention": "attention",
+    "load_encoder": "load",
+    "load_model": "load",
+}
+
+__all__ = sorted(_HOMES)
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)

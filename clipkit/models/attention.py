@@ -1,4 +1,4 @@
-"""What a vision transformer looked at: its grid of patches, and the attention of the token it answers from."""
+"""Attention maps of a vision transformer: its grid of patches, last layer and rollout."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from clipkit.core.arrays import FloatArray
 from clipkit.errors import ModelError
 from clipkit.images.thumbnails import Canvas, to_png
 from clipkit.models.openclip import OpenClipEncoder
 from clipkit.models.trainable import TunableEncoder
 from clipkit.models.vit import ViTClassifier
-from clipkit.models.weighing import levit_weights, multihead_weights, pool_weights, timm_weights
-from clipkit.store.records import FloatArray
 
 if TYPE_CHECKING:
     import torch
+
 
 Weights = npt.NDArray[np.float32]  # (heads, tokens that ask, tokens that are asked); rows sum to 1
 TOLERANCE = 1e-3  # of recomputed attention against the block's own output; another kind of attention is off by far more
@@ -51,7 +51,7 @@ class Grid:
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation:
+class AttentionMaps:
     """What a tower did with one picture.
 
     last, rollout: of the last layer and through all of them, summing to at most 1, the rest being the prefix's share;
@@ -91,7 +91,7 @@ class _Looked:
     pool: Weights | None = None
 
 
-def explain(model: OpenClipEncoder | ViTClassifier, picture: str | os.PathLike[str]) -> Explanation:
+def explain_attention(model: OpenClipEncoder | ViTClassifier, picture: str | os.PathLike[str]) -> AttentionMaps:
     """Grid and attention for one picture, in float32; where a tower has no token that looks at patches, why.
 
     The network is read from its file again, so that `model` is left alone and nothing is rounded.
@@ -111,17 +111,17 @@ def explain(model: OpenClipEncoder | ViTClassifier, picture: str | os.PathLike[s
         looked = look()
         last, rolled = _maps(looked, grid)
     except _NoAttention as why:
-        return Explanation(model.model, grid, seen, reason=f"{model.model}: {why}")
+        return AttentionMaps(model.model, grid, seen, reason=f"{model.model}: {why}")
     whole = Grid(grid.image, grid.patch, grid.rows, grid.columns, looked.prefix, looked.layers[0].shape[-1])
-    return Explanation(model.model, whole, seen, last, rolled, looked.speaker)
+    return AttentionMaps(model.model, whole, seen, last, rolled, looked.speaker)
 
 
-def facts(explanation: Explanation) -> dict[str, Any]:
+def facts(explanation: AttentionMaps) -> dict[str, Any]:
     """What can be said of it, in words and numbers; "last" and "rollout" row by row."""
     grid = explanation.grid
     (height, width), (tall, wide) = grid.image, grid.patch
     prefix = "".join(f" + {count} {name}" for name, count in Counter(grid.prefix).items())
-    said: dict[str, Any] = {
+    record: dict[str, Any] = {
         "model": explanation.model,
         "image": f"{height} x {width} pixels",
         "cells": f"{grid.rows} x {grid.columns}, each of {tall} x {wide} pixels",
@@ -132,8 +132,8 @@ def facts(explanation: Explanation) -> dict[str, Any]:
     }
     if explanation.last is not None and explanation.rollout is not None:
         share = f"{explanation.last.sum():.1%} in the last layer, {explanation.rollout.sum():.1%} rolled out"
-        said |= {"on patches": share, "last": _rounded(explanation.last), "rollout": _rounded(explanation.rollout)}
-    return said
+        record |= {"on patches": share, "last": _rounded(explanation.last), "rollout": _rounded(explanation.rollout)}
+    return record
 
 
 def rollout(layers: Sequence[Weights]) -> FloatArray:
@@ -307,3 +307,50 @@ def _as_canvas(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]
 
 def _rounded(table: FloatArray) -> list[list[float]]:
     return [[round(float(value), 6) for value in row] for row in table]
+
+
+def multihead_weights(attention: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(weights (n, heads, t, t), output (n, t, width)) of torch's `MultiheadAttention` on itself, from q and k."""
+    n, count, width = tokens.shape
+    heads = attention.num_heads
+    stacked = tokens @ attention.in_proj_weight.T + attention.in_proj_bias
+    q, k, v = (part.reshape(n, count, heads, width // heads).transpose(1, 2) for part in stacked.chunk(3, dim=-1))
+    weights = (q @ k.transpose(-2, -1) * (width // heads) ** -0.5).softmax(dim=-1)
+    return weights, attention.out_proj((weights @ v).transpose(1, 2).reshape(n, count, width))
+
+
+def timm_weights(attention: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same for a timm `Attention`."""
+    n, count, _ = tokens.shape
+    stacked = attention.qkv(tokens).reshape(n, count, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+    q, k, v = stacked.unbind(0)
+    q, k = attention.q_norm(q), attention.k_norm(k)
+    weights = (q * attention.scale @ k.transpose(-2, -1)).softmax(dim=-1)
+    return weights, attention.proj(attention.norm((weights @ v).transpose(1, 2).reshape(n, count, -1)))
+
+
+def levit_weights(attention: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same for both attentions of timm's `Levit`: among all tokens, and of every other one over all of them."""
+    import torch
+
+    n, heads, key, value = len(tokens), attention.num_heads, attention.key_dim, attention.val_dim
+
+    def apart(stacked: torch.Tensor, *sizes: int) -> tuple[torch.Tensor, ...]:
+        return torch.split(stacked.reshape(n, -1, heads, sum(sizes)).transpose(1, 2), list(sizes), dim=-1)
+
+    if hasattr(attention, "kv"):
+        (q,), (k, v) = apart(attention.q(tokens), key), apart(attention.kv(tokens), key, value)
+    else:
+        q, k, v = apart(attention.qkv(tokens), key, key, value)
+    weights = (q @ k.transpose(-2, -1) * attention.scale + attention.get_attention_biases(q.device)).softmax(dim=-1)
+    return weights, attention.proj((weights @ v).transpose(1, 2).reshape(n, q.shape[2], heads * value))
+
+
+def pool_weights(pool: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(weights (n, heads, 1, t), output (n, width)) of timm's attention pool: one learned query asks all."""
+    n, count, width = tokens.shape
+    q = pool.q(pool.latent.expand(n, -1, -1)).reshape(n, pool.latent_len, pool.num_heads, -1).transpose(1, 2)
+    k, v = pool.kv(tokens).reshape(n, count, 2, pool.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    weights = (pool.q_norm(q) * pool.scale @ pool.k_norm(k).transpose(-2, -1)).softmax(dim=-1)
+    output = pool.proj((weights @ v).transpose(1, 2).reshape(n, pool.latent_len, width))
+    return weights, (output + pool.mlp(pool.norm(output)) if pool.mlp is not None else output)[:, 0]

@@ -1,4 +1,4 @@
-"""The two towers of a model: where they run, at which precision, and how a text tower is cut to its texts."""
+"""Devices and precision: where a model runs, how it computes, and how much it takes at once."""
 
 from __future__ import annotations
 
@@ -6,22 +6,17 @@ import copy
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from clipkit.errors import ModelError
-from clipkit.store.records import PixelRecipe
 
 if TYPE_CHECKING:
     import torch
 
-    from clipkit.models.registry import Weights
 
 STEM_CONVOLUTIONS = 4  # a transformer has one, or a few in its stem; a convolutional tower has dozens
 REUSED_BLOCK, KEPT_FREE = 32 << 20, 256 << 20  # bytes; glibc allows no more for the first
@@ -74,78 +69,6 @@ def place_network(network: Any, towers: Towers) -> Any:
         visual = _fused(visual) if towers.channels_last else visual
     network.visual = visual.to(towers.device, towers.image, memory_format=layout)
     return network
-
-
-def check_weights(weights: Weights, network: Any) -> None:
-    """Refuses what would be wrong without a word: NaN, and positions that open_clip stretched to another resolution."""
-    import torch
-    from safetensors import safe_open
-
-    state = network.state_dict()
-    if not all(torch.isfinite(value.sum()) for value in state.values() if value.is_floating_point()):
-        raise ModelError(f"{weights.model} has weights that are NaN or infinite", hint=f"fetch {weights.file} again")
-    if weights.file.suffix != ".safetensors":
-        return
-    with safe_open(weights.file, "pt") as stored:
-        shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118  no dict
-    for name in ("visual.positional_embedding", "positional_embedding", "text.positional_embedding"):
-        if name in shapes and name in state and shapes[name] != tuple(state[name].shape):
-            has, wants = shapes[name][0], state[name].shape[0]
-            raise ModelError(f"{weights.model}: the weights have {has} positions in {name}, the config {wants}")
-
-
-def pixel_recipe(model: str, network: Any, config: Mapping[str, Any], *, exact: bool) -> PixelRecipe:
-    """What open_clip says of the model's pictures in `config`; ModelError for what clipkit does not do."""
-    size, interpolation = config["size"], config["interpolation"]
-    if interpolation not in ("bicubic", "bilinear"):
-        raise ModelError(f"{model} wants its pictures resized by {interpolation!r}, which clipkit does not know")
-    if config["resize_mode"] not in ("shortest", "longest", "squash"):
-        raise ModelError(f"{model} wants its pictures resized {config['resize_mode']!r}, which clipkit does not know")
-    height, width = (size, size) if isinstance(size, int) else size
-    inner = getattr(getattr(getattr(network.visual, "trunk", None), "patch_embed", None), "img_size", None)
-    if inner is not None and tuple(inner) != (height, width):
-        raise ModelError(f"{model} says {height}x{width} pixels, but its image tower reads {inner[0]}x{inner[1]}")
-    return PixelRecipe(
-        size=(height, width),
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        interpolation=interpolation,
-        resize_mode=config["resize_mode"],
-        fill_color=config["fill_color"],
-        exact=exact,
-    )
-
-
-def causal_tower(network: Any) -> Any:
-    """The module that holds the text tower's positions and mask, if what follows the end of a text cannot matter."""
-    tower = getattr(network, "text", network)
-    pool = getattr(tower, "pool_type", None) or getattr(tower, "text_pool_type", None)
-    is_causal = getattr(tower, "attn_mask", None) is not None and getattr(tower, "cls_emb", None) is None
-    return tower if is_causal and pool in ("argmax", "eos") else None
-
-
-def lengths(tokens: torch.Tensor, tower: Any) -> npt.NDArray[np.int64]:
-    """(n,): up to and with the token that the tower pools; the whole row where it cannot be cut."""
-    if tower is None:
-        return np.full(len(tokens), tokens.shape[1])
-    pool = getattr(tower, "pool_type", None) or tower.text_pool_type
-    end_id = tower.eos_id if hasattr(tower, "eos_id") else tower.text_eos_id
-    ends = tokens if pool == "argmax" else (tokens == end_id).int()
-    return np.asarray(ends.argmax(dim=-1) + 1, np.int64)
-
-
-def cut(tower: Any, length: int) -> Any:
-    """The same text tower for `length` tokens: it shares all weights, and the original is not touched.
-
-    open_clip has no call for it: positions and mask have the full context, whatever the text.
-    """
-    import torch
-
-    short = copy.copy(tower)
-    positions = torch.nn.Parameter(tower.positional_embedding[:length], requires_grad=False)
-    short._parameters = {**tower._parameters, "positional_embedding": positions}
-    short._buffers = {**tower._buffers, "attn_mask": tower.attn_mask[:length, :length]}
-    return short
 
 
 def at_once(visual: Any, show_one: Callable[[], object]) -> int:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
 from clipkit.core.cache import cache_folder
+from clipkit.core.files import replace_file
 from clipkit.errors import ModelError
 
 Notify = Callable[[str], None]
@@ -67,6 +67,13 @@ class Hub:
             fact = f"{name} of {repo} is not on this disk, and {constants.ENDPOINT} did not answer"
             raise ModelError(f"{fact} within {HUB_SECONDS:.0f} s", hint=_WITHOUT_NETWORK)
         self._has_answered = True
+
+
+def cache_path() -> Path:
+    """The folder in which the hub keeps what it fetched; other programs share it."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
 
 
 def why_not_fetched(repo: str, name: str) -> str | None:
@@ -140,10 +147,5 @@ def _read_json(file: Path) -> dict[str, object]:
 
 def _write_json(file: Path, content: dict[str, object]) -> None:
     """Whole or not at all; a cache that cannot be written is no error."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as stream:
-            json.dump(content, stream)
-        os.replace(stream.name, file)
-    except OSError:
-        return
+    with suppress(OSError):
+        replace_file(file, json.dumps(content).encode())

@@ -1,7 +1,8 @@
-"""Pictures and words into embeddings: open_clip's models, at the precision and batch size this machine likes."""
+"""open_clip models: the network, its tokenizer, and the encoder around them."""
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 from collections.abc import Callable, Sequence
@@ -9,104 +10,32 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from clipkit.classify.head import SPACES
+from clipkit.core.arrays import Embeddings, check_embeddings
 from clipkit.errors import ModelError, ShapeError
+from clipkit.images.recipe import Picture, PixelRecipe
 from clipkit.models.backbone import pooled, without_projection
-from clipkit.models.devices import (
-    Towers,
-    at_once,
-    causal_tower,
-    check_weights,
-    cut,
-    is_out_of_memory,
-    lengths,
-    pick_towers,
-    pixel_recipe,
-    place_network,
-)
+from clipkit.models.devices import Towers, at_once, is_out_of_memory, place_network
+from clipkit.models.encoder import SPACES
 from clipkit.models.hub import Notify
-from clipkit.models.registry import TOKENIZER_FILES, Catalogue, Pretrained, Weights, fetch_files, find_weights
-from clipkit.store.records import Embeddings, Picture, PixelRecipe
+from clipkit.models.registry import TOKENIZER_FILES, Catalogue, Pretrained, Weights, fetch_files
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     import torch
-    from PIL import Image
+
+    from clipkit.images.recipe import PictureSource
 
     Features: TypeAlias = Callable[[slice], torch.Tensor]
-    Source: TypeAlias = str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
 
-LENGTH_TOLERANCE = 1e-3  # the disk keeps float16
+
 CUT_TOLERANCE = 0.03  # length of the difference: rounding in bfloat16 reaches .01, a text that lost a word .1
 TEXTS_FOR_A_PICTURE = 16  # in a batch: ten tokens, not fifty patches; 404 texts/s of ViT-B/32 on 2 cores, 122 at 1
-BATCH_SIZES = {"cpu": 32, "cuda": 256, "mps": 64}  # read and written together; a CPU's towers take fewer at once
-
-
-class Encoder(Protocol):
-    """What turns pictures and words into embeddings.
-
-    model: canonical name. source: what load_encoder takes to find it again. fingerprint: SHA-256 of the weights.
-    logit_scale, logit_bias: a cosine c means the logit `logit_scale * c + logit_bias`.
-    """
-
-    @property
-    def model(self) -> str: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def fingerprint(self) -> str: ...
-    @property
-    def dim(self) -> int: ...
-    @property
-    def recipe(self) -> PixelRecipe: ...
-    @property
-    def logit_scale(self) -> float: ...
-    @property
-    def logit_bias(self) -> float: ...
-    @property
-    def batch_size(self) -> int: ...
-
-    def encode_images(self, pictures: Sequence[Source], *, space: str = "projected") -> Embeddings: ...
-    def encode_pixels(self, pixels: npt.NDArray[np.uint8], *, space: str = "projected") -> Embeddings: ...
-    def encode_texts(self, texts: Sequence[str]) -> Embeddings: ...
-
-
-def load_encoder(
-    model: str = "auto",
-    *,
-    device: str = "auto",
-    precision: str = "auto",
-    batch_size: int | None = None,
-    exact_pixels: bool = False,
-    allow_pickle: bool = False,
-    notify: Notify | None = None,
-) -> OpenClipEncoder:
-    """An encoder for any name that `clipkit models` explains; ModelError if it cannot be had or does not fit.
-
-    precision: "auto" is the fastest that keeps cosines to 1e-3 on this machine; "float32", "bfloat16" and "float16"
-    hold for both towers. `notify` gets a sentence when something is fetched, replaced or made smaller.
-    """
-    from open_clip import get_model_preprocess_cfg
-
-    if batch_size is not None and batch_size < 1:
-        raise ModelError(f"a batch of {batch_size} has no pictures in it")
-    weights = find_weights(model, open_clip_catalogue(), allow_pickle=allow_pickle, notify=notify)
-    network, tokenizer = load_network(weights, notify)
-    towers = pick_towers(network, device, precision)
-    return OpenClipEncoder(
-        network,
-        tokenizer,
-        weights=weights,
-        recipe=pixel_recipe(weights.model, network, get_model_preprocess_cfg(network), exact=exact_pixels),
-        towers=towers,
-        batch_size=batch_size or BATCH_SIZES.get(towers.device.type, BATCH_SIZES["cpu"]),
-        most=batch_size,
-        notify=notify,
-    )
 
 
 def load_network(weights: Weights, notify: Notify | None = None) -> tuple[Any, Callable[[list[str]], torch.Tensor]]:
@@ -125,16 +54,26 @@ def load_network(weights: Weights, notify: Notify | None = None) -> tuple[Any, C
         raise ModelError(f"{weights.model} cannot be loaded from {weights.file.parent}: {reason}") from error
 
 
-def check_embeddings(embeddings: npt.ArrayLike, dim: int) -> Embeddings:
-    """The same as contiguous float32, if (n, dim) with finite rows of length 1; ShapeError names the first bad row."""
-    rows = np.ascontiguousarray(embeddings, dtype=np.float32)
-    if rows.ndim != 2 or rows.shape[1] != dim:
-        raise ShapeError(f"embeddings of shape {rows.shape} are not (n, {dim})")
-    norms = np.linalg.norm(rows, axis=1)
-    wrong = np.flatnonzero(~(np.abs(norms - 1) <= LENGTH_TOLERANCE))  # written so that a NaN is wrong
-    if wrong.size:
-        raise ShapeError(f"embedding {wrong[0]} of {len(rows)} has length {norms[wrong[0]]:.4g}, not 1")
-    return rows
+def model_config(weights: Weights) -> dict[str, Any]:
+    """open_clip's `model_cfg` of these weights, QuickGELU included where only the tag says it."""
+    import open_clip
+
+    config: dict[str, Any] = open_clip.get_model_config(weights.architecture)
+    return {**config, "quick_gelu": True} if weights.pretrained and weights.pretrained.quick_gelu else config
+
+
+def published_templates() -> tuple[str, ...]:
+    """The 80 ImageNet templates of the CLIP paper, with `{}` where the class goes."""
+    from open_clip import OPENAI_IMAGENET_TEMPLATES
+
+    return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+
+
+def published_class_names() -> tuple[str, ...]:
+    """The words of ImageNet's 1,000 classes, in its order; two are there twice."""
+    from open_clip import IMAGENET_CLASSNAMES
+
+    return tuple(IMAGENET_CLASSNAMES)
 
 
 def open_clip_catalogue() -> Catalogue:
@@ -157,6 +96,8 @@ class OpenClipEncoder:
     Attributes as `Encoder` has them. batch_size halves when memory runs out, and stays there. most: pictures through
     the image tower at once; by default all of a batch, on a CPU as many as are fastest.
     """
+
+    engine = "torch"
 
     def __init__(
         self,
@@ -184,7 +125,14 @@ class OpenClipEncoder:
         if np.linalg.norm(self.encode_texts(_TWO_PROMPTS) - full, axis=1).max() > CUT_TOLERANCE:
             self._causal_tower = None
 
-    def encode_images(self, pictures: Sequence[Source], *, space: str = "projected") -> Embeddings:
+    @property
+    def precision(self) -> str:
+        """Of the image tower and the text tower, once where they are the same: "bfloat16", "float32 bfloat16"."""
+        return " ".join(
+            dict.fromkeys(str(kind).removeprefix("torch.") for kind in (self.towers.image, self.towers.text))
+        )
+
+    def encode_images(self, pictures: Sequence[PictureSource], *, space: str = "projected") -> Embeddings:
         """(n, dim), in order. Files, Pillow images or uint8 arrays (h, w, 3); ImageError names the first bad one.
 
         space: "projected", where texts are too, or "backbone": the features before that, of a width of their own.
@@ -230,12 +178,12 @@ class OpenClipEncoder:
         embeddings[order] = check_embeddings(in_order, in_order.shape[1])
         return embeddings[[place[text] for text in texts]]
 
-    def _read(self, picture: Source) -> Picture:
-        from clipkit.images import decode
+    def _read(self, picture: PictureSource) -> Picture:
+        from clipkit.images.decode import decode, from_image, read_file
 
         if isinstance(picture, str | os.PathLike):
-            return decode.decode(decode.read_file(picture), self.recipe, name=os.fspath(picture))
-        return decode.from_image(picture, self.recipe)
+            return decode(read_file(picture), self.recipe, name=os.fspath(picture))
+        return from_image(picture, self.recipe)
 
     def _tower(self, space: str) -> Callable[[torch.Tensor], Any]:
         if space not in SPACES:
@@ -348,3 +296,78 @@ def _tokenizer(weights: Weights, text: dict[str, Any], notify: Notify | None) ->
         tokenizer_mode=text.get("tokenizer_mode"),
         **text.get("tokenizer_kwargs", {}),
     )
+
+
+def check_weights(weights: Weights, network: Any) -> None:
+    """Refuses what would be wrong without a word: NaN, and positions that open_clip stretched to another resolution."""
+    import torch
+    from safetensors import safe_open
+
+    state = network.state_dict()
+    if not all(torch.isfinite(value.sum()) for value in state.values() if value.is_floating_point()):
+        raise ModelError(f"{weights.model} has weights that are NaN or infinite", hint=f"fetch {weights.file} again")
+    if weights.file.suffix != ".safetensors":
+        return
+    with safe_open(weights.file, "pt") as stored:
+        shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118  no dict
+    for name in ("visual.positional_embedding", "positional_embedding", "text.positional_embedding"):
+        if name in shapes and name in state and shapes[name] != tuple(state[name].shape):
+            has, wants = shapes[name][0], state[name].shape[0]
+            raise ModelError(f"{weights.model}: the weights have {has} positions in {name}, the config {wants}")
+
+
+def pixel_recipe(model: str, network: Any, *, exact: bool) -> PixelRecipe:
+    """What open_clip says of the model's pictures; ModelError for what clipkit does not do."""
+    from open_clip import get_model_preprocess_cfg
+
+    config = get_model_preprocess_cfg(network)
+    size, interpolation = config["size"], config["interpolation"]
+    if interpolation not in ("bicubic", "bilinear"):
+        raise ModelError(f"{model} wants its pictures resized by {interpolation!r}, which clipkit does not know")
+    if config["resize_mode"] not in ("shortest", "longest", "squash"):
+        raise ModelError(f"{model} wants its pictures resized {config['resize_mode']!r}, which clipkit does not know")
+    height, width = (size, size) if isinstance(size, int) else size
+    inner = getattr(getattr(getattr(network.visual, "trunk", None), "patch_embed", None), "img_size", None)
+    if inner is not None and tuple(inner) != (height, width):
+        raise ModelError(f"{model} says {height}x{width} pixels, but its image tower reads {inner[0]}x{inner[1]}")
+    return PixelRecipe(
+        size=(height, width),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=interpolation,
+        resize_mode=config["resize_mode"],
+        fill_color=config["fill_color"],
+        exact=exact,
+    )
+
+
+def causal_tower(network: Any) -> Any:
+    """The module that holds the text tower's positions and mask, if what follows the end of a text cannot matter."""
+    tower = getattr(network, "text", network)
+    pool = getattr(tower, "pool_type", None) or getattr(tower, "text_pool_type", None)
+    is_causal = getattr(tower, "attn_mask", None) is not None and getattr(tower, "cls_emb", None) is None
+    return tower if is_causal and pool in ("argmax", "eos") else None
+
+
+def lengths(tokens: torch.Tensor, tower: Any) -> npt.NDArray[np.int64]:
+    """(n,): up to and with the token that the tower pools; the whole row where it cannot be cut."""
+    if tower is None:
+        return np.full(len(tokens), tokens.shape[1])
+    pool = getattr(tower, "pool_type", None) or tower.text_pool_type
+    end_id = tower.eos_id if hasattr(tower, "eos_id") else tower.text_eos_id
+    ends = tokens if pool == "argmax" else (tokens == end_id).int()
+    return np.asarray(ends.argmax(dim=-1) + 1, np.int64)
+
+
+def cut(tower: Any, length: int) -> Any:
+    """The same text tower for `length` tokens: it shares all weights, and the original is not touched.
+
+    open_clip has no call for it: positions and mask have the full context, whatever the text.
+    """
+    import torch
+
+    short = copy.copy(tower)
+    positions = torch.nn.Parameter(tower.positional_embedding[:length], requires_grad=False)
+    short._parameters = {**tower._parameters, "positional_embedding": positions}
+    short._buffers = {**tower._buffers, "attn_mask": tower.attn_mask[:length, :length]}
+    return short

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from clipkit.core.arrays import FloatArray
 from clipkit.errors import ModelError
-from clipkit.images import decode
+from clipkit.images.decode import decode, read_file
+from clipkit.images.recipe import PixelRecipe
 from clipkit.models.backbone import pooled, without_projection
-from clipkit.models.hub import Notify
-from clipkit.models.openclip import OpenClipEncoder, load_encoder, load_network, open_clip_catalogue
-from clipkit.models.registry import ALIASES, CONFIG, SAFE_WEIGHTS, TOKENIZER_FILES, canonical_name, find_weights
-from clipkit.models.vit import CONFIG as TRANSFORMERS_CONFIG
+from clipkit.models.openclip import OpenClipEncoder, load_network, model_config, open_clip_catalogue
+from clipkit.models.registry import CONFIG, SAFE_WEIGHTS, TOKENIZER_FILES, find_weights
 from clipkit.models.vit import ViTClassifier, quietly
-from clipkit.store.records import FloatArray, PixelRecipe
 
 if TYPE_CHECKING:
     import torch
+
 
 UNFREEZE = "head, all, last:N or patch-embedding"
 
@@ -110,27 +110,21 @@ class TunableEncoder:
         for name in TOKENIZER_FILES:
             if (source / name).is_file() and not (folder / name).exists():
                 shutil.copyfile(source / name, folder / name)
-        config = {"model_cfg": self._config(weights.architecture, weights.pretrained), "preprocess_cfg": self._said()}
+        config = {"model_cfg": model_config(weights), "preprocess_cfg": self._preprocess()}
         (folder / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
         state = {name: value.detach().cpu().contiguous().clone() for name, value in body.whole.state_dict().items()}
         save_file(state, folder / SAFE_WEIGHTS, metadata={"format": "pt"})
 
     def _decode(self, files: Sequence[str]) -> npt.NDArray[np.uint8]:
         def read(file: str) -> npt.NDArray[np.uint8]:
-            return decode.decode(decode.read_file(file), self.recipe, name=file).pixels
+            return decode(read_file(file), self.recipe, name=file).pixels
 
         with ThreadPoolExecutor(max_workers=8) as pool:
             return np.stack(list(pool.map(read, files)))
 
-    def _said(self) -> dict[str, Any]:
+    def _preprocess(self) -> dict[str, Any]:
         names = ("size", "mean", "std", "interpolation", "resize_mode", "fill_color")
         return {name: getattr(self.recipe, name) for name in names}
-
-    def _config(self, architecture: str, pretrained: Any) -> dict[str, Any]:
-        import open_clip
-
-        config: dict[str, Any] = open_clip.get_model_config(architecture)
-        return {**config, "quick_gelu": True} if pretrained and pretrained.quick_gelu else config
 
 
 class TunableClassifier:
@@ -143,8 +137,8 @@ class TunableClassifier:
         self.processor = centred(classifier.processor)
         self._reader = ViTClassifier.of(classifier, without_head(classifier.network), self.processor)
         self.recipe = self._reader.recipe
-        said = json.dumps(self.processor.to_dict(), sort_keys=True, default=str)
-        self.key = f"{self.fingerprint} {said} {self.towers.image} {classifier.interpolates}"
+        settings = json.dumps(self.processor.to_dict(), sort_keys=True, default=str)
+        self.key = f"{self.fingerprint} {settings} {self.towers.image} {classifier.interpolates}"
 
     def features(self, pixels: npt.NDArray[np.uint8]) -> FloatArray:
         """(n, width) of pixels (n, 3, height, width) at the recipe's size."""
@@ -192,32 +186,6 @@ def tunable(model: OpenClipEncoder | ViTClassifier) -> Tunable:
     return TunableEncoder(model) if isinstance(model, OpenClipEncoder) else TunableClassifier(model)
 
 
-def load_model(
-    name: str,
-    *,
-    device: str = "auto",
-    precision: str = "auto",
-    allow_pickle: bool = False,
-    notify: Notify | None = None,
-) -> OpenClipEncoder | ViTClassifier:
-    """An open_clip model for every name and folder that `load_encoder` knows, else a classifier of transformers."""
-    if is_transformers(name):
-        return ViTClassifier(name, device=device, precision=precision, notify=notify)
-    return load_encoder(name, device=device, precision=precision, allow_pickle=allow_pickle, notify=notify)
-
-
-def is_transformers(name: str) -> bool:
-    """Whether this is a folder that `save_pretrained` wrote, or an owner/name of which open_clip knows nothing."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return (folder / TRANSFORMERS_CONFIG).is_file() and not (folder / CONFIG).is_file()
-    if name in ALIASES or name.startswith((".", "~", "/")) or ":" in name or name.count("/") != 1:
-        return False
-    architecture, _, tag = canonical_name(name).partition("/")
-    catalogue = open_clip_catalogue()
-    return not {architecture, f"{architecture}-{tag}", name.replace("/", "-")} & set(catalogue)
-
-
 def unfreeze(module: torch.nn.Module, what: str) -> None:
     """Lets part of a body learn and freezes the rest.
 
@@ -244,14 +212,14 @@ def normalised(pixels: npt.NDArray[np.uint8], recipe: PixelRecipe) -> torch.Tens
 
 def centred(processor: Any) -> Any:
     """The same that resizes the shorter side and crops the centre, where it would squash: a breed has proportions."""
-    said = processor.to_dict()
-    if said.get("do_center_crop") or "height" not in said["size"]:
+    settings = processor.to_dict()
+    if settings.get("do_center_crop") or "height" not in settings["size"]:
         return processor
-    side = {"height": said["size"]["height"], "width": said["size"]["width"]}
+    side = {"height": settings["size"]["height"], "width": settings["size"]["width"]}
     if side["height"] != side["width"]:
         return processor
     changed = {"size": {"shortest_edge": side["height"]}, "do_center_crop": True, "crop_size": side}
-    return type(processor).from_dict({**said, **changed})
+    return type(processor).from_dict({**settings, **changed})
 
 
 def without_head(network: Any) -> Any:

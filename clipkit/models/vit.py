@@ -13,21 +13,21 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from clipkit.core.arrays import FloatArray
 from clipkit.errors import ModelError, NotFittedError, ShapeError
+from clipkit.images.recipe import PixelRecipe
 from clipkit.models.devices import Towers, is_out_of_memory, pick_towers
 from clipkit.models.hub import Hub, Notify, signed
-from clipkit.store.records import FloatArray, PixelRecipe
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
 
-    Source: TypeAlias = str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]
+    from clipkit.images.recipe import PictureSource
 
 CONFIG = "config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
@@ -114,11 +114,11 @@ class ViTClassifier:
             interpolation=INTERPOLATIONS.get(int(processor.resample), "bicubic"),
         )
 
-    def predict(self, pictures: Sequence[Source]) -> npt.NDArray[np.str_]:
+    def predict(self, pictures: Sequence[PictureSource]) -> npt.NDArray[np.str_]:
         """The label of the likeliest class (n,). ImageError names the first picture that cannot be read."""
         return np.asarray(self.classes_[self.logits(pictures).argmax(axis=1)])
 
-    def predict_proba(self, pictures: Sequence[Source]) -> FloatArray:
+    def predict_proba(self, pictures: Sequence[PictureSource]) -> FloatArray:
         """(n, c): by softmax, or for a model of several labels a picture by a sigmoid for each."""
         logits = self.logits(pictures).astype(np.float64)
         if self.network.config.problem_type == "multi_label_classification":
@@ -126,13 +126,13 @@ class ViTClassifier:
         table = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(table / table.sum(axis=1, keepdims=True), np.float32)
 
-    def top_k(self, pictures: Sequence[Source], k: int = 5) -> list[tuple[Answer, ...]]:
+    def top_k(self, pictures: Sequence[PictureSource], k: int = 5) -> list[tuple[Answer, ...]]:
         """The k likeliest classes of each picture, likeliest first; k is cut to the number of classes."""
         table = self.predict_proba(pictures)
         best = np.argsort(-table, axis=1, kind="stable")[:, :k]
         return [tuple(Answer(str(self.classes_[i]), float(row[i])) for i in places) for row, places in zip(table, best)]  # noqa: B905
 
-    def logits(self, pictures: Sequence[Source]) -> FloatArray:
+    def logits(self, pictures: Sequence[PictureSource]) -> FloatArray:
         """(n, c) float32, in order. Files, Pillow images or uint8 arrays (h, w, 3), of any sizes."""
         if not self.has_head:
             raise NotFittedError(
@@ -147,11 +147,11 @@ class ViTClassifier:
             parts.append(self.compute(self.pixels(pictures[start : start + step])))
         return np.concatenate(parts)
 
-    def pixels(self, pictures: Sequence[Source]) -> torch.Tensor:
+    def pixels(self, pictures: Sequence[PictureSource]) -> torch.Tensor:
         """(n, 3, height, width) float32, as the model's own processor makes them of the upright pictures."""
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
             arrays = list(pool.map(read_whole, pictures))
-        batch: torch.Tensor = self.processor(decode=arrays, return_tensors="pt", input_data_format="channels_last")[
+        batch: torch.Tensor = self.processor(images=arrays, return_tensors="pt", input_data_format="channels_last")[
             "pixel_values"
         ]
         return batch
@@ -193,17 +193,17 @@ class ViTClassifier:
             self.processor.save_pretrained(folder)
 
 
-def read_whole(picture: Source) -> npt.NDArray[np.uint8]:
+def read_whole(picture: PictureSource) -> npt.NDArray[np.uint8]:
     """All of a picture, upright, over white: (h, w, 3). Hostile files are refused as for the encoder."""
-    from clipkit.images import decode
+    from clipkit.images.decode import decode, from_image, read_file
 
     def read(recipe: PixelRecipe) -> Any:
         if isinstance(picture, str | os.PathLike):
-            return decode.decode(data, recipe, name=os.fspath(picture))
-        return decode.from_image(picture, recipe)
+            return decode(data, recipe, name=os.fspath(picture))
+        return from_image(picture, recipe)
 
     half = (0.5, 0.5, 0.5)
-    data = decode.read_file(picture) if isinstance(picture, str | os.PathLike) else b""
+    data = read_file(picture) if isinstance(picture, str | os.PathLike) else b""
     small = read(PixelRecipe((8, 8), half, half, resize_mode="squash"))  # tells the size, at little cost
     whole = read(PixelRecipe((small.height, small.width), half, half, resize_mode="squash", exact=True))
     return np.ascontiguousarray(whole.pixels.transpose(1, 2, 0))
@@ -321,8 +321,8 @@ def _load(place: Place) -> tuple[Any, Any, bool]:
 
 def _processed_size(processor: Any) -> tuple[int, int]:
     """(height, width) of what the processor makes."""
-    said = processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
-    sides = said if isinstance(said, dict) else vars(said)
+    wanted = processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
+    sides = wanted if isinstance(wanted, dict) else vars(wanted)
     short = sides.get("shortest_edge")
     height, width = sides.get("height") or short, sides.get("width") or short
     if not height or not width:
@@ -331,8 +331,8 @@ def _processed_size(processor: Any) -> tuple[int, int]:
 
 
 def _check_size(name: str, config: Any, size: tuple[int, int], interpolates: bool, takes_size: bool) -> None:
-    said = getattr(config, "image_size", None)
-    built = (said, said) if isinstance(said, int) else tuple(said or size)
+    configured = getattr(config, "image_size", None)
+    built = (configured, configured) if isinstance(configured, int) else tuple(configured or size)
     if not takes_size or interpolates or built == size:  # a convolutional network has no positions
         return
     raise ModelError(

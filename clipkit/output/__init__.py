@@ -1,0 +1,23 @@
+"""Results as files: figures, HTML reports, contact sheets, copies, terminal previews."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clipkit.core.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from clipkit.output.comparison_html import write_report as write_report
+    from clipkit.output.contact_sheet import write_sheet as write_sheet
+    from clipkit.output.copy_files import copy_hits as copy_hits
+    from clipkit.output.figures import confusion_png as confusion_png
+
+_HOMES = {
+    "confusion_png": "figures",
+    "copy_hits": "copy_files",
+    "write_report": "comparison_html",
+    "write_sheet": "contact_sheet",
+}
+
+__all__ = sorted(_HOMES)
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)

@@ -10,13 +10,12 @@ from html import escape
 from pathlib import Path
 from typing import Protocol
 
-from clipkit.cli.output import printable
 from clipkit.core.files import replace_file
+from clipkit.core.text import printable
 from clipkit.errors import ClipkitError, ImageError
 from clipkit.evaluate.results import FORMAT, ZERO_SHOT, Comparison, Interval, Mistake, Row, said_shots
 from clipkit.images.thumbnails import thumbnail, to_jpeg
-from clipkit.output.figures import DARK, LIGHT, Theme, confusion_figure, cost_figure, curves_figure
-from clipkit.output.ordering import by_confusion
+from clipkit.output.figures import DARK, LIGHT, Theme, by_confusion, confusion_figure, cost_figure, curves_figure
 
 SIZE = 192  # pixels of a thumbnail: sharp at 96, also where pixels are small
 PAIRS = 8  # shown of each row
@@ -138,10 +137,12 @@ def _body(comparison: Comparison, *, thumbnails: bool) -> Iterator[str]:
 
 def _lead(comparison: Comparison) -> str:
     best, zero = comparison.best, comparison.zero_shot
-    said = f"<b>{_named(best)}</b> is right about {_percent(best.acc1)} ({span(best.acc1_ci95)})"
+    best_sentence = f"<b>{_named(best)}</b> is right about {_percent(best.acc1)} ({span(best.acc1_ci95)})"
     if zero is None or zero is best:
-        return f"{said}."
-    return f"{said}, the classes' names alone about {_percent(zero.acc1)} ({span(zero.acc1_ci95)}){gain(best)}."
+        return f"{best_sentence}."
+    return (
+        f"{best_sentence}, the classes' names alone about {_percent(zero.acc1)} ({span(zero.acc1_ci95)}){gain(best)}."
+    )
 
 
 def gain(row: Row) -> str:

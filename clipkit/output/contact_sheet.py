@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from html import escape
 from pathlib import Path
-from secrets import token_hex
 
-from clipkit.cli.output import printable
+from clipkit.core.files import replacing
+from clipkit.core.text import printable
 from clipkit.errors import ClipkitError, ImageError
 from clipkit.images.thumbnails import thumbnail, to_jpeg
-from clipkit.store.records import Hit, Hits
+from clipkit.search.hits import Hit, Hits
 
 SIZE = 320  # pixels of the longer side: sharp at the 220 or so that a column has, also where pixels are small
 HEAD = "<!doctype html>\n<!-- clipkit contact sheet -->\n"  # how a sheet of ours is known
@@ -51,18 +51,14 @@ def write_sheet(hits: Hits, file: Path, *, title: str) -> None:
     where the sheet cannot be written.
     """
     file = Path(os.path.realpath(file))  # the sheet that a link points to, not the link
-    part = file.with_name(f".clipkit-{token_hex(8)}.part")
     try:
         _refuse_to_overwrite(file)
-        with open(part, "x", encoding="utf-8", newline="\n") as stream:
-            stream.writelines(_lines(hits, title))
-        _refuse_to_overwrite(file)  # pictures take a while
-        os.replace(part, file)
+        with replacing(file) as part:
+            with open(part, "x", encoding="utf-8", newline="\n") as stream:
+                stream.writelines(_lines(hits, title))
+            _refuse_to_overwrite(file)  # pictures take a while
     except OSError as error:
         raise ClipkitError(f"{file} cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _refuse_to_overwrite(file: Path) -> None:

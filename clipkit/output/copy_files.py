@@ -1,21 +1,28 @@
-"""Copies of what was found, in a folder: nothing is overwritten, and a failure leaves no part of a picture."""
+"""Copies of pictures in folders: planned first, nothing overwritten, undone if anything fails."""
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from secrets import token_hex
 
-from clipkit.errors import ClipkitError
-from clipkit.store.records import Hits
+from clipkit.classify.labels import LabelledPicture
+from clipkit.errors import ClipkitError, QueryError
+from clipkit.search.hits import Hits
 
 MAX_NAME_BYTES = 255  # of one name, on every common file system
+
+HOW = ("copy", "move", "symlink")
+_ODD = frozenset('/\\:*?"<>|')  # not in file names somewhere
 
 
 def copy_hits(hits: Hits, folder: Path) -> list[Path]:
@@ -110,3 +117,181 @@ def numbered_names(file: str, folder: Path) -> Iterator[Path]:
         while len(start) < len(os.fsencode(stem)) and os.fsencode(stem)[len(start)] & 0xC0 == 0x80:
             start = start[:-1]
         yield folder / (os.fsdecode(start) + tail)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One picture and the place it gets; `how` is one of HOW."""
+
+    how: str
+    source: str
+    target: Path
+
+
+def plan_transfers(labelled: Iterable[LabelledPicture], folder: str | os.PathLike[str], *, how: str) -> list[Transfer]:
+    """Which picture goes where: into `folder`/CLASS under its own name, or `name (2).jpg` where that is another's.
+
+    What lies there already has no step. Nothing is changed. QueryError where two classes would share a folder, or a
+    picture would be moved to two places; ClipkitError where a picture is no longer where the index says.
+    """
+    chosen = list(labelled)
+    top = Path(os.path.abspath(folder))
+    if how == "move" and any(len(picture.labels) > 1 for picture in chosen):
+        raise QueryError("a picture with several labels cannot be moved to all of them", hint="--copy-to, --symlink-to")
+    _check_sources([picture.file for picture in chosen], how)
+    names = _folder_names({name for picture in chosen for name in picture.labels})
+    taken: set[str] = set()
+    steps = []
+    for picture in chosen:
+        for name in picture.labels:
+            target = _place(picture.file, top / names[name], how, taken)
+            if target is not None:
+                taken.add(_key(target))
+                steps.append(Transfer(how, picture.file, target))
+    return steps
+
+
+def run_transfers(steps: Sequence[Transfer]) -> None:
+    """Do what was planned, whole or not at all: at the first failure, or Ctrl-C, everything is put back.
+
+    Nothing is ever overwritten. ClipkitError names the picture that failed, and what could not be put back, if any.
+    """
+    done: list[Callable[[], None]] = []
+    subject = ""
+    try:
+        for step in steps:
+            subject = step.source
+            _make_folder(step.target.parent, done)
+            done.append(partial(_put_back, step))  # before, so that Ctrl-C finds it; it looks before it acts
+            _DO[step.how](step.source, step.target)
+    except BaseException as error:
+        left = _undo(done)
+        if not isinstance(error, OSError):
+            raise
+        kept = f"; {left} could not be put back" if left else "; everything was put back"
+        raise ClipkitError(f"{subject}: {error.strerror or error}{kept}") from error
+
+
+def _check_sources(files: Sequence[str], how: str) -> None:
+    gone = [file for file in files if not os.path.isfile(file)]
+    if gone:
+        raise ClipkitError(f"{len(gone):,} pictures are not there any more: {gone[0]}", hint="clipkit index first")
+    links = [file for file in files if how == "move" and os.path.islink(file)]
+    if links:
+        raise ClipkitError(f"{links[0]} is a link, which may break when it is moved", hint="--copy-to, --symlink-to")
+
+
+def _folder_names(labels: Iterable[str]) -> dict[str, str]:
+    names: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for name in sorted(labels):
+        clean = "".join("_" if char in _ODD or not char.isprintable() else char for char in name).strip(" .") or "_"
+        names[name] = os.fsencode(clean)[:MAX_NAME_BYTES].decode(errors="ignore")
+        other = owners.setdefault(names[name].casefold(), name)
+        if other != name:
+            raise QueryError(f"the classes {other!r} and {name!r} would share a folder")
+    return names
+
+
+def _place(source: str, folder: Path, how: str, taken: set[str]) -> Path | None:
+    for target in numbered_names(source, folder):
+        if _key(target) in taken:
+            continue
+        if not os.path.lexists(target):
+            return target
+        if _is_there(source, target, how):
+            return None
+    raise AssertionError("the numbers do not end")
+
+
+def _is_there(source: str, target: Path, how: str) -> bool:
+    if os.path.samestat(os.lstat(source), os.lstat(target)):  # sorted already, or the folder it comes from
+        return True
+    if target.is_symlink():
+        return how == "symlink" and os.readlink(target) == source
+    return how == "copy" and target.is_file() and filecmp.cmp(source, target, shallow=False)
+
+
+def _key(target: Path) -> str:
+    return os.fspath(target).casefold()  # some disks take A.jpg and a.jpg for one
+
+
+def _make_folder(folder: Path, done: list[Callable[[], None]]) -> None:
+    missing = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+    for place in reversed(missing):
+        place.mkdir()
+        done.append(partial(_remove_empty, place))
+
+
+def _copy_step(source: str, target: Path) -> None:
+    part = target.parent / f".clipkit-{token_hex(8)}.part"
+    try:
+        shutil.copyfile(source, part)
+        with suppress(OSError):  # a share that keeps no dates or modes still takes pictures
+            shutil.copystat(source, part)
+        _rename_new(part, target)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _move_step(source: str, target: Path) -> None:
+    try:
+        _rename_new(Path(source), target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy_step(source, target)  # to another disk
+        try:
+            with open(target, "rb") as stream:
+                os.fsync(stream.fileno())
+            os.unlink(source)
+        except BaseException:
+            target.unlink()
+            raise
+
+
+def _link_step(source: str, target: Path) -> None:
+    os.symlink(source, target)
+
+
+def _rename_new(source: Path, target: Path) -> None:
+    target.open("xb").close()  # ours from here on; os.replace alone would overwrite what came meanwhile
+    try:
+        os.replace(source, target)
+    except BaseException:
+        target.unlink()
+        raise
+
+
+def _put_back(step: Transfer) -> None:
+    """Undo a step that was done, perhaps; what is not ours stays."""
+    target = step.target
+    if step.how == "move" and not os.path.lexists(step.source):
+        _move_step(os.fspath(target), Path(step.source))
+    if step.how == "symlink" and target.is_symlink() and os.readlink(target) == step.source:
+        target.unlink()
+    if step.how == "copy" and target.is_file() and filecmp.cmp(step.source, target, shallow=False):
+        target.unlink()
+
+
+def _remove_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # somebody else has put something into it
+            raise
+
+
+def _undo(done: Sequence[Callable[[], None]]) -> int:
+    """Latest first; how many did not work."""
+    left = 0
+    for action in reversed(done):
+        try:
+            action()
+        except OSError:
+            left += 1
+    return left
+
+
+_DO: dict[str, Callable[[str, Path], None]] = {"copy": _copy_step, "move": _move_step, "symlink": _link_step}

@@ -1,4 +1,4 @@
-"""Figures (matplotlib): confusion matrices, learning curves, and what methods cost, as PNG, light or dark."""
+"""Figures (matplotlib): confusion matrices, learning curves and costs as PNG."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipkit.cli.output import printable
+from clipkit.core.arrays import IntArray
+from clipkit.core.text import printable
 from clipkit.errors import ClipkitError
 from clipkit.evaluate.results import ZERO_SHOT, Comparison, Row, said_shots
-from clipkit.store.records import IntArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
 
 MANY = 60  # classes whose names can still be read beside a matrix
 LONG = 30  # characters of a name that are shown
@@ -27,6 +28,8 @@ PIXELS_AN_INCH = 96.0  # of a page; figures have twice as many, for screens with
 WIDE, NARROW = 9.4, 3.65  # inches: a desk and a telephone
 DODGE = 0.022  # of the way from one number of shots to the next, between two methods
 LABEL_GAP = 0.034  # of the height, between two names at the end of their lines
+
+MOST = 400  # classes whose best order is searched for; its cost grows with the cube
 
 
 @dataclass(frozen=True)
@@ -283,3 +286,30 @@ def _png(figure: Figure) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph")  # no font has every letter; a box stands for it
         figure.savefig(stream, format="png", metadata={"Software": "clipkit"})
     return stream.getvalue()
+
+
+def by_confusion(matrix: IntArray, groups: Sequence[str] = ()) -> IntArray:
+    """Positions of classes (c,): groups in order of appearance, and in each of them classes that are confused together.
+
+    matrix (c, c): how often each class (row) was called each other. A hierarchy of shares of confusion (average
+    linkage), its leaves turned so that neighbours are as close as they can be.
+    """
+    count = len(matrix)
+    names = list(groups) or [""] * count
+    pictures = np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    shares = matrix / pictures
+    closeness = (shares + shares.T) / 2
+    parts = [np.flatnonzero([name == group for name in names]) for group in dict.fromkeys(names)]
+    return np.concatenate([part[_leaves(closeness[np.ix_(part, part)])] for part in parts]).astype(np.int64)
+
+
+def _leaves(closeness: np.ndarray) -> IntArray:
+    from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering  # type: ignore[import-untyped]
+
+    if len(closeness) < 3:
+        return np.arange(len(closeness))
+    apart = 1 - closeness[np.triu_indices(len(closeness), 1)]
+    tree = linkage(apart, "average")
+    if len(closeness) <= MOST:
+        tree = optimal_leaf_ordering(tree, apart)
+    return np.asarray(leaves_list(tree), dtype=np.int64)

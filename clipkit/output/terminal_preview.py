@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from clipkit.cli.output import printable
+from clipkit.core.text import printable
 from clipkit.errors import ClipkitError, ImageError
 from clipkit.images.decode import Size
 from clipkit.images.thumbnails import Canvas, thumbnail, to_jpeg, to_palette, to_png

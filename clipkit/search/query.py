@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clipkit.core.arrays import Embeddings
 from clipkit.errors import QueryError
-from clipkit.models.openclip import Encoder
-from clipkit.store.records import Embeddings
+from clipkit.models.encoder import Encoder
 
 MAX_WORDS = 1000  # characters of one term; no model reads more than about 300
 _OPERATOR = re.compile(r"\s+([+-])(?=\s)")

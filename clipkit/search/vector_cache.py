@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from clipkit.core.arrays import Embeddings, FloatArray, IntArray
 from clipkit.core.cache import cache_folder
 from clipkit.errors import BadIndex
 from clipkit.search.vectors import Neighbors
 from clipkit.store.database import Store
-from clipkit.store.records import Embeddings, FloatArray, IndexInfo, IntArray
+from clipkit.store.records import IndexInfo
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from clipkit.store.records import Embeddings, FloatArray, IntArray
+from clipkit.core.arrays import Embeddings, FloatArray, IntArray
+from clipkit.core.files import replace_file, replacing
 
 MANY = 16  # queries from which a blocked matrix product beats FAISS's scan of the scalar quantizer
 _BLOCK = 65_536  # rows of one product: 128 MB as float32 at 512 dimensions
@@ -24,6 +25,14 @@ GPU_MARGIN = 32  # answers asked for beyond k
 _GPU_K = 2048  # FAISS's own limit on a GPU
 
 Half = npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class FaissBuild:
+    """What the installed faiss can do. code: instruction sets, as it says them. gpus: CUDA devices that it sees."""
+
+    code: str
+    gpus: int
 
 
 class Neighbors:
@@ -63,8 +72,9 @@ class Neighbors:
     def save(self, prefix: Path) -> None:
         """Write `prefix`.faiss, .ids and .json: each under another name, synced, renamed; the .json comes last."""
         prefix.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _replace(_part(prefix, "faiss"), lambda name: _faiss().write_index(self._engine, name))
-        _replace(_part(prefix, "ids"), lambda name: _write(name, self.ids.astype("<i8").tobytes()))
+        with replacing(_part(prefix, "faiss")) as file:
+            _faiss().write_index(self._engine, str(file))
+        replace_file(_part(prefix, "ids"), self.ids.astype("<i8").tobytes())
         _write_seal(prefix, self.dim, _checksum(prefix))
 
     @classmethod
@@ -216,6 +226,15 @@ def _candidates(scores: FloatArray, positions: IntArray, k: int) -> tuple[FloatA
     return np.take_along_axis(scores, chosen, 1), np.take_along_axis(positions, chosen, 1)
 
 
+def faiss_build() -> FaissBuild:
+    """By import of faiss."""
+    faiss = _faiss()
+    return FaissBuild(
+        code=faiss.get_compile_options().strip(),
+        gpus=faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0,
+    )
+
+
 def _faiss() -> Any:
     import faiss
 
@@ -249,20 +268,4 @@ def _is_own(prefix: Path) -> bool:
 
 def _write_seal(prefix: Path, dim: int, checksum: str) -> None:
     seal = json.dumps({"dim": dim, "sha256": checksum, "stamp": _stamp(prefix)})
-    _replace(_part(prefix, "json"), lambda name: _write(name, seal.encode()))
-
-
-def _write(name: str, data: bytes) -> None:
-    with open(name, "wb") as file:
-        file.write(data)
-
-
-def _replace(target: Path, write: Any) -> None:
-    temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        write(str(temporary))
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(_part(prefix, "json"), seal.encode())

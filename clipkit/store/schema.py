@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from clipkit.core.arrays import IntArray
 from clipkit.errors import IndexDamaged, IndexTooNew
-from clipkit.store.records import IndexInfo, IntArray
+from clipkit.store.records import IndexInfo
 
 APPLICATION_ID = 0x434C504B  # "CLPK"
 FORMAT = 1

@@ -1,0 +1,146 @@
+"""Labels for the pictures of an index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from clipkit.classify.head import UNKNOWN, Head
+from clipkit.core.arrays import Embeddings, IntArray
+from clipkit.core.progress import Failure, Progress
+from clipkit.datasets.embed import embed_pictures
+from clipkit.datasets.load import Dataset
+from clipkit.errors import QueryError
+from clipkit.index.image_index import ImageIndex
+
+_TRIES = 3
+
+
+class ScoredLabel(NamedTuple):
+    """One class of a picture. probability: None where all classes were rejected."""
+
+    label: str
+    probability: float | None
+
+
+@dataclass(frozen=True)
+class LabelledPicture:
+    """What a picture was called, best first. path: relative to the root. file: on this disk.
+
+    labels: those it bears: the first answer's, or with `multi_label` all of them.
+    """
+
+    path: str
+    file: str
+    answers: tuple[ScoredLabel, ...]
+    labels: tuple[str, ...]
+
+
+def label_index(index: ImageIndex, head: Head, *, top_k: int = 1, below: str = "") -> list[LabelledPicture]:
+    """What every picture of the index is called, by path; from stored embeddings, no picture is opened.
+
+    One answer each, `top_k` of them, or where the head is `multi_label` those that are likelier than not, perhaps none.
+    A rejected picture is called "unknown" first. ModelMismatch for a head of another model.
+    """
+    named, answers = _answered(index, head, top_k, below)
+    return _labelled(index, head, sorted((named[id_], given) for id_, given in answers.items()))
+
+
+def label_pictures(
+    index: ImageIndex,
+    head: Head,
+    *,
+    top_k: int = 1,
+    below: str = "",
+    progress: Callable[[Progress], None] | None = None,
+) -> tuple[list[LabelledPicture], tuple[Failure, ...]]:
+    """As `label_index`, for a head of backbone features: every picture is read again; also those that cannot be."""
+    encoder = index.encoder
+    head.check(encoder, space=head.space)
+    prefix = f"{below}/" if below else ""
+    paths = {str(index.root / path): path for path in index.paths if path.startswith(prefix)}
+    pictures = Dataset(str(index.root), tuple(sorted(paths)))
+    embedded = embed_pictures(pictures, encoder, space=head.space, progress=progress)
+    answers = label(head, embedded.embeddings, top_k)
+    named = [(paths[file], given) for file, given in zip(embedded.dataset.files, answers, strict=True)]
+    return _labelled(index, head, sorted(named)), embedded.dataset.failed
+
+
+def ids_of_class(
+    index: ImageIndex,
+    head: Head,
+    classes: Collection[str],
+    *,
+    below: str = "",
+    exclude_dirs: Collection[str] = (),
+) -> IntArray:
+    """Ids of the pictures that `head` puts into one of `classes`, for a search among them.
+
+    QueryError for a class that the head does not know, ModelMismatch for a head that cannot read the index.
+    """
+    known = {*head.classes, *([UNKNOWN] if head.rejection else [])}
+    strange = [name for name in classes if name not in known]
+    if strange:
+        raise QueryError(f"the head has no class {strange[0]!r}", hint=f"its classes are {', '.join(head.classes)}")
+    _, answers = _answered(index, head, len(head.classes) if head.multi_label else 1, "")
+    wanted = set(classes)
+    chosen = [id_ for id_, given in answers.items() if wanted & {answer.label for answer in given}]
+    allowed = index.ids_in(below, exclude_dirs)
+    ids = np.array(chosen, dtype=np.int64)
+    return ids if allowed is None else np.intersect1d(ids, allowed)
+
+
+def _answered(
+    index: ImageIndex, head: Head, top_k: int, below: str
+) -> tuple[Mapping[int, str], dict[int, tuple[ScoredLabel, ...]]]:
+    """Paths by id, and answers by id."""
+    info = index.info
+    head.check_model(info.model, info.weights_sha256, space="projected")
+    prefix = f"{below}/" if below else ""
+    for _ in range(_TRIES):  # an index run may commit between the names and the vectors
+        revision, paths = index.store.paths()
+        answers: dict[int, tuple[ScoredLabel, ...]] = {}
+        is_same = True
+        for now, ids, rows in index.store.blocks():
+            is_same &= now.revision == revision
+            mine = np.array([paths.get(id_, "\0").startswith(prefix) for id_ in ids.tolist()], dtype=bool)
+            if mine.any():
+                answers.update(zip(ids[mine].tolist(), label(head, rows[mine].astype(np.float32), top_k), strict=True))
+        if is_same:
+            break
+    return paths, answers
+
+
+def _labelled(
+    index: ImageIndex, head: Head, named: Iterable[tuple[str, tuple[ScoredLabel, ...]]]
+) -> list[LabelledPicture]:
+    borne = None if head.multi_label else 1
+    return [
+        LabelledPicture(path, str(index.root / path), given, tuple(answer.label for answer in given[:borne]))
+        for path, given in named
+    ]
+
+
+def label(head: Head, embeddings: Embeddings, top_k: int = 1) -> list[tuple[ScoredLabel, ...]]:
+    """The answers for each row, as in `label_index`."""
+    if top_k < 1:
+        raise QueryError(f"{top_k} answers were asked for", hint="--top-k 1")
+    if head.multi_label:
+        return [_likely(head, row, top_k) for row in head.probabilities(embeddings)]
+    places, sure = head.ranked(embeddings, top_k)
+    lines = zip(places.tolist(), sure.tolist(), strict=True)
+    named = [tuple(ScoredLabel(head.classes[c], p) for c, p in zip(*line, strict=True)) for line in lines]
+    if head.rejection is None:
+        return named
+    is_rejected = head.known(embeddings) < head.rejection.cut
+    first = ScoredLabel(UNKNOWN, None)
+    return [(first, *given)[:top_k] if out else given for given, out in zip(named, is_rejected, strict=True)]
+
+
+def _likely(head: Head, row: Embeddings, top_k: int) -> tuple[ScoredLabel, ...]:
+    places = np.flatnonzero(row > 0.5)
+    best = places[np.argsort(-row[places], kind="stable")][:top_k]
+    return tuple(ScoredLabel(head.classes[place], float(row[place])) for place in best)

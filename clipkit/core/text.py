@@ -1,0 +1,27 @@
+"""Text for terminals and spreadsheets: control characters escaped, paths from where the user stands."""
+
+from __future__ import annotations
+
+import os
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
+
+
+def printable(text: str) -> str:
+    """The text on one line and safe for a terminal: control characters and undecodable bytes as backslash escapes."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _escape(char) for char in text)
+
+
+def near(file: str) -> str:
+    """The path from where the user stands, or the whole one if it lies elsewhere."""
+    here = os.getcwd()
+    return os.path.relpath(file, here) if file.startswith(here.rstrip("/") + os.sep) else file
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8, as surrogateescape keeps it
+        return f"\\x{code - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode("ascii")

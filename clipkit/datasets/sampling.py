@@ -1,0 +1,96 @@
+"""Sampling of labelled pictures: few-shot draws and validation parts."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clipkit.core.arrays import IntArray
+from clipkit.datasets.load import Dataset
+from clipkit.errors import DatasetError, ShapeError
+
+MAX_VALIDATION = 4  # pictures of a class that are kept for validation: min(4, shots), as CoOp does
+HELD_BACK = 5  # of this many pictures of a class one is held back, where nobody gave a validation part
+
+Labels = Sequence[Hashable] | npt.NDArray[Any]
+
+VALIDATION = 0.1  # of each class, at least one picture, where the caller has no validation pictures
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Positions of the pictures to learn from, and of those to choose on, both ascending."""
+
+    train: IntArray
+    validation: IntArray
+
+
+def draw_shots(labels: Labels, shots: int | None, *, seed: int) -> Draw:
+    """`shots` pictures of each class to learn from and min(shots, 4) more to choose on, as CoOp (Zhou et al. 2022).
+
+    None: all but those to choose on, of which there are at most 4 and at most half. With one seed, more shots hold the
+    fewer. DatasetError names the class that has too few pictures.
+    """
+    if shots is not None and shots < 1:
+        raise DatasetError(f"{shots} shots are nothing to learn from", hint="1 or more, or all")
+    classes, targets = class_targets(labels, len(labels))
+    rng = np.random.default_rng(seed)
+    train, validation = [], []
+    for place, name in enumerate(classes.tolist()):
+        mine = rng.permutation(np.flatnonzero(targets == place))
+        held = min(MAX_VALIDATION, len(mine) // 2 if shots is None else shots)
+        wanted = max(len(mine) - held, 1) if shots is None else shots
+        if len(mine) < wanted + max(held, 1):
+            say = "2 are needed" if shots is None else f"{shots} shots need {wanted} and {held} more to choose on"
+            hint = "more pictures of it" if shots is None else "fewer --shots"
+            raise DatasetError(f"{name!r} has {len(mine)} pictures, and {say}", hint=hint)
+        train.append(mine[held:] if shots is None else mine[:shots])
+        validation.append(mine[:held] if shots is None else mine[shots : shots + held])
+    return Draw(np.sort(np.concatenate(train)), np.sort(np.concatenate(validation)))
+
+
+def held_back(labels: Labels, *, seed: int) -> tuple[IntArray, IntArray]:
+    """Positions (to learn from, to choose on): of a class every fifth picture, one of two to four, none of one."""
+    classes, targets = class_targets(labels, len(labels))
+    rng = np.random.default_rng(seed)
+    is_held = np.zeros(len(targets), dtype=bool)
+    for place in range(len(classes)):
+        mine = rng.permutation(np.flatnonzero(targets == place))
+        is_held[mine[: max(len(mine) // HELD_BACK, int(len(mine) > 1))]] = True
+    if not is_held.any():
+        raise DatasetError("every class has one picture: there is none to choose on", hint="more pictures a class")
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
+
+
+def class_targets(labels: Labels, count: int) -> tuple[npt.NDArray[Any], IntArray]:
+    if len(labels) != count:
+        raise ShapeError(f"{count} embeddings and {len(labels)} labels")
+    if not count:
+        raise DatasetError("there are no labels to learn from")
+    names = np.asarray(labels)
+    if names.ndim != 1 or (names.dtype.kind == "f" and not np.isfinite(names).all()) or None in labels:
+        raise DatasetError("a label is missing, NaN or infinite, or there is more than one a picture")
+    classes, targets = np.unique(names, return_inverse=True)
+    return classes, np.asarray(targets.ravel(), dtype=np.int64)
+
+
+def split_validation(dataset: Dataset, *, share: float = VALIDATION, seed: int = 42) -> tuple[Dataset, Dataset]:
+    """(the rest, about `share` of each class and at least one); a class of one picture stays whole in the rest."""
+    rng = np.random.default_rng(seed)
+    labels = np.array(dataset.labels)
+    chosen: list[int] = []
+    for name in dataset.classes:
+        mine = rng.permutation(np.flatnonzero(labels == name))
+        count = min(max(1, round(share * len(mine))), len(mine) - 1)
+        chosen += mine[: max(0, count)].tolist()
+    is_chosen = np.isin(np.arange(len(dataset)), chosen)
+    return only(dataset, np.flatnonzero(~is_chosen)), replace(only(dataset, np.flatnonzero(is_chosen)), failed=())
+
+
+def only(dataset: Dataset, places: npt.NDArray[Any]) -> Dataset:
+    files, labels = (tuple(row[i] for i in places.tolist()) for row in (dataset.files, dataset.labels))
+    return replace(dataset, files=files, labels=labels, captions=())

@@ -1,0 +1,171 @@
+"""A library: a folder of pictures with its index, model and metadata, safe to share between threads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import threading
+import time
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+
+from clipkit.classify.zeroshot import neutral_mean
+from clipkit.core.arrays import Embeddings, FloatArray
+from clipkit.explore.metadata import Catalogue, Fact
+from clipkit.images.decode import MAX_FILE_BYTES, is_picture
+from clipkit.index.image_index import FOLDER, ImageIndex, Loader
+from clipkit.models.encoder import Encoder
+from clipkit.search.query import embed, parse
+from clipkit.store.database import FILE
+from clipkit.store.records import IndexInfo
+
+KEY_LENGTH = 12  # hex digits of a library's name in addresses
+REMEMBERED = 256  # queries in words: each page of one answer asks again
+SETTLED_NS = 2 * 10**9  # a file younger than that may change once more without a younger date
+
+Stamp = tuple[int, int, int, int]
+
+
+class Library:
+    """A folder that the page shows, with an index or, until its first run, without; safe to share between threads."""
+
+    def __init__(self, root: Path, load: Loader, *, at: Path | None = None) -> None:
+        self.root = root
+        self.key = hashlib.sha256(os.fsencode(root)).hexdigest()[:KEY_LENGTH]
+        self.at = at
+        self._load_model = load
+        self._encoder: Encoder | None = None
+        self._index: ImageIndex | None = None
+        self._known: tuple[Stamp | None, IndexInfo] | None = None
+        self._checked: tuple[IndexInfo, Encoder] | None = None
+        self._catalogue: Catalogue | None = None
+        self._neutral: tuple[str, FloatArray] | None = None
+        self._words: OrderedDict[tuple[str, str], Embeddings] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """The folder's own name, for people."""
+        return self.root.name or str(self.root)
+
+    @property
+    def folder(self) -> Path:
+        """Where the index is, or will be."""
+        return self.at or self.root / FOLDER
+
+    @property
+    def is_indexed(self) -> bool:
+        return (self.folder / FILE).exists()
+
+    @property
+    def index(self) -> ImageIndex:
+        """The index; IndexNotFound before the first run."""
+        with self._lock:
+            if self._index is None:
+                self._index = ImageIndex.open(self.root, at=self.at, load=self._load)
+            return self._index
+
+    @property
+    def loaded(self) -> Encoder | None:
+        """The model, if somebody has needed it already."""
+        return self._encoder
+
+    @property
+    def info(self) -> IndexInfo:
+        """What the index says of itself now. Its file is opened only when it has changed: every picture asks."""
+        stamp = _stamp(self.folder / FILE)  # before it is read: what is written meanwhile shows next time
+        known = self._known
+        if known is None or stamp is None or known[0] != stamp:
+            self._known = known = (stamp, self.index.info)
+        return known[1]
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model, loaded on first use and compared with the index whenever that has changed."""
+        info, checked = self.info, self._checked
+        if checked is None or checked[0] is not info:
+            self._checked = checked = (info, self.index.encoder)
+        return checked[1]
+
+    def catalogue(self) -> Catalogue:
+        """What is known of the pictures now; read again when the index has changed."""
+        index, revision = self.index, self.info.revision
+        with self._lock:
+            if self._catalogue is None or self._catalogue.revision != revision:
+                self._catalogue = Catalogue.read(index)
+            return self._catalogue
+
+    def words(self, text: str) -> Embeddings:
+        """The embedding of a query in words, (1, d); the last ones are remembered."""
+        encoder = self.encoder
+        key = (encoder.fingerprint, text)
+        known = self._words.get(key)
+        if known is None:
+            known = embed(parse(text, words_only=True), encoder)
+        with self._lock:
+            self._words[key] = known
+            self._words.move_to_end(key)
+            if len(self._words) > REMEMBERED:
+                self._words.popitem(last=False)
+        return known
+
+    def neutral(self) -> FloatArray:
+        """The mean of the texts that say nothing, (d,), by this library's model."""
+        encoder = self.encoder
+        if self._neutral is None or self._neutral[0] != encoder.fingerprint:
+            self._neutral = (encoder.fingerprint, neutral_mean(encoder))
+        return self._neutral[1]
+
+    def warm(self) -> None:
+        """Load what the first search would wait for: model, catalogue, search cache."""
+        if self.is_indexed and len(self.catalogue()):
+            self.neutral()
+            self.index.search_embeddings(np.eye(1, self.index.info.dim, dtype=np.float32), 1)
+
+    def file_of(self, id_: int) -> Path | None:
+        """The picture's file, if it may be shown: a picture by its suffix, a regular file, and below the root.
+
+        None also where a link leads out of the root: its name may be shown, its content may not.
+        """
+        fact = self.catalogue().fact(id_)
+        return None if fact is None else self.place_of(fact.path)
+
+    def place_of(self, path: str) -> Path | None:
+        """The same, of a path that the catalogue has: quick enough for every picture of a library."""
+        if not is_picture(path.rpartition("/")[2]):
+            return None
+        return picture_below(self.root, path)
+
+    def _load(self, name: str, exact_pixels: bool) -> Encoder:
+        self._encoder = self._load_model(name, exact_pixels)
+        return self._encoder
+
+    def content(self, fact: Fact, file: Path) -> str:
+        """What tells this picture's content from any other: its bytes as indexed, and the stamp of the file now."""
+        status = file.stat()
+        return f"{fact.sha256} {status.st_size} {status.st_mtime_ns}"
+
+
+def picture_below(root: Path, path: str) -> Path | None:
+    """The file, if it is a regular one and a picture, and lies below `root` when links are followed."""
+    try:
+        file = Path(os.path.realpath(root / path, strict=True))
+        status = file.stat()
+    except (OSError, ValueError):
+        return None
+    is_inside = file.is_relative_to(os.path.realpath(root))
+    is_plain = stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE_BYTES
+    return file if is_inside and is_plain and is_picture(file.name) else None
+
+
+def _stamp(file: Path) -> Stamp | None:
+    """What changes when the file is written or replaced; None where that could not be told yet."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    is_settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_NS
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns) if is_settled else None

@@ -1,0 +1,165 @@
+"""A question as the page asks it, and its answer: words, pictures, moves and filters, with no browser in it."""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clipkit.core.arrays import Embeddings
+from clipkit.errors import QueryError
+from clipkit.explore.metadata import Catalogue, Fact, Filters
+from clipkit.explore.relevance import ORDER, Relevance, Rule, rule_for
+from clipkit.search.hits import Hit
+from clipkit.search.query import MAX_WORDS
+
+if TYPE_CHECKING:
+    from clipkit.explore.library import Library
+
+PAGE = 60  # pictures a page of answers
+MOST = 5_000  # pictures one question shows
+MOST_MOVES = 20
+MORE, LESS = 0.8, 0.4  # weights of "more like this" and "less like this" beside a query of length 1
+NEAR = 0.95  # cosine from which a picture is offered as nearly the same
+KEPT = ("\n", "\t")  # control characters that words may have; they become spaces
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of one library.
+
+    picture: (1, d) of a picture that was dropped, or None. more, less: ids of pictures to move to and away from.
+    twins_of: the id whose duplicates are asked for; nothing else counts then. least: the weakest relevance to show.
+    """
+
+    words: str = ""
+    picture: Embeddings | None = field(default=None, compare=False)
+    picture_name: str = ""
+    more: tuple[int, ...] = ()
+    less: tuple[int, ...] = ()
+    twins_of: int = 0
+    filters: Filters = field(default_factory=Filters)
+    least: Relevance = "weak"
+
+    def __bool__(self) -> bool:
+        return bool(self.words or self.picture is not None or self.more or self.less or self.twins_of)
+
+
+@dataclass(frozen=True)
+class Found:
+    """One picture of an answer. file: on this machine, or as its index says; shown to people, never opened by it."""
+
+    hit: Hit
+    fact: Fact
+    relevance: Relevance
+
+
+@dataclass(frozen=True)
+class Answer:
+    """found: best first. total: pictures that the filters leave. seconds: from question to answer.
+
+    is_empty_handed: nothing fits the question, whatever is shown. has_more: a longer answer exists.
+    """
+
+    found: tuple[Found, ...]
+    total: int
+    seconds: float
+    is_empty_handed: bool = False
+    has_more: bool = False
+
+
+def clean(text: str) -> str:
+    """Words as they may be asked and shown: one line, no control or bidi characters, no lone surrogates.
+
+    QueryError where more than 1,000 characters remain.
+    """
+    spaced = "".join(" " if char in KEPT else char for char in text)
+    kept = "".join(char for char in spaced if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
+    words = " ".join(kept.split())
+    if len(words) > MAX_WORDS:
+        raise QueryError(f"the words have {len(words):,} characters; {MAX_WORDS:,} are the most")
+    return words
+
+
+def ask(library: Library, question: Question, k: int = PAGE) -> Answer:
+    """The k best pictures, each with its relevance. QueryError where the question cannot be asked."""
+    started = time.monotonic()
+    catalogue = library.catalogue()
+    only = catalogue.chosen(question.filters)
+    total = len(catalogue) if only is None else len(only)
+    k = min(k, MOST)
+    if question.twins_of:
+        return _twins(library, catalogue, question.twins_of, started)
+    if not question or not total:
+        ids = (catalogue.ids if only is None else only)[:k].tolist()
+        nothing = bool(question) and not total
+        return Answer(plain(library, catalogue, ids), total, time.monotonic() - started, nothing, has_more=total > k)
+    query = embedding_of(library, question)
+    is_words = not (question.more or question.less or question.picture is not None)
+    rule = rule_for(query, catalogue.sample, len(catalogue), library.neutral() if is_words else None)
+    hits = library.index.search_embeddings(query, k + 1, only=only)[0]
+    found = _judged(library, catalogue, hits[:k], rule)
+    best = found[0].relevance if found else "weak"
+    kept = tuple(one for one in found if ORDER.index(one.relevance) <= ORDER.index(question.least))
+    has_more = len(hits) > k and len(kept) == len(found) and k < MOST
+    return Answer(kept, total, time.monotonic() - started, best == "weak", has_more)
+
+
+def embedding_of(library: Library, question: Question) -> Embeddings:
+    """The question as one vector (1, d) of length 1."""
+    dim = library.info.dim
+    total = np.zeros(dim, dtype=np.float32)
+    if question.words:
+        total += library.words(question.words)[0]
+    if question.picture is not None:
+        if question.picture.shape != (1, dim):
+            raise QueryError("the picture was read by another model", hint="drop it again")
+        total += question.picture[0]
+    if question.more:
+        total += MORE * _mean(library, question.more)
+    if question.less:
+        total -= LESS * _mean(library, question.less)
+    length = float(np.linalg.norm(total))
+    if length < 1e-3:
+        raise QueryError("nothing is left of the question: its parts cancel out")
+    return np.asarray(total / length, dtype=np.float32)[None]
+
+
+def _mean(library: Library, ids: tuple[int, ...]) -> Embeddings:
+    _, rows = library.index.store.vectors(ids[:MOST_MOVES])
+    if not len(rows):
+        raise QueryError("the picture is no longer in the index", hint="ask again")
+    return np.asarray(rows.astype(np.float32).mean(axis=0), dtype=np.float32)
+
+
+def _judged(library: Library, catalogue: Catalogue, hits: list[Hit], rule: Rule) -> list[Found]:
+    known = [(hit, fact) for hit in hits if (fact := catalogue.fact(hit.id)) is not None]
+    ids, rows = library.index.store.vectors(hit.id for hit, _ in known)
+    place = {id_: row for row, id_ in enumerate(ids.tolist())}
+    known = [(hit, fact) for hit, fact in known if hit.id in place]
+    scores = np.array([hit.score for hit, _ in known], np.float32)
+    embeddings = rows[[place[hit.id] for hit, _ in known]].astype(np.float32)
+    words = rule.judge(scores, embeddings) if known else []
+    return [Found(hit, fact, word) for (hit, fact), word in zip(known, words, strict=True)]
+
+
+def plain(library: Library, catalogue: Catalogue, ids: list[int], score: float = 0.0) -> tuple[Found, ...]:
+    """Pictures that nobody has asked for by words: no relevance to speak of."""
+    facts = [fact for id_ in ids if (fact := catalogue.fact(id_)) is not None]
+    return tuple(
+        Found(Hit(score, fact.path, str(library.root / fact.path), fact.id), fact, "strong" if score else "weak")
+        for fact in facts
+    )
+
+
+def _twins(library: Library, catalogue: Catalogue, id_: int, started: float) -> Answer:
+    """The picture itself, those with its bytes, and those that look nearly the same."""
+    same = plain(library, catalogue, [id_, *(twin for twin in catalogue.twins(id_) if twin != id_)], score=1.0)
+    seen = {one.hit.id for one in same}
+    query = embedding_of(library, Question(more=(id_,)))
+    hits = [hit for hit in library.index.search_embeddings(query, PAGE)[0] if hit.score >= NEAR and hit.id not in seen]
+    near = [Found(hit, fact, "likely") for hit in hits if (fact := catalogue.fact(hit.id)) is not None]
+    return Answer((*same, *near), len(catalogue), time.monotonic() - started)

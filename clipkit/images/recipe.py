@@ -1,0 +1,58 @@
+"""The pixel recipe of a model, and the pictures decoded by it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    PictureSource: TypeAlias = str | os.PathLike[str] | Image.Image | npt.NDArray[np.uint8]  # (h, w, 3) RGB
+
+Pixels = npt.NDArray[np.uint8]  # (3, height, width), RGB
+
+
+@dataclass(frozen=True)
+class PixelRecipe:
+    """How a model wants its pictures: what open_clip calls `preprocess`, as data.
+
+    size: (height, width) in pixels. interpolation: "bicubic" | "bilinear". resize_mode: "shortest" (resize the shorter
+    side, crop the centre), "longest" (resize the longer side, pad with `fill_color`), "squash" (ignore proportions).
+    exact: decode and resize exactly as open_clip's own transform does, instead of the fast path.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
+    fill_color: int = 0
+    exact: bool = False
+
+    def __str__(self) -> str:
+        """One line that says everything that changes a pixel; the index stores it and compares it."""
+        numbers = ",".join(f"{value:.6g}" for value in (*self.mean, *self.std))
+        fill = f" fill={self.fill_color}" if self.resize_mode == "longest" else ""
+        return (
+            f"{'exact' if self.exact else 'fast'}-1 {self.size[0]}x{self.size[1]} "
+            f"{self.resize_mode} {self.interpolation}{fill} {numbers}"
+        )
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture, ready for the model but for mean and std.
+
+    pixels: uint8 (3, height, width) at the recipe's size. width, height: of the upright original, in pixels.
+    taken_at: EXIF date as "YYYY-MM-DDTHH:MM:SS", or None.
+    """
+
+    pixels: Pixels
+    width: int
+    height: int
+    taken_at: str | None = None

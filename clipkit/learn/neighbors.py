@@ -1,0 +1,72 @@
+"""k-nearest-neighbour classification on embeddings."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from clipkit.core.arrays import FloatArray
+from clipkit.datasets.sampling import Labels
+from clipkit.learn.base import Choice, EmbeddingClassifier, Examples, Part, choose, learn_and_validation, row_blocks
+
+NEIGHBOURS = (1, 3, 5, 9, 15, 25)
+SHARPNESSES = (0.0, 10.0, 30.0, 100.0)  # a vote weighs exp(sharpness * cosine)
+_TINY = 1e-6
+
+
+class NearestNeighbours(EmbeddingClassifier):
+    """Votes of the k nearest pictures, each weighing exp(sharpness * cosine): Cover and Hart 1967, Wu et al. 2018.
+
+    Attributes:
+        classes_: labels (c,), sorted. choice_: which (k, sharpness) was chosen.
+    """
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self.seed = seed
+        self._known: Examples | None = None
+        self.choice_: Choice[tuple[int, float]] | None = None
+
+    def fit(self, embeddings: npt.ArrayLike, labels: Labels, *, validation: Part | None = None) -> Self:
+        """Keep embeddings (n, d) and labels (n,); choose on `validation`, or on a fifth of each class."""
+        train, held, self._known = learn_and_validation(self, embeddings, labels, validation)
+        near = _nearest(held.rows, train.rows, max(NEIGHBOURS))
+        settings = [pair for pair in product(NEIGHBOURS, SHARPNESSES) if pair[0] <= len(train)]
+        self.choice_ = choose(settings, lambda pair: self._votes(near, train, *pair), held.targets)
+        return self
+
+    def decision_function(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803  scikit-learn's name
+        """The logarithm of each class's share of the votes (n, c)."""
+        rows = self._rows(X, self._known.rows.shape[1] if self._known else None)
+        assert self._known is not None
+        assert self.choice_ is not None
+        k, sharpness = self.choice_.setting
+        return self._votes(_nearest(rows, self._known.rows, k), self._known, k, sharpness)
+
+    def _votes(self, near: _Near, known: Examples, k: int, sharpness: float) -> FloatArray:
+        cosines, places = near.cosines[:, :k], known.targets[near.places[:, :k]]
+        weights = np.exp(sharpness * (cosines - cosines[:, :1]))
+        votes = np.zeros((len(places), len(self.classes_)), np.float32)
+        np.add.at(votes, (np.arange(len(places))[:, None], places), weights)
+        return np.asarray(np.log(votes / votes.sum(axis=1, keepdims=True) + _TINY), dtype=np.float32)
+
+
+class _Near(NamedTuple):
+    """The nearest of each row, nearest first: both (n, k)."""
+
+    cosines: FloatArray
+    places: npt.NDArray[np.int64]
+
+
+def _nearest(rows: FloatArray, known: FloatArray, k: int) -> _Near:
+    k = min(k, len(known))
+    near = _Near(np.empty((len(rows), k), np.float32), np.empty((len(rows), k), np.int64))
+    for block in row_blocks(len(rows), len(known)):
+        cosines = rows[block] @ known.T
+        chosen = np.sort(np.argpartition(-cosines, k - 1, axis=1)[:, :k], axis=1)  # equal ones in order of the rows
+        order = np.argsort(-np.take_along_axis(cosines, chosen, axis=1), axis=1, kind="stable")
+        near.places[block] = np.take_along_axis(chosen, order, axis=1)
+        near.cosines[block] = np.take_along_axis(cosines, near.places[block], axis=1)
+    return near

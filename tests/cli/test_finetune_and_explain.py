@@ -1,0 +1,135 @@
+"""The commands finetune and explain, as they are typed."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clipkit.classify.head import Head
+from clipkit.cli.main import main
+from clipkit.models.vit import ViTClassifier
+from tests.support.colours import COLOURS, paint
+from tests.support.tiny_models import make_model
+from tests.support.tiny_vits import make_vit
+
+QUICK = ("--epochs", "2", "--views", "1", "--batch-size", "4", "--lr", "0.01")
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Path:
+    for name in ("red", "blue"):
+        for number in range(5):
+            paint(tmp_path / "colours" / name / f"{number}.png", COLOURS[name], (40 + number, 48))
+    return tmp_path / "colours"
+
+
+def test_finetune_says_what_learns_what_it_said_and_what_to_type_next(
+    tmp_path: Path, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = make_model("clip", tmp_path / "clip"), tmp_path / "out"
+    (colours / "red" / "bad.png").write_bytes(b"nothing")
+    assert main(["finetune", str(colours), "--out", str(out), "--model", str(model), *QUICK]) == 0
+    said = capsys.readouterr()
+    head = Head.load(out / "head.safetensors")
+    assert head.classes == ("blue", "red")
+    assert head.space == "backbone"
+    lines = dict(line.split(maxsplit=1) for line in said.out.splitlines())
+    assert lines["parameters"].startswith(f"{2 * 64 + 2:,} learn, ")
+    assert {"before", "after", "best", "validation"} <= set(lines)
+    assert "n = 2; these pictures chose the epoch" in lines["validation"]
+    assert [line[:9] for line in said.err.splitlines()[:2]] == ["epoch   1", "epoch   2"]
+    assert "left out" in said.err
+    assert said.err.splitlines()[-1] == f"next: clipkit classify ./photos --head {out / 'head.safetensors'}"
+
+
+def test_finetune_goes_on_where_it_was_and_refuses_another_recipe(
+    tmp_path: Path, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = make_model("clip", tmp_path / "clip"), tmp_path / "out"
+    command = ["finetune", str(colours), "--out", str(out), "--model", str(model), *QUICK]
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "epoch " not in capsys.readouterr().err.replace("best epoch", "")
+    assert main([*command, "--seed", "1"]) == 1
+    assert "another run: seed 42, not 1" in capsys.readouterr().err
+
+
+def test_finetune_of_a_transformers_model_ends_with_a_line_of_python_that_works(
+    tmp_path: Path, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = make_vit("vit", tmp_path / "vit"), tmp_path / "out"
+    command = ["finetune", str(colours), "--out", str(out), "--model", str(model), "--unfreeze", "last:1", *QUICK]
+    assert main(command) == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    python = shlex.split(last.removeprefix("next: "))
+    assert python[:2] == ["python", "-c"]
+    assert f"ViTClassifier({str(out)!r})" in python[2]
+    assert ViTClassifier(out).classes_.tolist() == ["blue", "red"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--out", "/dev/null/out"], "/dev/null/out cannot be written"),
+        (["--unfreeze", "tail"], "'tail' cannot be unfrozen"),
+        (["--lr", "-1"], "lr = -1"),
+        (["--split", "test"], "test"),
+    ],
+)
+def test_finetune_refuses_what_it_cannot_do(
+    tmp_path: Path, colours: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    model = make_model("clip", tmp_path / "clip")
+    assert main(["finetune", str(colours), "--out", str(tmp_path / "out"), "--model", str(model), *options]) == 1
+    said = capsys.readouterr().err
+    assert words in said
+    assert "epoch" not in said  # no work is lost
+    assert not (tmp_path / "out").exists()
+
+
+def test_explain_counts_the_patches_and_draws_the_overlay(
+    tmp_path: Path, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = make_vit("vit", tmp_path / "vit"), tmp_path / "overlay.png"
+    assert main(["explain", str(colours / "red" / "0.png"), "--model", str(model), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "17 = 32 * 32 / (8 * 8) + 1 class" in said
+    assert "4 x 4, each of 8 x 8 pixels" in said
+    with Image.open(out) as drawn:
+        assert drawn.size == (3 * 448 + 16, 448)
+
+
+def test_explain_as_json_has_the_attention_of_every_patch(
+    tmp_path: Path, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_model("clip", tmp_path / "clip")
+    assert main(["explain", str(colours / "red" / "0.png"), "--model", str(model), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert np.shape(said["last"]) == np.shape(said["rollout"]) == (4, 4)
+    assert said["grid"]["tokens"] == 17
+    assert said["reason"] is None
+
+
+def test_explain_with_the_starter_gives_its_grid_a_reason_and_a_hint(
+    tmp_path: Path, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = str(colours / "red" / "0.png")
+    assert main(["explain", picture, "--model", "starter"]) == 0
+    said = capsys.readouterr()
+    assert "9 x 9, each of 32 x 32 pixels" in said.out
+    assert "starter: a convolutional tower has no class token" in said.err
+    assert "--model ViT-B-16" in said.err
+    assert main(["explain", picture, "--model", "starter", "--out", str(tmp_path / "no.png")]) == 1
+    assert not (tmp_path / "no.png").exists()
+
+
+def test_explain_of_a_missing_picture_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = make_vit("vit", tmp_path / "vit")
+    assert main(["explain", str(tmp_path / "none.jpg"), "--model", str(model)]) == 1
+    assert "none.jpg" in capsys.readouterr().err

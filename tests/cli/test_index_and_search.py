@@ -1,0 +1,261 @@
+"""The command line: what it prints, where, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from clipkit.cli.main import app, main
+from clipkit.errors import ModelError
+from tests.support.colours import COLOURS, ColourEncoder, paint
+
+
+@pytest.fixture(autouse=True)
+def colours(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every model is the ColourEncoder; the list says which were asked for."""
+    asked: list[str] = []
+
+    def load(name: str, *, exact_pixels: bool = False, **options: object) -> ColourEncoder:
+        asked.append(name)
+        if name == "no such model":
+            raise ModelError("no model is called that", hint="clipkit models")
+        return ColourEncoder(exact=exact_pixels, fingerprint="aa" * 32 if name == "other" else "c0" * 32)
+
+    monkeypatch.setattr("clipkit.models.load.load_encoder", load)
+    monkeypatch.setattr("clipkit.index.image_index.load_encoder", load)
+    return asked
+
+
+@pytest.fixture
+def here(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that holds `photos`, as the current one; `photos` is indexed."""
+    monkeypatch.chdir(photos.parent)
+    assert main(["index", "photos"]) == 0
+    return photos.parent
+
+
+def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    capfd.readouterr()
+    code = main(list(arguments))
+    out, err = capfd.readouterr()
+    return code, out, err
+
+
+def test_index_reports_on_stderr_alone(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capfd, "index", str(photos))
+    assert (code, out) == (0, "")
+    assert err.startswith("8 pictures can be found (8 new) in ")
+    _, _, err = run(capfd, "index", str(photos))
+    assert err.startswith("8 pictures can be found (8 unchanged) in ")
+
+
+def test_index_names_what_failed(photos: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (photos / "bad\n.jpg").write_bytes(b"nothing")
+    code, _, err = run(capfd, "index", str(photos))
+    assert code == 0
+    assert "8 new, 1 failed" in err
+    assert "  cannot read bad\\n.jpg: not JPEG" in err
+    code, out, _ = run(capfd, "info", str(photos), "--failed")
+    assert out.startswith("bad\\n.jpg\tnot JPEG")
+    code, out, _ = run(capfd, "info", str(photos), "--failed", "--json")
+    assert json.loads(out)["path"] == "bad\n.jpg"
+
+
+def test_an_empty_folder_is_no_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    code, _, err = run(capfd, "index", str(tmp_path))
+    assert code == 0
+    assert "no pictures in" in err
+
+
+def test_search_prints_scores_and_paths(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capfd, "search", "red", "photos", "-t", "2")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == f"1.0000\tphotos{os.sep}red.png"
+    assert len(out.splitlines()) == 2
+
+
+def test_search_finds_the_index_by_walking_up(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint(here / "photos" / "trip" / "sea.png", COLOURS["blue"])
+    main(["index", "photos"])
+    monkeypatch.chdir(here / "photos" / "trip")
+    code, out, _ = run(capfd, "search", "blue", "-f")
+    assert (code, out) == (0, "sea.png\n")  # only what lies where the user stands
+    code, out, _ = run(capfd, "search", "blue", "..", "-f", "-t", "2")
+    assert out == f"{here}/photos/blue.png\nsea.png\n"
+    code, out, _ = run(capfd, "search", "blue", "..", "--in", "trip", "-f")
+    assert out == "sea.png\n"
+
+
+def test_search_has_other_forms(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(capfd, "search", "red", "photos", "-t1", "-f")[1] == "photos/red.png\n"
+    assert run(capfd, "search", "red", "photos", "-t1", "-0")[1] == "photos/red.png\0"
+    hit = json.loads(run(capfd, "search", "red", "photos", "-t1", "--json")[1])
+    assert hit == {"score": 1.0, "path": "red.png", "file": f"{here}/photos/red.png"}
+    assert run(capfd, "search", "red", "photos", "-t1", "--csv")[1] == "score,path\n1.000000,photos/red.png\n"
+    assert run(capfd, "search", "red", "photos", "-t1", "-n")[0] == 0
+
+
+def test_terms_are_added_and_subtracted(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(capfd, "search", "red", "photos", "-a", "blue", "-t1", "-f")[1] == "photos/magenta.png\n"
+    assert run(capfd, "search", "white", "photos", "-s", "blue", "-t1", "-f")[1] == "photos/yellow.png\n"
+    assert run(capfd, "search", "", "photos", "-a", "2:red", "-t1", "-f")[1] == "photos/red.png\n"
+    assert run(capfd, "search", "./photos/red.png + blue", "photos", "-t1", "-f")[1] == "photos/magenta.png\n"
+
+
+def test_odd_names_are_escaped_for_people_and_raw_for_programs(
+    here: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    name = b"caf\xe9\n\x1b[31m.png"
+    paint(here / "photos" / os.fsdecode(name), (200, 0, 60))
+    main(["index", "photos"])
+    capfdbinary.readouterr()
+    main(["search", "red + 0.3:blue", "photos", "-t1"])
+    assert capfdbinary.readouterr().out.endswith(b"photos/caf\\xe9\\n\\x1b[31m.png\n")
+    main(["search", "red + 0.3:blue", "photos", "-t1", "-0"])
+    assert capfdbinary.readouterr().out == b"photos/" + name + b"\0"
+    main(["search", "red + 0.3:blue", "photos", "-t1", "--json"])
+    assert json.loads(capfdbinary.readouterr().out)["path"] == os.fsdecode(name)
+
+
+def test_a_csv_cell_never_starts_a_formula(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint(here / "photos" / "=1+1.png", (200, 0, 60))
+    main(["index", "photos"])
+    monkeypatch.chdir(here / "photos")
+    assert run(capfd, "search", "red + 0.3:blue", "-t1", "--csv")[1].splitlines()[1].endswith(",'=1+1.png")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["search", "red", "nowhere"], 1, "error: nowhere is not a folder"),
+        (["search", "red", "empty"], 1, "has no index\n  try: clipkit index"),
+        (["search", "", "photos"], 1, "error: the query is empty"),
+        (["search", "./no.jpg", "photos"], 1, "error: ./no.jpg is not a file here"),
+        (["search", "red", "photos", "-t", "0"], 1, "error: 0 answers were asked for"),
+        (["search", "red", "photos", "--in", "nowhere"], 0, "no pictures are indexed in nowhere"),
+        (["index", "nowhere"], 1, "error: nowhere is not there"),
+        (["index", "photos/red.png"], 1, "is a file, not a folder\n  try: clipkit index"),
+        (["index", "empty", "--model", "no such model"], 1, "no model is called that\n  try: clipkit models"),
+        (["index", "photos", "--model", "other"], 1, "was indexed with colour, not other weights"),
+        (["index", "photos", "--exact-pixels"], 1, "--rebuild --exact-pixels"),
+        (["index", "--no-such-option"], 2, "No such option"),
+        (["serach", "red"], 2, "No such command 'serach'"),
+        (["search", "a", "photos", "red", "bicycle"], 2, "unexpected extra arguments"),
+    ],
+)
+def test_a_mistake_gets_a_sentence_and_its_code(
+    here: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+) -> None:
+    (here / "empty").mkdir()
+    got, out, err = run(capfd, *arguments)
+    assert (got, out) == (code, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_a_damaged_index_ends_with_3(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (here / "photos" / ".clipkit" / "index.db").write_bytes(b"this is no database" * 100)
+    code, _, err = run(capfd, "search", "red", "photos")
+    assert code == 3
+    assert "--rebuild" in err
+    assert run(capfd, "index", "photos", "--rebuild")[0] == 0
+    assert run(capfd, "search", "red", "photos", "-t1", "-f")[1] == "photos/red.png\n"
+
+
+def test_an_index_in_use_ends_with_11(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from clipkit.store.database import writing
+
+    with writing(here / "photos" / ".clipkit"):
+        code, _, err = run(capfd, "index", "photos")
+    assert code == 11
+    assert "another clipkit is writing" in err
+
+
+def test_interrupting_says_what_is_kept(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("clipkit.index.image_index.apply_changes", interrupt)
+    code, _, err = run(capfd, "index", "photos")
+    assert code == 130
+    assert err == "interrupted: 8 pictures are in the index; run the same command to go on\n"
+
+
+def test_a_dry_run_changes_nothing(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    paint(here / "photos" / "new.png", (1, 2, 3))
+    (here / "photos" / "red.png").unlink()
+    before = (here / "photos" / ".clipkit" / "index.db").read_bytes()
+    code, out, _ = run(capfd, "index", "photos", "--dry-run")
+    assert (code, out) == (0, "would read 1, bring back 0 and hide 1 pictures; 7 are unchanged\n")
+    assert (here / "photos" / ".clipkit" / "index.db").read_bytes() == before
+    (here / "fresh").mkdir()
+    paint(here / "fresh" / "a.png", (1, 2, 3))
+    assert run(capfd, "index", "fresh", "--dry-run")[1].startswith("would read 1,")
+    assert os.listdir(here / "fresh") == ["a.png"]
+
+
+def test_a_new_index_asks_for_auto_and_an_old_one_for_its_own(
+    here: Path, capfd: pytest.CaptureFixture[str], colours: list[str]
+) -> None:
+    assert colours == ["auto"]
+    run(capfd, "index", "photos")
+    assert colours == ["auto"]  # nothing to encode: no model is loaded
+    run(capfd, "search", "red", "photos")
+    run(capfd, "index", "photos", "--rebuild")
+    run(capfd, "index", "photos", "--rebuild", "--model", "other")
+    assert colours == ["auto", "colour", "colour", "other"]
+
+
+def test_an_index_may_lie_elsewhere(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(capfd, "index", "photos", "--index", "kept")[0] == 0
+    assert run(capfd, "search", "red", "--index", "kept", "-t1", "-f")[1] == "photos/red.png\n"
+    os.rename("photos", "moved")
+    assert run(capfd, "search", "red", "moved", "--index", "kept", "-t1", "-f")[1] == "moved/red.png\n"
+
+
+def test_info_says_what_an_index_holds(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (here / "photos" / "red.png").unlink()
+    main(["index", "photos"])
+    _, out, _ = run(capfd, "info", "photos")
+    facts = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert (facts["found"], facts["missing"], facts["failed"], facts["model"]) == ("7", "1", "0", "colour")
+    facts = json.loads(run(capfd, "info", "photos", "--json")[1])
+    assert (facts["found"], facts["width"]) == (7, 4)
+
+
+def test_models_lists_every_alias(capfd: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capfd, "models")
+    assert [line.split()[0] for line in out.splitlines()[1:6]] == [
+        "fast",
+        "balanced",
+        "best",
+        "multilingual",
+        "starter",
+    ]
+    rows = [json.loads(line) for line in run(capfd, "models", "--json")[1].splitlines()]
+    assert {row["name"]: row["imagenet"] for row in rows}["balanced"] == 76.5
+
+
+def test_every_option_has_a_help_text() -> None:
+    for command in app.commands.values():
+        assert command.help
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                assert parameter.help, f"{command.name} {parameter.name}"  # type: ignore[attr-defined]
+
+
+def test_help_is_short_enough_for_one_screen(capfd: pytest.CaptureFixture[str]) -> None:
+    for command in ("--help", "index --help", "search --help", "info --help", "models --help"):
+        code, out, _ = run(capfd, *command.split())
+        assert code == 0
+        assert len(out.splitlines()) <= 50

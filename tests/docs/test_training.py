@@ -1,0 +1,175 @@
+"""What the training scripts promise: crops of pictures and of maps agree, the student is what open_clip builds."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import timm
+import torch
+
+from tests.support.paths import REPOSITORY
+
+SCRIPTS = (
+    "evaluate",
+    "train_student",
+    "quality",
+    "packed_pictures",
+    "students",
+    "train_projection",
+    "tune_last_convolution",
+    "shared_space",
+)
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[SimpleNamespace]:
+    """The modules of training/ and benchmarks/quality.py, and afterwards none of their plain names."""
+    before, places = set(sys.modules), [str(REPOSITORY / name) for name in ("training", "benchmarks")]
+    sys.path[:0] = places
+    modules: dict[str, ModuleType] = {name: importlib.import_module(name) for name in SCRIPTS}
+    yield SimpleNamespace(**modules)
+    sys.path[:] = [place for place in sys.path if place not in places]
+    for name in set(sys.modules) - before:
+        if any(str(getattr(sys.modules[name], "__file__", "")).startswith(place) for place in places):
+            del sys.modules[name]
+
+
+def ramps(packed: ModuleType, count: int) -> Any:
+    """Pictures that grow brighter to the right, and maps that say so: channel 0 across, channel 1 down, 0 to 255."""
+
+    def ramp(side: int) -> np.ndarray:
+        return (np.arange(side) + 0.5) / side * 255
+
+    pixels = np.empty((count, 3, packed.PIXELS, packed.PIXELS), np.uint8)
+    pixels[:] = ramp(packed.PIXELS)
+    maps = np.zeros((count, packed.CHANNELS, packed.CELLS, packed.CELLS), np.float16)
+    maps[:, 0], maps[:, 1] = ramp(packed.CELLS), ramp(packed.CELLS)[:, None]
+    hints = np.zeros((count, packed.HINT_CHANNELS, packed.HINT_CELLS, packed.HINT_CELLS), np.float16)
+    nothing = np.zeros(0, np.float32)
+    aspects = np.linspace(0.5, 2, count).astype(np.float32)
+    return packed.Packed(pixels, maps, hints, aspects, back=nothing, mean=nothing, spread=nothing)
+
+
+@pytest.mark.parametrize("size", [144, 96])
+def test_a_crop_sees_the_place_its_map_was_taken_from(scripts: SimpleNamespace, size: int) -> None:
+    data = ramps(scripts.packed_pictures, 64)
+    crops = scripts.train_student.Crops(data, np.arange(64), size, torch.Generator().manual_seed(3))
+    side = size // 16
+    maps = crops.mix(scripts.train_student._sampled(torch.from_numpy(data.maps).float(), crops.where, side))[:, 0]
+    pixels = (crops.pixels[:, 0] + 1) * 127.5
+    patches = pixels.unflatten(1, (side, 16)).unflatten(3, (side, 16)).mean((2, 4))
+    whole = crops.share == 0  # a mixture of two that are turned differently is nearly flat
+    for seen, said in zip(patches.flatten(1)[whole], maps.flatten(1)[whole], strict=True):
+        assert np.corrcoef(seen, said)[0, 1] > 0.97  # contrast and brightness change, the edge of the map is flat
+
+
+def test_crops_have_the_shape_of_the_picture_before_it_was_squashed(scripts: SimpleNamespace) -> None:
+    aspects = torch.linspace(0.5, 2, 500)
+    where = scripts.train_student._where(aspects, torch.Generator().manual_seed(0))
+    width, height = where[:, 0, 0].abs() * aspects, where[:, 1, 1]
+    assert float((width / height).log().abs().max()) < 0.7  # never flatter than 2 to 1, where pictures reach 2 to 1
+    reach = where[:, :, :2].abs().sum(2) + where[:, :, 2].abs()
+    assert float(reach.max()) <= 1 + 1e-5  # inside the picture
+    assert 0.4 < float((where[:, 0, 0] < 0).float().mean()) < 0.6  # half of them are turned round
+
+
+@pytest.mark.parametrize(("name", "sides", "at_96"), [("vit", [9, 9], [6, 6]), ("levit", [4, 7, 14], [2, 3, 6])])
+def test_a_student_is_the_tower_that_open_clip_builds(
+    scripts: SimpleNamespace, name: str, sides: list[int], at_96: list[int]
+) -> None:
+    torch.manual_seed(0)
+    student = scripts.students.STUDENTS[name]().eval()
+    size = student.config["image_size"]
+    text = {"context_length": 8, "vocab_size": 100, "width": 64, "heads": 1, "layers": 1}
+    built = open_clip.model.CLIP(384, student.config, text).visual.eval()
+    built.load_state_dict(student.tower.state_dict())
+    pixels = torch.randn(2, 3, size, size)
+    with torch.inference_mode():
+        embeddings, grids = student(pixels)
+        assert torch.allclose(built(pixels), embeddings, atol=1e-4)
+        assert [grid.shape[-1] for _, _, grid in grids] == sides
+        student.look_at(96)
+        assert [grid.shape[-1] for _, _, grid in student(torch.randn(1, 3, 96, 96))[1]] == at_96
+        student.look_at(size)
+        assert torch.equal(student(pixels)[0], embeddings)
+
+
+def test_a_levit_asks_its_biases_for_the_same_distances_at_every_size(scripts: SimpleNamespace) -> None:
+    smaller = timm.create_model("levit_192", num_classes=0, img_size=160)  # timm's own tables for 10 x 10 places
+    student = scripts.students.Levit()
+    student.look_at(160)
+    for theirs, ours in zip(smaller.modules(), student.tower.trunk.modules(), strict=True):
+        if hasattr(theirs, "attention_bias_idxs"):
+            side, whole = (round(m.attention_biases.shape[1] ** 0.5) for m in (theirs, ours))
+            down, across = theirs.attention_bias_idxs // side, theirs.attention_bias_idxs % side
+            assert torch.equal(ours.attention_bias_idxs, down * whole + across)
+
+
+def test_the_line_that_a_head_begins_with_is_the_least_squares_one(scripts: SimpleNamespace) -> None:
+    torch.manual_seed(0)
+    rows = torch.rand(300, 20)
+    goal = rows @ torch.randn(20, 5) + 3
+    found = scripts.train_projection._with_one(rows) @ scripts.train_projection._least_squares(rows, goal, 1e-6)
+    assert torch.allclose(found, goal, atol=1e-3)
+
+
+@pytest.mark.parametrize("earlier", [0, 352])
+def test_the_ridge_says_the_same_in_torch(
+    scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, earlier: int
+) -> None:
+    draw = np.random.default_rng(0)
+    classifier = torch.nn.Linear(1280, 5).requires_grad_(False)
+    monkeypatch.setattr(scripts.shared_space, "image_tower", lambda: SimpleNamespace(classifier=classifier))
+    features = draw.random((40, 1280 + earlier), np.float32)
+    features[:, 1280:] -= 0.5  # what lies before the last convolution may be negative
+    ridge = scripts.shared_space.Ridge(
+        draw.normal(size=(5, 7)).astype(np.float32), 10.0, mix=3.0, power=0.7, earlier=0.4
+    )
+    ridge.fit(features, draw.normal(size=(40, 7)), np.ones(40))
+    said = scripts.train_projection.in_torch(ridge)(torch.from_numpy(features)).numpy()
+    assert said == pytest.approx(ridge.predict(features), abs=1e-4)
+    without = ridge.predict(np.c_[features[:, :1280], np.zeros((40, earlier))])
+    assert bool(np.allclose(without, said, atol=1e-3)) == (not earlier)  # what lies before is heard
+
+
+def test_windows_hold_whole_rectangles_and_add_up_to_one(scripts: SimpleNamespace) -> None:
+    torch.manual_seed(0)
+    shares = scripts.tune_last_convolution.windows(200)
+    assert torch.allclose(shares.sum(1), torch.ones(200))
+    held = (shares > 0).unflatten(1, (9, 9))
+    down, across = held.any(2), held.any(1)
+    assert torch.equal(held, down[:, :, None] & across[:, None])
+    assert int(down.sum(1).min()) == 5
+    assert 0.3 < float(held.flatten(1).all(1).float().mean()) < 0.6
+
+
+def test_recalls_are_those_of_a_full_sort(scripts: SimpleNamespace) -> None:
+    chance = np.random.default_rng(0)
+    pictures, captions = chance.normal(size=(30, 8)), chance.normal(size=(60, 8))
+    owner = np.repeat(np.arange(30), 2)
+    found = scripts.evaluate.recalls(pictures, captions, owner)
+    scores = pictures @ captions.T
+    for k in (1, 5, 10):
+        nearest = np.argsort(-scores, axis=0)[:k]  # (k, 60) pictures
+        assert found[f"text_to_image_r{k}"] == pytest.approx((nearest == owner).any(0).mean())
+        said = owner[np.argsort(-scores, axis=1)[:, :k]]  # (30, k) owners of captions
+        assert found[f"image_to_text_r{k}"] == pytest.approx((said == np.arange(30)[:, None]).any(1).mean())
+
+
+def test_a_number_of_other_weights_is_named(
+    scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scripts.quality, "RESULTS", tmp_path)
+    for name, weights in (("zeroshot", "aa"), ("memory", "bb")):
+        (tmp_path / f"{name}.json").write_text(json.dumps({scripts.quality.STAMP: weights}))
+    (tmp_path / "encode.json").write_text("{}")
+    assert scripts.quality.stale(["zeroshot", "memory", "encode"], "aa") == {"memory": "bb", "encode": ""}

@@ -1,0 +1,335 @@
+"""The page in a real browser: what a person does on it, and that nothing leaves this machine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.page_robot import PHONE, Robot, chromium, index, photographs, robot, serving
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = pytest.mark.slow
+BROKEN = "broken.jpg"
+COUNT = 800  # pictures of a run that is long enough to be stopped
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("page-cache")
+
+
+@pytest.fixture(scope="module")
+def address(browser: Browser, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A page on photographs, one of which was damaged after it was indexed, and one of which is there twice."""
+    folder = photographs(tmp_path_factory.mktemp("photos") / "holiday")
+    (folder / "twin of chelsea.png").write_bytes((folder / "chelsea.png").read_bytes())
+    Image.new("RGB", (300, 200), (20, 90, 40)).save(folder / BROKEN)
+    index(folder, cache)
+    (folder / BROKEN).write_bytes(b"\xff\xd8\xff no picture any more")
+    with serving(cache, str(folder)) as served:
+        yield served
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Robot]:
+    with robot(browser, address) as found:
+        yield found.open()
+        assert found.outside() == set()
+        assert found.noises == []
+
+
+def test_words_find_the_right_photograph_first(page: Robot) -> None:
+    for words, name in (("a motorcycle", "motorcycle_left.png"), ("a cup of coffee", "coffee.png")):
+        assert page.search(words)[0] == name
+    assert page.search("a cat")[0] in ("chelsea.png", "twin of chelsea.png")
+    assert page.window.locator(".ck-card").first.get_attribute("data-label") == "strong"
+    assert "strong" in page.window.locator(".ck-count").inner_text()
+    page.shoot("search")
+
+
+def test_from_a_picture_one_goes_on_to_more_and_to_less_of_it(page: Robot) -> None:
+    page.search("a cup of coffee")
+    page.card("camera.png").click()
+    facts = page.window.locator(".ck-facts")
+    facts.get_by_text("512 \u00d7 512, PNG").wait_for()
+    assert "camera.png" in facts.inner_text()
+    page.shoot("large")
+    with page.new_answer():
+        page.window.get_by_role("button", name="More like this").click()
+    assert page.names()[0] == "camera.png"
+    place = page.names().index("coffee.png")
+    page.card("coffee.png").click()
+    with page.new_answer():
+        page.window.get_by_role("button", name="Less like this").click()
+    assert page.names().index("coffee.png") > place
+    assert page.window.locator(".ck-chip").count() == 2
+    page.shoot("moves")
+    with page.new_answer():
+        page.window.get_by_role("button", name="remove: more like camera.png").click()
+    with page.new_answer():
+        page.window.get_by_role("button", name="remove: less like coffee.png").click()
+    assert page.names()[0] == "coffee.png"
+    assert page.window.locator(".ck-chip").count() == 0
+
+
+def test_the_address_keeps_the_search(page: Robot, browser: Browser) -> None:
+    page.search("a motorcycle")
+    page.card("motorcycle_left.png").click()
+    with page.new_answer():
+        page.window.get_by_role("button", name="More like this").click()
+    query = page.window.url.partition("/?")[2]
+    assert "q=a+motorcycle" in query
+    with robot(browser, page.address) as other:
+        other.open(f"?{query}")
+        assert other.names() == page.names()
+        assert other.window.locator("#ck-box textarea").input_value() == "a motorcycle"
+        assert other.window.locator(".ck-chip").count() == 1
+
+
+def test_filters_are_applied_before_the_search(page: Robot) -> None:
+    page.search("a motorcycle")
+    with page.new_answer():
+        page.window.get_by_label("JPEG").check()
+    assert page.shows({"china.jpg", "flower.jpg", "rocket.jpg", "hubble_deep_field.jpg", BROKEN})
+    assert "Nothing here seems to show" in page.window.locator(".ck-nothing").inner_text()
+    with page.new_answer():
+        page.window.get_by_label("Folder").click()
+        page.window.get_by_role("option", name="space").click()
+    assert page.shows({"rocket.jpg", "hubble_deep_field.jpg"})
+    page.shoot("filtered")
+    with page.new_answer():
+        page.window.get_by_label("portrait").check()
+    assert page.shows([])
+    assert "No picture passes the filters" in page.window.locator(".ck-nothing").inner_text()
+
+
+def test_everything_can_be_done_from_the_keyboard(page: Robot) -> None:
+    page.window.locator("body").click(position={"x": 5, "y": 5})
+    page.window.keyboard.press("/")
+    page.window.keyboard.type("a flower")
+    with page.new_answer():
+        page.window.keyboard.press("Enter")
+    first, second = page.names()[:2]
+    page.window.keyboard.press("ArrowDown")
+    focused = "document.activeElement.querySelector('.ck-name')?.textContent"
+    assert page.window.evaluate(focused) == first == "flower.jpg"
+    page.window.keyboard.press("ArrowRight")
+    assert page.window.evaluate(focused) == second
+    page.window.keyboard.press("Enter")
+    view = page.window.locator("dialog.ck-view")
+    view.wait_for()
+    page.window.keyboard.press("ArrowLeft")
+    assert view.locator(".ck-title").inner_text() == first
+    page.window.keyboard.press("Escape")
+    view.wait_for(state="hidden")
+    page.window.wait_for_function(f"first => {focused} === first", arg=first)  # after the browser's own choice
+    page.window.keyboard.press("ArrowDown")
+    assert page.names().index(str(page.window.evaluate(focused))) > 1
+
+
+def test_a_dropped_picture_finds_its_like(page: Robot) -> None:
+    import skimage
+
+    picture = Path(skimage.__file__).parent / "data" / "motorcycle_right.png"
+    page.window.locator("#ck-box input[type=file]").set_input_files(picture)
+    page.window.locator("#ck-box .thumbnail-item, #ck-box img, #ck-box [data-testid=thumbnail]").first.wait_for()
+    with page.new_answer():
+        page.window.locator("#ck-box textarea").press("Enter")
+    assert page.names()[0] == "motorcycle_left.png"
+    assert "motorcycle_right.png" in page.window.locator(".ck-chip").inner_text()
+
+
+def test_duplicates_are_found_from_a_picture_and_in_the_library(page: Robot) -> None:
+    page.card("chelsea.png").click()
+    with page.new_answer():
+        page.window.get_by_role("button", name="Find duplicates").click()
+    assert page.names()[:2] == ["chelsea.png", "twin of chelsea.png"]
+    page.tab("Library")
+    page.window.get_by_role("button", name="Duplicates").click()
+    copies = page.window.locator(".ck-copies")
+    copies.wait_for()
+    assert "2 copies" in copies.inner_text()
+    assert "twin of chelsea.png" in copies.inner_text()
+
+
+def test_a_picture_that_cannot_be_shown_says_its_name(page: Robot) -> None:
+    card = page.card(BROKEN)
+    card.scroll_into_view_if_needed()
+    page.window.locator(".ck-broken").wait_for()
+    assert "ck-broken" in str(card.get_attribute("class"))
+    card.click()
+    page.window.locator(".ck-cannot").wait_for()
+    page.shoot("broken")
+
+
+def test_results_are_saved_as_a_table_and_as_a_sheet(page: Robot) -> None:
+    names = page.search("a cat")
+    page.window.get_by_text("Save these results").click()
+    with page.window.expect_download() as download:
+        page.window.locator("#ck-csv").click()
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert lines[0] == "score,relevance,path,width,height,taken"
+    assert [Path(line.split(",")[2]).name for line in lines[1:]] == names
+    with page.window.expect_download() as download:
+        page.window.locator("#ck-sheet").click()
+    assert (
+        Path(download.value.path()).read_text().count("data:image/jpeg;base64") == len(names) - 1
+    )  # but the broken one
+
+
+def test_nothing_moves_while_the_page_loads(page: Robot) -> None:
+    watch = """() => { window.moved = 0; new PerformanceObserver(list => {
+        for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.moved += entry.value;
+    }).observe({type: 'layout-shift', buffered: false}); }"""
+    page.search("a cat")
+    page.window.wait_for_timeout(700)  # what follows input within half a second does not count
+    page.window.evaluate(watch)
+    page.wait_for_pictures()
+    page.window.mouse.wheel(0, 600)
+    page.window.wait_for_timeout(800)
+    assert page.window.evaluate("window.moved") < 0.02
+    boxes = "[...document.querySelectorAll('.ck-card')].map(c => c.getBoundingClientRect().height)"
+    assert min(page.window.evaluate(boxes)) > 60
+
+
+def test_it_is_dark_where_the_system_is_dark_and_can_be_turned(browser: Browser, address: str) -> None:
+    with robot(browser, address, color_scheme="dark") as dark:
+        dark.open("?q=a+flower")
+        colour = "getComputedStyle(document.body).backgroundColor.match(/[\\d.]+/g).slice(0, 3).map(Number)"
+        assert max(dark.window.evaluate(colour)) < 60
+        dark.shoot("dark")
+        dark.window.get_by_label("light or dark").click()
+        assert min(dark.window.evaluate(colour)) > 200
+        assert dark.outside() == set()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone(browser: Browser, address: str, scheme: str) -> None:
+    with robot(browser, address, viewport=PHONE, color_scheme=scheme, has_touch=True) as phone:
+        phone.open("?q=a+cup+of+coffee")
+        assert phone.names()[0] == "coffee.png"
+        assert not phone.overflows()
+        phone.shoot(f"phone-{scheme}")
+        phone.window.get_by_role("button", name="Filters").click()
+        phone.window.get_by_label("JPEG").wait_for()
+        phone.shoot(f"phone-filters-{scheme}")
+        phone.window.get_by_role("button", name="Filters").click()
+        phone.card("coffee.png").click()
+        phone.window.get_by_role("button", name="More like this").wait_for()
+        phone.window.locator(".ck-facts dd").first.wait_for()
+        phone.shoot(f"phone-large-{scheme}")
+        phone.window.keyboard.press("Escape")
+        phone.tab("Library")
+        phone.window.locator(".ck-folder").wait_for()
+        assert not phone.overflows()
+        phone.shoot(f"phone-library-{scheme}")
+
+
+def test_an_empty_page_teaches_then_indexes_shows_progress_and_can_be_stopped(
+    browser: Browser, cache: Path, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0)
+    for number in range(COUNT):
+        folder = tmp_path / "many" / f"{number // 200}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise.integers(0, 255, (80, 120, 3), dtype=np.uint8)).save(folder / f"{number:04}.jpg")
+    (tmp_path / "many" / "bad.jpg").write_bytes(b"no picture at all")
+    (tmp_path / "empty").mkdir()
+    with serving(cache, "--model", "starter", cwd=tmp_path / "empty") as address, robot(browser, address) as page:
+        page.open()
+        assert "Add a folder" in page.window.locator("#ck-grid .ck-note").inner_text()
+        page.shoot("empty")
+        page.tab("Library")
+        assert "No folder yet" in page.window.locator("#ck-library").inner_text()
+        page.window.locator("#ck-place textarea, #ck-place input").fill(str(tmp_path / "many"))
+        page.window.locator("#ck-add").click()
+        page.window.get_by_text("pictures/s").wait_for(timeout=120_000)
+        page.shoot("indexing")
+        page.window.get_by_role("button", name="Stop").click()
+        page.window.get_by_text("stopped; what was done is kept").wait_for(timeout=60_000)
+        kept = int(page.window.locator(".ck-numbers dd").first.inner_text().replace(",", ""))
+        assert kept < COUNT
+        page.window.get_by_role("button", name="Update").click()
+        page.window.get_by_text("finished").wait_for(timeout=180_000)
+        numbers = page.window.locator(".ck-numbers dd").all_inner_texts()
+        assert [int(number.replace(",", "")) for number in numbers] == [COUNT, 0, 1]
+        page.window.get_by_text("1 could not be read").click()
+        assert "bad.jpg" in page.window.locator(".ck-folder").inner_text()
+        page.window.get_by_role("button", name="Check").click()
+        page.window.get_by_text("all are as clipkit wrote them").wait_for()
+        page.shoot("library")
+        page.tab("Search")
+        page.window.wait_for_selector("#ck-grid .ck-card", timeout=60_000)  # nobody has to load the page again
+        page.search("noise")
+        assert len(page.names()) == 60
+        page.window.locator(".ck-card").last.scroll_into_view_if_needed()
+        page.window.wait_for_function("document.querySelectorAll('.ck-card').length >= 120")
+        ids = page.window.evaluate("[...document.querySelectorAll('.ck-card')].map(c => c.dataset.id)")
+        assert len(set(ids)) == len(ids)
+        assert page.outside() == set()
+        assert page.noises == []
+
+
+def test_a_login_opens_the_page_and_its_pictures(browser: Browser, cache: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    Image.new("RGB", (300, 200), (200, 90, 40)).save(folder / "one.png")
+    index(folder, cache)
+    (tmp_path / "login").write_text("ann:a long password\n")
+    with serving(cache, str(folder), "--auth", str(tmp_path / "login")) as address, robot(browser, address) as page:
+        page.window.goto(address)
+        page.window.get_by_label("username").fill("ann")
+        page.window.get_by_label("password").fill("a long password")
+        page.window.get_by_role("button", name="Login").click()
+        page.window.wait_for_selector(".ck-card")
+        page.wait_for_pictures()
+        assert page.pictures_loaded()
+        page.shoot("login")
+        assert page.outside() == set()
+
+
+def test_names_that_are_programs_stay_names(browser: Browser, cache: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "<img src=x onerror=alert(1)>"
+    names = [
+        "<script>alert(2)<\\script>.png",
+        '"><svg onload=alert(3)>.png',
+        "' onmouseover='alert(4).png",
+        "a\u202egnp.exe.png",
+        "two\nlines.png",
+        "&lt;b&gt;.png",
+        "w" * 240 + ".png",
+        os.fsdecode(b"not-utf8-\xff\xfe.png"),
+    ]
+    for number, name in enumerate(names):
+        (folder / "<b>sub").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (60 + number, 60), (number * 30, 40, 90)).save(folder / "<b>sub" / name)
+    index(folder, cache)
+    with serving(cache, str(folder)) as address, robot(browser, address) as page:
+        page.open()
+        assert len(page.names()) == len(names)
+        page.search("<img src=x onerror=alert(5)>")
+        for place in range(len(names)):
+            page.window.locator(".ck-card").nth(place).click()
+            page.window.locator(".ck-facts dd").first.wait_for()
+            page.window.keyboard.press("Escape")
+        page.tab("Library")
+        page.window.locator(".ck-folder").wait_for()
+        time.sleep(0.5)
+        assert page.noises == []
+        assert page.outside() == set()
+        assert not page.overflows()

@@ -1,0 +1,282 @@
+"""Classify and Compare in a real browser: sort, put right, learn, take away; compare, stop, go on, open again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.request import Request, urlopen
+
+import pytest
+from PIL import Image
+
+from tests.support.page_robot import PHONE, Robot, chromium, environment, index, photographs, robot, serving
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = pytest.mark.slow
+CLASSES = "cat, person, coffee, flower, building, motorcycle, space"
+HOSTILE = "<img src=x onerror=document.title='run'>.png"
+ASIDE = "unsure, or none of these"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("page-cache")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs, and one picture whose name is HTML."""
+    made = photographs(tmp_path_factory.mktemp("photos") / "holiday")
+    Image.new("RGB", (90, 60), (200, 120, 20)).save(made / HOSTILE)
+    return made
+
+
+@pytest.fixture(scope="module")
+def address(browser: Browser, cache: Path, folder: Path) -> Iterator[str]:
+    index(folder, cache)
+    with serving(cache, str(folder), "--model", "starter") as served:
+        yield served
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Robot]:
+    with robot(browser, address, accept_downloads=True) as found:
+        yield found.open()
+        assert found.outside() == set()
+        assert found.noises == []
+        assert found.window.title() != "run"
+
+
+def sort(page: Robot, classes: str = CLASSES) -> None:
+    page.tab("Classify")
+    page.window.locator("#ck-classes textarea").fill(classes)
+    before = turn(page)
+    page.window.get_by_role("button", name="Sort", exact=True).click()
+    sorted_anew(page, before)
+
+
+def turn(page: Robot) -> str:
+    return str(page.window.evaluate("document.querySelector('.ck-columns')?.dataset.turn ?? ''"))
+
+
+def sorted_anew(page: Robot, before: str) -> None:
+    page.window.wait_for_function(
+        "b => (document.querySelector('.ck-columns')?.dataset.turn ?? b) !== b", arg=before, timeout=60_000
+    )
+
+
+def column(page: Robot, name: str) -> list[str]:
+    script = 'n => [...document.querySelectorAll(`.ck-column[aria-label="${n}"] .ck-pick img`)].map(i => i.alt)'
+    found: list[str] = page.window.evaluate(script, name)
+    return found
+
+
+def pick(page: Robot, name: str) -> Any:
+    return page.window.locator("#ck-board .ck-pick", has=page.window.locator(f'img[alt="{name}"]'))
+
+
+def labelled(page: Robot, number: int) -> None:
+    """Wait until the server has heard of so many labels."""
+    page.window.wait_for_function("n => document.querySelector('#ck-learn').dataset.labels === n", arg=str(number))
+
+
+def taken(page: Robot, button: str, place: Path) -> Path:
+    with page.window.expect_download() as waiting:
+        page.window.locator(button).click()
+    file = place / waiting.value.suggested_filename
+    waiting.value.save_as(file)
+    return file
+
+
+def test_words_sort_three_are_put_right_the_rest_is_learned_and_taken_away(
+    page: Robot, folder: Path, cache: Path, tmp_path: Path
+) -> None:
+    page.tab("Classify")
+    page.window.wait_for_selector("#ck-board .ck-note")
+    page.shoot("classify-empty")
+    sort(page)
+    assert column(page, "motorcycle") == ["motorcycle_left.png"]
+    assert column(page, "coffee") == ["coffee.png"]
+    assert "of 15 pictures in 7 classes" in page.window.locator("#ck-sorted").inner_text()
+    page.shoot("classify")
+
+    pick(page, "moon.png").click()  # by the mouse
+    page.window.locator(".ck-choose .ck-chance-line").first.wait_for()
+    page.shoot("classify-picture")
+    page.window.locator(".ck-choice", has_text="space").click()
+    page.window.keyboard.press("Escape")
+    pick(page, "hubble_deep_field.jpg").focus()  # and by keys
+    page.window.keyboard.press("7")
+    pick(page, "camera.png").focus()
+    page.window.keyboard.press("2")
+    labelled(page, 3)
+    assert {"moon.png", "hubble_deep_field.jpg"} <= set(column(page, "space")) or not column(page, "space")
+
+    before = turn(page)
+    page.window.locator("#ck-learn").click()
+    sorted_anew(page, before)
+    assert {"moon.png", "hubble_deep_field.jpg"} <= set(column(page, "space"))
+    assert "camera.png" in column(page, "person")
+    assert "Learned from 3 labelled pictures" in page.window.locator(".ck-lesson").inner_text()
+    page.shoot("classify-learned")
+
+    page.window.get_by_text("Take it away").click()
+    with open(taken(page, "#ck-labels-csv", tmp_path), newline="") as stream:
+        rows = {row["image"]: row for row in csv.DictReader(stream)}
+    assert len(rows) == 15
+    assert (rows["space/moon.png"]["label"], rows["space/moon.png"]["by_hand"]) == ("space", "yes")
+    head = taken(page, "#ck-save-head", tmp_path)
+    command = [sys.executable, "-m", "clipkit", "classify", "--head", str(head), "--csv", str(folder)]
+    said = subprocess.run(command, env=environment(cache), check=True, capture_output=True, text=True).stdout
+    assert {row["label"] for row in csv.DictReader(said.splitlines()) if row["path"].endswith("moon.png")} == {"space"}
+
+    page.window.locator("#ck-sort-into textarea, #ck-sort-into input").first.fill(str(tmp_path / "sorted"))
+    page.window.locator("#ck-plan").click()
+    page.window.locator(".ck-plan").wait_for()
+    assert not (tmp_path / "sorted").exists()
+    page.window.get_by_role("button", name="Copy now").click()
+    page.window.get_by_text("15 pictures are copied").wait_for()
+    assert (tmp_path / "sorted" / "space" / "moon.png").read_bytes() == (folder / "space" / "moon.png").read_bytes()
+
+
+def test_arrows_move_and_backspace_takes_a_label_back(page: Robot) -> None:
+    sort(page, "cat, coffee, flower")
+    first = page.window.locator("#ck-board .ck-pick").first
+    first.focus()
+    name = page.window.evaluate("document.activeElement.querySelector('img').alt")
+    page.window.keyboard.press("ArrowRight")
+    assert page.window.evaluate("document.activeElement.querySelector('img').alt") != name
+    page.window.keyboard.press("ArrowLeft")
+    page.window.keyboard.press("3")
+    labelled(page, 1)
+    assert column(page, "flower")[0] == name
+    pick(page, name).focus()
+    page.window.keyboard.press("Backspace")
+    page.window.wait_for_function("!document.querySelector('#ck-learn').dataset.labels")
+    assert name in column(page, "cat")
+
+
+def test_the_slider_sets_everything_or_nothing_aside(page: Robot) -> None:
+    sort(page)
+    before = turn(page)
+    slider = page.window.locator("#ck-strict input[type=range]")
+    slider.focus()
+    page.window.keyboard.press("Home")
+    slider.dispatch_event("pointerup")
+    sorted_anew(page, before)
+    assert column(page, ASIDE) == []
+
+
+def test_names_that_are_html_are_shown_and_not_run(page: Robot) -> None:
+    sort(page, "cat, <script>document.title='run'</script>, \"onload=x")
+    assert pick(page, "coffee.png").count() == 1
+    assert page.window.evaluate("n => [...document.querySelectorAll('.ck-pick img')].some(i => i.alt === n)", HOSTILE)
+    assert page.window.locator("#ck-board script").count() == 0
+    assert "<script>" in page.window.locator("#ck-board").inner_text()
+    page.window.locator("#ck-board .ck-pick").first.click()
+    assert "<script>" in page.window.locator(".ck-choices").inner_text()
+    page.window.keyboard.press("Escape")
+
+
+def test_both_tabs_fit_a_telephone_and_the_dark(browser: Browser, address: str) -> None:
+    with robot(browser, address, viewport=PHONE, color_scheme="dark") as page:
+        page.open("?__theme=dark")
+        sort(page)
+        assert not page.overflows()
+        page.shoot("classify-phone-dark")
+        page.window.locator("#ck-board .ck-pick").first.click()
+        page.window.locator(".ck-choose .ck-choice").first.wait_for()
+        assert page.window.locator(".ck-choose .ck-choice").first.is_visible()
+        page.window.keyboard.press("Escape")
+        page.tab("Compare")
+        page.window.wait_for_selector("#ck-comparison .ck-note")
+        assert not page.overflows()
+        assert page.noises == []
+
+
+def test_an_error_is_a_sentence_and_leaves_the_columns(page: Robot) -> None:
+    sort(page, "cat, coffee")
+    page.window.locator("#ck-classes textarea").fill(" , ")
+    page.window.get_by_role("button", name="Sort", exact=True).click()
+    page.window.locator("#ck-sorted-said", has_text="there are no classes").wait_for()
+    assert column(page, "coffee") == ["coffee.png"]
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of painted pictures, which differ a little."""
+    made = tmp_path_factory.mktemp("labelled") / "colours"
+    for name, colour in {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}.items():
+        (made / name).mkdir(parents=True)
+        for number in range(10):
+            shade = tuple(max(part - 9 * number, 0) for part in colour)
+            Image.new("RGB", (64 + number, 64), shade).save(made / name / f"{name} {number}.png")
+    return made
+
+
+def test_a_comparison_is_stopped_goes_on_and_is_opened_again(page: Robot, colours: Path, tmp_path: Path) -> None:
+    page.tab("Compare")
+    page.window.wait_for_selector("#ck-comparison .ck-note")
+    page.shoot("compare-empty")
+    box = page.window.locator("#ck-dataset input")
+    box.fill(str(colours))
+    box.press("Enter")
+    page.window.locator("#ck-compare").click()
+    now = page.window.locator("#ck-compare-now")
+    now.get_by_text(" of ").wait_for(timeout=90_000)
+    page.tab("Search")  # the page stays usable
+    assert page.search("a motorcycle")[0] == "motorcycle_left.png"
+    page.tab("Compare")
+    page.window.locator("#ck-compare-stop").click()
+    now.get_by_text("go on from there").wait_for(timeout=60_000)
+    page.shoot("compare-stopped")
+    page.window.locator("#ck-compare").click()
+    page.window.locator(".ck-result").wait_for(timeout=150_000)
+    assert "text-probe" in page.window.locator(".ck-results").inner_text()
+    assert page.window.locator(".ck-figure img").count() >= 4
+    page.shoot("compare")
+    file = taken(page, "#ck-results-json", tmp_path)
+    assert {row["method"] for row in json.loads(file.read_text())["rows"]} >= {"zeroshot", "knn", "probe"}
+
+    page.window.reload()
+    page.window.wait_for_selector("#ck-grid .ck-card")
+    page.tab("Compare")
+    page.window.locator(".ck-result").wait_for()  # the last result is still there
+    (tmp_path / "broken.json").write_text("{")
+    with page.window.expect_file_chooser() as chooser:
+        page.window.locator("#ck-open-results").click()
+    chooser.value.set_files(tmp_path / "broken.json")
+    page.window.locator("#ck-compare-said", has_text="is not the result of a comparison").wait_for()
+    page.window.locator("#ck-results-path input, #ck-results-path textarea").first.fill(str(file))
+    page.window.keyboard.press("Enter")
+    page.window.wait_for_function("!document.querySelector('#ck-compare-said').innerText.trim()")
+    assert page.window.locator(".ck-result").count() == 1
+
+
+def test_the_endpoint_answers_without_a_browser(address: str) -> None:
+    """As with curl: an event is made, and its stream ends with the answer."""
+    asked = json.dumps({"data": ["cat, motorcycle", 1, "simple", True, ""]}).encode()
+    request = Request(f"{address}/gradio_api/call/classify", asked, {"content-type": "application/json"})
+    with urlopen(request, timeout=60) as response:
+        event = json.load(response)["event_id"]
+    with urlopen(f"{address}/gradio_api/call/classify/{event}", timeout=60) as response:
+        lines = response.read().decode().splitlines()
+    (answer,) = json.loads(next(line.removeprefix("data: ") for line in lines if line.startswith("data: [")))
+    found = {one["class"]: one for one in answer["classes"]}
+    assert found["motorcycle"]["pictures"][0]["picture"] == "motorcycle_left.png"
+    assert sum(one["count"] for one in found.values()) == answer["asked"] == 15
+    with urlopen(f"{address}/gradio_api/info", timeout=60) as response:
+        assert set(json.load(response)["named_endpoints"]) == {"/search", "/classify"}

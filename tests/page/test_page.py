@@ -1,0 +1,638 @@
+"""The page without a browser: what may be asked, what is answered, what never leaves, and its JSON API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from clipkit_apps import html
+from clipkit_apps.search import exports, url_state
+from clipkit_apps.server import guard, routes, thumbnails
+from clipkit_apps.server.libraries import Shelf
+from PIL import Image
+
+import clipkit
+from clipkit.cli.main import app
+from clipkit.errors import ClipkitError, QueryError
+from clipkit.explore import metadata, relevance
+from clipkit.explore import question as asking
+from clipkit.explore.library import Library
+from clipkit.index.image_index import ImageIndex
+from tests.support.colour_page import TalkingEncoder
+from tests.support.colours import paint
+from tests.support.page_robot import serving
+
+APPS = Path(html.__file__).parent
+
+
+@pytest.fixture
+def shelf(photos: Path) -> Shelf:
+    """One library: the eight colours, and below it a folder `sub` with wide and tall ones that have dates."""
+    for name, size, day in (("wide", (60, 20), "2019:07:31 10:00:00"), ("tall", (20, 60), "2021:01:02 03:04:05")):
+        exif = Image.Exif()
+        exif[0x0132] = day
+        exif[0x010F], exif[0x0110] = "Leica", "Leica M6"
+        file = photos / "sub" / f"{name}.jpg"
+        file.parent.mkdir(exist_ok=True)
+        Image.new("RGB", size, (250, 10, 10)).save(file, exif=exif)
+    encoder = TalkingEncoder()
+    ImageIndex.create(photos, encoder).update()
+    found = Shelf(lambda name, exact: encoder)
+    found.add(photos)
+    return found
+
+
+@pytest.fixture
+def library(shelf: Shelf) -> Library:
+    first = shelf.first()
+    assert first is not None
+    return first
+
+
+def id_of(library: Library, path: str) -> int:
+    return next(id_ for id_, other in library.index.store.paths()[1].items() if other == path)
+
+
+def names(answer: asking.Answer) -> list[str]:
+    return [one.fact.path for one in answer.found]
+
+
+# ---- asking ----------------------------------------------------------------------------------------------------------
+
+
+def test_words_and_moves_find_what_they_name(library: Library) -> None:
+    assert names(asking.ask(library, asking.Question("blue"), 1)) == ["blue.png"]
+    blue = id_of(library, "blue.png")
+    assert names(asking.ask(library, asking.Question(more=(blue,)), 1)) == ["blue.png"]
+    away = asking.ask(library, asking.Question("magenta", less=(blue,)))
+    plain = asking.ask(library, asking.Question("magenta"))
+    assert names(away).index("blue.png") > names(plain).index("blue.png")
+
+
+def test_a_moved_question_is_the_sum_that_it_says(library: Library) -> None:
+    red, blue = id_of(library, "red.png"), id_of(library, "blue.png")
+    rows = dict(zip(library.index.paths, library.index.embeddings, strict=True))
+    total = library.index.encoder.encode_texts(["green"])[0]
+    total = total + asking.MORE * rows["red.png"] - asking.LESS * rows["blue.png"]
+    query = asking.embedding_of(library, asking.Question("green", more=(red,), less=(blue,)))
+    np.testing.assert_allclose(query[0], total / np.linalg.norm(total), atol=1e-6)
+
+
+def test_words_are_never_a_file_of_this_machine(library: Library) -> None:
+    for words in ("./blue.png", "/etc/passwd", "~/blue.png", "../x + red"):
+        assert asking.ask(library, asking.Question(words)).total == 10  # words that say nothing, not a file's content
+    assert "blue.png" in os.listdir(library.root)
+
+
+def test_words_are_cleaned_before_they_are_asked_or_shown() -> None:
+    assert asking.clean("a\u202e cat\x00\x1b[31m\n\ud800 \u200f!") == "a cat[31m !"
+    assert asking.clean("x" * 1000) == "x" * 1000
+    with pytest.raises(QueryError, match="1,001 characters"):
+        asking.clean("x" * 1001)
+
+
+def test_a_longer_answer_goes_on_where_the_shorter_one_ended(library: Library) -> None:
+    question = asking.Question("red")
+    short, whole = asking.ask(library, question, 4), asking.ask(library, question, 10)
+    assert names(short) == names(whole)[:4]
+    assert (short.has_more, whole.has_more) == (True, False)
+    assert len(asking.ask(library, question, 10**9).found) == 10
+
+
+def test_duplicates_of_a_picture_are_those_with_its_bytes_then_those_that_look_the_same(library: Library) -> None:
+    (library.root / "again.png").write_bytes((library.root / "blue.png").read_bytes())
+    paint(library.root / "nearly.png", (2, 0, 253))
+    library.index.update()
+    answer = asking.ask(library, asking.Question(twins_of=id_of(library, "blue.png")))
+    assert set(names(answer)[:2]) == {"blue.png", "again.png"}
+    assert names(answer)[2:] == ["nearly.png"]
+    assert library.catalogue().duplicates() == [sorted(one.hit.id for one in answer.found[:2])]
+
+
+# ---- relevance -------------------------------------------------------------------------------------------------------
+
+
+def test_a_score_is_judged_by_how_far_it_stands_above_the_neutral_texts() -> None:
+    rng = np.random.default_rng(3)
+    sample = rng.normal(size=(500, 8)).astype(np.float32)
+    sample /= np.linalg.norm(sample, axis=1, keepdims=True)
+    query, neutral = sample[:1], np.full(8, 0.01, np.float32)
+    rule = relevance.rule_for(query, sample, 500, neutral)
+    scores = sample @ query[0]
+    spread = 1.4826 * np.median(np.abs(scores - np.median(scores)))
+    assert rule.spread == pytest.approx(spread)
+    draws = rng.normal(size=(20_000, 500)).max(axis=1)  # the best of 500, by chance alone
+    assert (draws > rule.likely).mean() == pytest.approx(relevance.CHANCE["likely"], abs=0.02)
+    assert (draws > rule.strong).mean() < 0.003
+    standing = (scores - sample @ neutral) / spread
+    expected = ["strong" if x >= rule.strong else "likely" if x >= rule.likely else "weak" for x in standing]
+    assert rule.judge(scores, sample) == expected
+    lifted = neutral + query[0]  # texts that fit every picture as well as the query does
+    assert set(relevance.rule_for(query, sample, 500, lifted).judge(scores, sample)) == {"weak"}
+
+
+def test_a_collection_of_one_kind_answers_to_its_name() -> None:
+    rows = np.tile(np.array([[1, 0, 0]], np.float32), (50, 1))
+    rule = relevance.rule_for(rows[:1], rows, 50, np.array([0, 0.5, 0], np.float32))
+    assert rule.judge(rows @ rows[0], rows) == ["strong"] * 50
+
+
+def test_the_page_says_when_nothing_fits(library: Library) -> None:
+    question = asking.Question("an invoice")  # grey, as are the neutral texts
+    answer = asking.ask(library, question)
+    assert answer.is_empty_handed
+    assert "Nothing here seems to show" in html.headline(answer, question)
+    assert answer.found  # and shows what comes closest
+    assert asking.ask(library, asking.Question("an invoice", least="likely")).found == ()
+
+
+# ---- filters ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        (metadata.Filters(folder="sub"), {"sub/wide.jpg", "sub/tall.jpg"}),
+        (metadata.Filters(shapes=("portrait",)), {"sub/tall.jpg"}),
+        (metadata.Filters(shapes=("landscape",)), {"sub/wide.jpg"}),
+        (metadata.Filters(kinds=("JPEG",)), {"sub/wide.jpg", "sub/tall.jpg"}),
+        (metadata.Filters(since="2020"), {"sub/tall.jpg"}),
+        (metadata.Filters(until=url_state.as_day("2019", is_end=True)), {"sub/wide.jpg"}),
+        (metadata.Filters(since="2019-07-31", until=url_state.as_day("2019-07", is_end=True)), {"sub/wide.jpg"}),
+        (metadata.Filters(since="2022"), set()),
+    ],
+)
+def test_a_filter_leaves_what_it_says_and_the_search_stays_inside(
+    library: Library, filters: metadata.Filters, expected: set[str]
+) -> None:
+    answer = asking.ask(library, asking.Question("red", filters=filters))
+    assert set(names(answer)) == expected
+    assert answer.total == len(expected)
+
+
+def test_the_catalogue_follows_the_index(library: Library) -> None:
+    assert len(library.catalogue()) == 10
+    paint(library.root / "new.png", (1, 2, 3))
+    library.index.update()
+    assert len(library.catalogue()) == 11
+    assert library.catalogue().folders == ["sub"]
+    assert library.catalogue().kinds == ["JPEG", "PNG"]
+    assert library.catalogue().years == ("2019-07-31", "2021-01-02")
+
+
+@pytest.mark.parametrize("text", ["2019-7-1", "yesterday", "2019-01-01T00", "' or 1=1"])
+def test_what_is_no_date_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(QueryError, match="is no date"):
+        url_state.as_day(text)
+
+
+# ---- the address -----------------------------------------------------------------------------------------------------
+
+
+def test_an_address_keeps_a_question(library: Library) -> None:
+    filters = metadata.Filters("sub", "2019", url_state.as_day("2021", is_end=True), ("portrait",), ("JPEG",))
+    question = asking.Question("a dog & more + \u00e4", more=(3, 1), less=(2,), filters=filters, least="likely")
+    text = url_state.to_address(library.key, question)
+    kept = url_state.from_address(text, library.catalogue())
+    assert kept == url_state.Kept(library.key, question)
+    assert url_state.to_address(library.key, asking.Question()) == ""
+
+
+ODD_ADDRESSES = (
+    *("?q=%ff%fe%00", "?least=everything&shape=round&type=<b>", "?twins=-1", "%", "?library=../x", "?folder=../../etc"),
+    *("?since=x&until=%00", "?more=1,-2,9e9", "?more=99999999999999999999999999"),
+)
+
+
+@pytest.mark.parametrize("text", [*ODD_ADDRESSES, "?q=" + "x" * 5000, "?" + "a=1&" * 500])
+def test_an_address_that_makes_no_sense_is_an_empty_question_or_the_part_that_does(library: Library, text: str) -> None:
+    question = url_state.from_address(text, library.catalogue()).question
+    assert not question.filters
+    assert question.more in ((), (1,))
+    assert asking.ask(library, question).total == 10
+
+
+# ---- what is shown ---------------------------------------------------------------------------------------------------
+
+
+class Reader(HTMLParser):
+    """Every tag and attribute that a browser would see."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onload='alert(1)",
+    "</button></div><iframe>",
+    "${alert(1)}{{constructor}}",
+    "a\u202egnp.exe",
+    "line\nline\r\x00\x1b[31m",
+    os.fsdecode(b"\xff\xfe<b>"),
+    "javascript:alert(1)",
+    "&lt;script&gt;",
+    "x" * 255,
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_name_becomes_a_tag_or_an_attribute(name: str) -> None:
+    def shown(text: str) -> Reader:
+        fact = metadata.Fact(7, f"{text}/{text}", 30, 20, text, "ab" * 32)
+        found = asking.Found(clipkit.Hit(0.5, fact.path, f"/{text}", 7), fact, "strong")
+        question = asking.Question(words=text, picture=np.eye(1, 4, dtype=np.float32), picture_name=text, more=(7,))
+        answer = asking.Answer((found,), 1, 0.1, is_empty_handed=True)
+        written = html.grid("key", answer, number=0, turn=1) + html.headline(answer, question)
+        written += (
+            html.chips("key", question, [fact]) + html.note(text, text, steps=[text]) + html.table([[text]], [text])
+        )
+        written.encode()  # no lone surrogate is left
+        assert not any(char in written for char in "\u202e\x00\x1b")
+        return Reader(written)
+
+    plain, odd = shown("plain"), shown(name)
+    assert odd.tags == plain.tags
+    assert odd.attributes == plain.attributes
+    assert html.printable(name) in odd.words
+
+
+def test_a_table_for_spreadsheets_runs_nothing() -> None:
+    fact = metadata.Fact(1, "=cmd|' /C calc'!A0.png", 1, 1, "", "")
+    found = asking.Found(clipkit.Hit(0.5, fact.path, "/x", 1), fact, "weak")
+    text = exports.as_csv(asking.Answer((found,), 1, 0.0)).data.decode()
+    assert text.splitlines()[1].split(",")[2].startswith("'=cmd")
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_leads_out_of_its_library_is_a_name_only(library: Library, tmp_path: Path) -> None:
+    outside = paint(tmp_path / "private" / "secret.png", (9, 9, 9))
+    (library.root / "link.png").symlink_to(outside)
+    (library.root / "linked").symlink_to(outside.parent)
+    (library.root / "inside.png").symlink_to(library.root / "red.png")
+    library.index.update()
+    paths = library.index.store.paths()[1]
+    assert {"link.png", "linked/secret.png", "inside.png"} <= set(paths.values())
+    served = {path for id_, path in paths.items() if library.file_of(id_) is not None}
+    assert served == set(paths.values()) - {"link.png", "linked/secret.png"}
+    answer = asking.ask(library, asking.Question("grey"), 100)
+    assert len(names(answer)) == len(paths)
+    assert not any("private" in hit.file for hit in exports.shown(library, answer))
+    copied = exports.copy_to(library, answer, str(tmp_path / "copies"))
+    assert copied == len(paths) - 2
+    assert not list((tmp_path / "copies").glob("*secret*"))
+
+
+def test_what_is_no_picture_any_more_is_not_served(library: Library) -> None:
+    red = id_of(library, "red.png")
+    (library.root / "red.png").unlink()
+    assert library.file_of(red) is None
+    (library.root / "red.png").mkdir()
+    assert library.file_of(red) is None
+    assert library.file_of(10**9) is None
+
+
+def test_a_thumbnail_is_upright_small_made_once_and_made_again_for_another_content(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    file = tmp_path / "turned.tif"
+    Image.new("RGB", (900, 300), (200, 30, 30)).save(file, exif=exif)
+    made = thumbnails.Thumbnails(tmp_path / "cache")
+    data = made.get(file, "one", "thumb")
+    with Image.open(BytesIO(data)) as small:
+        assert small.format == "JPEG"
+        assert (small.width, small.height) == (107, 320)
+        assert not small.getexif()
+    file.write_bytes(b"gone")
+    assert made.get(file, "one", "thumb") == data
+    with pytest.raises(clipkit.ImageError):
+        made.get(file, "two", "thumb")
+
+
+def test_the_cache_stays_below_its_bound_and_the_oldest_go(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0)
+    made = thumbnails.Thumbnails(tmp_path / "cache", max_bytes=300_000)
+    for number in range(30):
+        file = tmp_path / f"{number}.png"
+        Image.fromarray(noise.integers(0, 255, (200, 200, 3), dtype=np.uint8)).save(file)
+        made.get(file, str(number), "thumb")
+        for entry in (tmp_path / "cache").glob("*/*.jpg"):
+            os.utime(entry, ns=(entry.stat().st_atime_ns, entry.stat().st_mtime_ns - 10**9))
+    left = sorted((tmp_path / "cache").glob("*/*.jpg"), key=lambda entry: entry.stat().st_mtime_ns)
+    assert 0 < sum(entry.stat().st_size for entry in left) <= 330_000
+    assert made._target("29", "thumb").exists()
+    assert not made._target("0", "thumb").exists()
+
+
+def test_wishes_are_fulfilled_newest_first() -> None:
+    made: list[int] = []
+    is_open, is_done = threading.Event(), threading.Event()
+    cache = thumbnails.Thumbnails(Path("nowhere"))
+    cache.prepare([is_open.wait])
+    time.sleep(0.05)
+    cache.prepare([lambda: made.append(3), lambda: made.append(4), is_done.set])
+    cache.prepare([lambda: made.append(1), lambda: made.append(2)])
+    is_open.set()
+    assert is_done.wait(5)
+    assert made == [1, 2, 3, 4]
+
+
+def test_an_export_has_an_address_that_cannot_be_guessed_and_does_not_stay_for_ever() -> None:
+    outbox = routes.Outbox()
+    places = [outbox.put(routes.Export(f"{n}", "text/csv", b"x")) for n in range(routes.MOST_EXPORTS + 1)]
+    assert all(len(place.rpartition("/")[2]) >= 20 for place in places)
+    assert outbox.get(places[0].rpartition("/")[2]) is None
+    last = outbox.get(places[-1].rpartition("/")[2])
+    assert last is not None
+    assert last.name == str(routes.MOST_EXPORTS)
+
+
+# ---- the guard -------------------------------------------------------------------------------------------------------
+
+
+def knock(
+    path: str, *, method: str = "GET", body: Sequence[bytes] = (b"",), hosts: Any = guard.LOOPBACK, **headers: str
+) -> tuple[int, dict[str, str], list[bytes]]:
+    """What comes back for a request, and what the page behind the guard has read of its body."""
+    sent: list[Any] = []
+    read: list[bytes] = []
+    pieces = iter(body)
+
+    async def page(scope: Any, receive: Any, send: Any) -> None:
+        while True:
+            message = await receive()
+            read.append(message["body"])
+            if not message["more_body"]:
+                break
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-frame-options", b"ALLOWALL")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def receive() -> Any:
+        piece = next(pieces, b"")
+        return {"type": "http.request", "body": piece, "more_body": bool(piece)}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    pairs = {"host": "127.0.0.1:7860", **{name.replace("_", "-"): value for name, value in headers.items()}}
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in pairs.items()]
+    app = SimpleNamespace(cookie_id="me", tokens={"secret": "ann"})
+    scope = {"type": "http", "method": method, "path": path, "headers": raw, "query_string": b"", "app": app}
+    watched = guard.Guard(page, hosts=hosts, has_login="cookie" in headers)
+    asyncio.run(watched(scope, receive, send))
+    return sent[0]["status"], {k.decode(): v.decode() for k, v in sent[0]["headers"]}, read
+
+
+def test_every_answer_has_the_strict_headers_also_a_refusal() -> None:
+    for path, status in (("/", 200), ("/nothing", 404)):
+        found, headers, _ = knock(path)
+        assert found == status
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "default-src 'self'" in headers["content-security-policy"]
+        assert "http:" not in headers["content-security-policy"]
+
+
+OWN = ("localhost", "LOCALHOST:1", "127.0.0.1:7860", "[::1]:7860")
+FOREIGN = ("127.0.0.1.evil.com", "evil.com", "", "127.0.0.2", "evil.com#@localhost", "localhost.", "[", "0.0.0.0")
+
+
+@pytest.mark.parametrize("host", [*OWN, *FOREIGN])
+def test_only_our_own_names_are_answered(host: str) -> None:
+    assert knock("/", host=host)[0] == (200 if host in OWN else 421)
+
+
+def test_a_page_for_others_answers_to_numbers_and_its_own_name_but_not_to_a_name_that_dns_points_here() -> None:
+    assert knock("/", hosts=None, host="192.168.1.7:7860")[0] == 200
+    assert knock("/", hosts=None, host=socket.gethostname())[0] == 200
+    assert knock("/", hosts=None, host="attacker.example")[0] == 421
+
+
+UNUSED = (
+    "proxy=http://evil.com component_server stream/1 deep_link vibe-edit dev/reload custom_component/x run-history/x"
+)
+ODD_PATHS = ("/monitoring", "/docs", "/openapi.json", "/clipkit/../etc", "/\\evil", "/assets/../../x", "/\0")
+
+
+@pytest.mark.parametrize("path", [*(f"/gradio_api/{name}" for name in UNUSED.split()), *ODD_PATHS])
+def test_what_the_page_does_not_need_is_not_there(path: str) -> None:
+    assert knock(path)[0] == 404
+
+
+def test_requests_of_other_pages_and_odd_methods_are_refused() -> None:
+    assert knock("/gradio_api/queue/join", method="POST", origin="http://evil.com")[0] == 403
+    assert knock("/gradio_api/queue/join", method="POST", origin="http://127.0.0.1:7860")[0] == 200
+    assert knock("/", method="DELETE")[0] == 405
+
+
+def test_a_body_is_counted_whatever_it_claims() -> None:
+    path = "/gradio_api/queue/join"
+    assert knock(path, method="POST", content_length=str(guard.MAX_BODY + 1))[0] == 413
+    assert knock(path, method="POST", content_length="-1")[0] == 413
+    pieces = [b"x" * 2**18] * 5
+    status, _, read = knock(path, method="POST", body=pieces)
+    assert status == 413
+    assert sum(map(len, read)) <= guard.MAX_BODY
+    assert knock("/gradio_api/upload", method="POST", body=pieces)[0] == 200
+    assert knock("/gradio_api/upload", method="POST", content_length=str(21 * 2**20))[0] == 413
+
+
+def test_a_body_that_never_arrives_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.05)
+
+    async def slow() -> guard.Message:
+        await asyncio.sleep(10)
+        raise AssertionError
+
+    async def wait() -> None:
+        await guard._bounded(slow, 10)()
+
+    with pytest.raises(guard.Refused, match="took too long"):
+        asyncio.run(wait())
+
+
+@pytest.mark.parametrize("path", ["/clipkit/thumb/a/1", "/clipkit/file/a/1", "/config", "/gradio_api/file=x"])
+def test_our_own_addresses_ask_for_the_same_login(path: str) -> None:
+    assert knock(path, cookie="")[0] == 401
+    assert knock(path, cookie="access-token-me=guess")[0] == 401
+    assert knock(path, cookie="access-token-unsecure-me=secret")[0] == 200
+    assert knock("/", cookie="")[0] == 200  # the login form
+
+
+def test_passwords_cannot_be_guessed_in_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def page(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 400, "headers": []})
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    statuses: list[int] = []
+    watched = guard.Guard(page, has_login=True)
+    scope = {"type": "http", "method": "POST", "path": "/login", "headers": [(b"host", b"localhost")]}
+
+    async def try_often() -> None:
+        for _ in range(guard.MOST_LOGINS + 2):
+            await watched(scope, None, send)  # type: ignore[arg-type]
+
+    asyncio.run(try_often())
+    assert statuses == [400] * guard.MOST_LOGINS + [429] * 2
+    later = time.monotonic() + guard.LOGIN_SECONDS + 1
+    monkeypatch.setattr(guard.time, "monotonic", lambda: later)
+    asyncio.run(watched(scope, None, send))  # type: ignore[arg-type]
+    assert statuses[-1] == 400
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_other_machines_are_let_in_only_with_a_login(photos: Path) -> None:
+    done = CliRunner().invoke(app, ["ui", str(photos), "--host", "0.0.0.0"])
+    assert done.exit_code == 2
+    assert "needs --auth" in done.output
+    done = CliRunner().invoke(app, ["ui", str(photos), "--auth", "ann:short"])
+    assert done.exit_code == 2
+
+
+def test_a_port_in_use_and_a_folder_that_is_not_there_are_sentences(photos: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = CliRunner().invoke(app, ["ui", str(photos), "--port", str(port)])
+    assert isinstance(done.exception, ClipkitError)
+    assert f"port {port} of 127.0.0.1 is in use" in done.exception.message
+    done = CliRunner().invoke(app, ["ui", "nowhere"])
+    assert isinstance(done.exception, ClipkitError)
+
+
+def test_gradio_is_imported_by_the_page_alone() -> None:
+    for file in Path(clipkit.__file__).parent.rglob("*.py"):
+        assert "import gradio" not in file.read_text()
+    for file in ["html.py", *(f"search/{name}.py" for name in ("asking", "url_state", "exports"))]:
+        assert "gradio as" not in (APPS / file).read_text()
+    for name in ("libraries", "guard", "thumbnails", "routes"):
+        assert "gradio as" not in (APPS / "server" / f"{name}.py").read_text()
+
+
+# ---- a page that runs ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(shelf: Shelf, photos: Path, tmp_path: Path) -> Iterator[str]:
+    (tmp_path / "secret.txt").write_text("secret")
+    with serving(tmp_path, str(photos), module="tests.support.colour_page", cwd=APPS.parent) as found:
+        yield found
+
+
+CLIENT = """
+import json, sys
+from gradio_client import Client
+place, auth, *calls = json.loads(sys.argv[1])
+client = Client(place, auth=auth and tuple(auth), verbose=False)
+print(json.dumps(sorted(client.view_api(return_format="dict", print_info=False)["named_endpoints"])))
+for call in calls:
+    try:
+        print(json.dumps(client.predict(*call, api_name="/search")))
+    except Exception as error:
+        print(json.dumps(str(error)))
+"""
+
+
+def client(place: str, *calls: list[Any], auth: list[str] | None = None) -> list[Any]:
+    """What gradio_client says, in a process of its own: its endpoints, then an answer for each call."""
+    command = [sys.executable, "-c", CLIENT, json.dumps([place, auth, *calls])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def fetch(url_state: str, data: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    request = Request(url_state, data=data, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    try:
+        with urlopen(request, timeout=20) as answer:
+            return answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read()
+    except HTTPError as error:
+        with error:
+            return error.code, {k.lower(): v for k, v in error.headers.items()}, error.read()
+
+
+def test_pictures_come_by_id_and_nothing_else_does(served: str, library: Library) -> None:
+    tall = id_of(library, "sub/tall.jpg")
+    status, headers, data = fetch(f"{served}/clipkit/thumb/{library.key}/{tall}")
+    assert (status, headers["content-type"], headers["x-content-type-options"]) == (200, "image/jpeg", "nosniff")
+    assert data[:3] == b"\xff\xd8\xff"
+    status, headers, data = fetch(f"{served}/clipkit/file/{library.key}/{tall}")
+    assert data == (library.root / "sub" / "tall.jpg").read_bytes()
+    assert headers["content-disposition"] == "attachment; filename*=UTF-8''tall.jpg"
+    assert headers["content-type"] == "application/octet-stream"
+    said = json.loads(fetch(f"{served}/clipkit/about/{library.key}/{tall}")[2])
+    assert (said["path"], said["camera"], said["taken"]) == ("sub/tall.jpg", "Leica M6", "2021-01-02 03:04:05")
+    assert (said["width"], said["height"], said["is_shown"]) == (20, 60, True)
+    for odd in ("0", "-1", "1.0", "1e3", "9" * 30, "..", "%2e%2e", "..%2f..%2fetc%2fpasswd", "1%00", "\u0661"):
+        for what in ("thumb", "large", "file", "about"):
+            address_ = f"{served}/clipkit/{what}/{library.key}/{odd.encode().decode('latin-1')}"
+            assert fetch(address_.replace("\xd9\xa1", "%D9%A1"))[0] in (400, 404)
+    assert fetch(f"{served}/clipkit/thumb/{'0' * 12}/1")[0] == 404
+    assert fetch(f"{served}/clipkit/static/routes.py")[0] == 404
+    assert fetch(f"{served}/gradio_api/file={library.root}/red.png")[0] in (403, 404)
+    assert fetch(f"{served}/gradio_api/file={library.root.parent}/secret.txt")[0] in (403, 404)
+    assert fetch(served, Host="evil.com")[0] == 421
+
+
+def test_the_api_answers_to_a_python_client_and_to_curl(served: str) -> None:
+    endpoints, answer, inside, refused = client(served, ["blue", 2], ["blue", 5, "sub"], ["x" * 1001])
+    assert "/search" in endpoints
+    assert [hit["picture"] for hit in answer["hits"]] == ["blue.png", "cyan.png"]  # magenta is as near, and comes later
+    assert answer["asked"] == 10
+    assert {hit["picture"] for hit in inside["hits"]} == {"sub/wide.jpg", "sub/tall.jpg"}
+    assert "1,001 characters" in refused
+    status, headers, data = fetch(f"{served}{answer['hits'][0]['thumbnail']}")
+    assert (status, headers["content-type"]) == (200, "image/jpeg")
+    body = json.dumps({"words": "red", "k": 1}).encode()
+    _, _, data = fetch(f"{served}/gradio_api/call/v2/search", data=body, Content_Type="application/json")
+    stream = fetch(f"{served}/gradio_api/call/search/{json.loads(data)['event_id']}")[2].decode()
+    result = json.loads(stream.partition("data: ")[2].splitlines()[0])
+    assert [hit["picture"] for hit in result[0]["hits"]] == ["red.png"]
+
+
+def test_a_login_is_asked_for_everything(shelf: Shelf, photos: Path, library: Library, tmp_path: Path) -> None:
+    paths = [f"/clipkit/thumb/{library.key}/1", f"/clipkit/file/{library.key}/1", "/config", "/gradio_api/info"]
+    with serving(
+        tmp_path, str(photos), "ann:long enough", module="tests.support.colour_page", cwd=APPS.parent
+    ) as place:
+        assert {fetch(f"{place}{path}")[0] for path in paths} == {401}
+        assert fetch(f"{place}/")[0] == 200
+        _, answer = client(place, ["blue", 1], auth=["ann", "long enough"])
+    assert answer["hits"][0]["picture"] == "blue.png"

@@ -1,0 +1,45 @@
+"""clipkit with a decoder that dies of files named boom.
+
+`python -m tests.support.boom abort|memory|hang index FOLDER`
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+
+import clipkit.index.image_index
+import clipkit.index.prefetch
+import clipkit.models.load
+from clipkit.cli.main import main
+from clipkit.images.recipe import Picture, PixelRecipe
+from tests.support.colours import ColourEncoder
+
+HONEST_DECODE = clipkit.index.prefetch.decode
+
+
+def decode(data: bytes, recipe: PixelRecipe, *, name: str) -> Picture:
+    if "boom" in name:
+        _die(sys.argv[0])
+    return HONEST_DECODE(data, recipe, name=name)
+
+
+def _die(how: str) -> None:
+    if how == "abort":
+        os.abort()
+    if how == "memory":
+        np.ones(3 * 2**30, np.uint8)  # and then what the kernel does when there is no more
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+if __name__ == "__main__":
+    sys.argv = sys.argv[1:]
+    clipkit.index.prefetch.decode = decode
+    clipkit.models.load.load_encoder = lambda *_, **__: ColourEncoder()  # type: ignore[assignment,misc]
+    clipkit.index.image_index.load_encoder = clipkit.models.load.load_encoder
+    sys.exit(main())
