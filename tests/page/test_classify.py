@@ -62,7 +62,7 @@ def library(page: Page) -> Library:
 
 @pytest.fixture
 def actions(page: Page) -> Actions:
-    names = ["session", "library", "said", "count", "columns", "signal", "strict", "learned", "plan", "tools", "copy"]
+    names = ["session", "library", "notice", "count", "columns", "signal", "strict", "learned", "plan", "tools", "copy"]
     screen = SimpleNamespace(**{name: name for name in names})
     return Actions(page, screen, Sorter())  # type: ignore[arg-type]
 
@@ -206,8 +206,8 @@ def test_learning_reads_no_picture_again(actions: Actions, library: Library, pho
 
 def test_learning_without_a_label_says_what_to_do(actions: Actions) -> None:
     changed = actions.learn(sort(actions, "red, green")["session"])
-    assert "nothing is labelled yet" in changed["said"]
-    assert "choose its class" in changed["said"]
+    assert "nothing is labelled yet" in changed["notice"]
+    assert "choose its class" in changed["notice"]
 
 
 def lesson_of(library: Library, head: Head, labels: dict[str, str]) -> corrections.Lesson:
@@ -312,10 +312,11 @@ def test_a_head_of_another_model_or_of_several_labels_is_refused_in_words(
     head = words(library, "red, blue")
     replace(head, fingerprint="other").save(tmp_path / "other.safetensors")
     assert (
-        "this head was made with" in actions.load(Session(), str(tmp_path / "other.safetensors"), "", "", None)["said"]
+        "this head was made with"
+        in actions.load(Session(), str(tmp_path / "other.safetensors"), "", "", None)["notice"]
     )
     replace(head, rejection=None, multi_label=True).save(tmp_path / "many.safetensors")
-    assert "several labels" in actions.load(Session(), str(tmp_path / "many.safetensors"), "", "", None)["said"]
+    assert "several labels" in actions.load(Session(), str(tmp_path / "many.safetensors"), "", "", None)["notice"]
     with pytest.raises(ModelMismatch):
         Sorter().sort(library, replace(head, space="backbone", rejection=None), judge=head)
 
@@ -354,13 +355,13 @@ def test_copies_are_planned_first_and_then_made(actions: Actions, photos: Path, 
 
 @pytest.mark.parametrize(("folder", "said"), [("", "no folder is named"), ("sorted", "not a whole path")])
 def test_a_folder_that_cannot_be_is_said_so(actions: Actions, folder: str, said: str) -> None:
-    assert said in actions.plan(sort(actions, "red, green")["session"], folder)["said"]
+    assert said in actions.plan(sort(actions, "red, green")["session"], folder)["notice"]
 
 
 def test_a_page_for_other_machines_copies_nothing(page: Page, actions: Actions, tmp_path: Path) -> None:
     session = sort(actions, "red, green")["session"]
     page.shelf.is_local = False
-    assert "on the machine itself" in actions.plan(session, str(tmp_path / "x"))["said"]
+    assert "on the machine itself" in actions.plan(session, str(tmp_path / "x"))["notice"]
     assert not (tmp_path / "x").exists()
 
 
@@ -501,7 +502,7 @@ def test_a_changed_index_is_sorted_anew(actions: Actions, photos: Path, library:
 
 def test_without_a_library_the_tab_teaches(tmp_path: Path) -> None:
     empty = Page(Shelf(lambda name, exact: Speaker()), Thumbnails(tmp_path))
-    screen: Any = SimpleNamespace(said="said", columns="columns", library="library")
+    screen: Any = SimpleNamespace(notice="notice", columns="columns", library="library")
     changed = Actions(empty, screen, Sorter()).sort(Session(), "red", "plain", "", None)
     assert "clipkit ui ~/Pictures" in changed["columns"]
 

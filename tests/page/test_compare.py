@@ -59,7 +59,7 @@ def page(tmp_path: Path) -> Iterator[Page]:
 
 @pytest.fixture
 def actions(page: Page) -> Actions:
-    names = ["seen", "mine", "said", "now", "shown", "away", "stop", "timer", "dataset"]
+    names = ["seen", "mine", "notice", "now", "shown", "away", "stop", "timer", "dataset"]
     return Actions(page, Arena(page), {name: name for name in names})
 
 
@@ -140,24 +140,24 @@ def test_zero_shot_alone_needs_no_labels(dataset: Path) -> None:
     ("place", "said"), [("", "no pictures are named"), ("x", "not a whole path"), ("/no/", "not there")]
 )
 def test_a_dataset_that_cannot_be_is_a_sentence(actions: Actions, place: str, said: str) -> None:
-    assert said in actions.start(place, ["knn"], ["1"], 1)["said"]
+    assert said in actions.start(place, ["knn"], ["1"], 1)["notice"]
 
 
 def test_a_page_for_other_machines_compares_libraries_and_opens_no_path(
     page: Page, actions: Actions, dataset: Path
 ) -> None:
     page.shelf.is_local = False
-    assert "no such library" in begin(actions, dataset)["said"]
-    assert "on the machine itself" in actions.named(str(dataset))["said"]
+    assert "no such library" in begin(actions, dataset)["notice"]
+    assert "on the machine itself" in actions.named(str(dataset))["notice"]
 
 
 def test_a_run_shows_its_steps_and_is_stopped(actions: Actions, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script(monkeypatch, STEP + FOREVER)
-    assert begin(actions, dataset)["said"] == ""
+    assert begin(actions, dataset)["notice"] == ""
     now = said_of(actions, "3 of 12")
     assert "knn, 4 shots, seed 1" in now
     assert 'aria-valuenow="25"' in now
-    assert "running already" in begin(actions, dataset)["said"]
+    assert "running already" in begin(actions, dataset)["notice"]
     actions.stop()
     done = said_of(actions, "Stopped")
     assert "3 of 12 steps" in done
@@ -171,7 +171,7 @@ def test_a_stopped_run_leaves_no_folder_and_another_may_begin(
     begin(actions, dataset)
     page.end()
     assert list((private_cache / "page-comparisons").iterdir()) == []
-    assert begin(actions, dataset)["said"] == ""
+    assert begin(actions, dataset)["notice"] == ""
     assert actions.tick(0)["stop"].visible
 
 
@@ -196,7 +196,7 @@ def test_an_error_of_the_run_is_a_sentence_with_what_to_do(
     code = 'print("error: <b>none</b> is there\\n  try: clipkit index", file=sys.stderr)\nsys.exit(1)\n'
     script(monkeypatch, code)
     begin(actions, dataset)
-    said = until(lambda: actions.tick(0).get("said"))
+    said = until(lambda: actions.tick(0).get("notice"))
     assert "&lt;b&gt;none&lt;/b&gt; is there" in said
     assert "clipkit index" in said
 
@@ -293,7 +293,7 @@ def test_a_file_that_is_no_result_is_a_sentence_without_its_place(
     actions: Actions, tmp_path: Path, content: str
 ) -> None:
     (tmp_path / "results.json").write_text(content)
-    said = actions.sent(str(tmp_path / "results.json"))["said"]
+    said = actions.sent(str(tmp_path / "results.json"))["notice"]
     assert "results.json is not the result" in said
     assert str(tmp_path) not in said
 

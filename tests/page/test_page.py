@@ -541,7 +541,7 @@ def test_a_port_in_use_and_a_folder_that_is_not_there_are_sentences(photos: Path
 def test_gradio_is_imported_by_the_page_alone() -> None:
     for file in Path(clipkit.__file__).parent.rglob("*.py"):
         assert "import gradio" not in file.read_text()
-    for file in ["html.py", *(f"search/{name}.py" for name in ("asking", "url_state", "exports"))]:
+    for file in ["html.py", *(f"search/{name}.py" for name in ("url_state", "exports"))]:
         assert "gradio as" not in (APPS / file).read_text()
     for name in ("libraries", "guard", "thumbnails", "routes"):
         assert "gradio as" not in (APPS / "server" / f"{name}.py").read_text()
