@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from clipkit.models.load import load_encoder as load_encoder
     from clipkit.models.load import load_model as load_model
     from clipkit.models.openclip import OpenClipEncoder as OpenClipEncoder
+    from clipkit.models.registry import starter_folder as starter_folder
     from clipkit.models.vit import ViTClassifier as ViTClassifier
 
 _HOMES = {
@@ -23,6 +24,7 @@ _HOMES = {
     "explain_attention": "attention",
     "load_encoder": "load",
     "load_model": "load",
+    "starter_folder": "registry",
 }
 
 __all__ = sorted(_HOMES)

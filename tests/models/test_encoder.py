@@ -544,7 +544,7 @@ def test_the_catalogue_says_what_open_clip_says() -> None:
 
 LOAD = """
 import sys, json, numpy as np
-from clipkit.encoder import load_encoder
+from clipkit.models.load import load_encoder
 lines = []
 encoder = load_encoder(sys.argv[1], device="cpu", precision="float32", exact_pixels=True, notify=lines.append)
 images, texts = encoder.encode_images(sys.argv[3:]), encoder.encode_texts(["a photo of a dog"])
