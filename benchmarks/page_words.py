@@ -16,7 +16,8 @@ from clipkit.classify.zeroshot import ZeroShotClassifier, neutral_mean
 from clipkit.datasets.embed import embed_once
 from clipkit.datasets.load import load_dataset
 from clipkit.evaluate.zeroshot import load_labelled
-from clipkit.explore.relevance import ORDER, rule_for
+from clipkit.explore.choices import RELEVANCES
+from clipkit.explore.relevance import rule_for
 from clipkit.learn import corrections
 from clipkit.models.encoder import Encoder
 from clipkit.models.load import load_encoder
@@ -56,12 +57,13 @@ def relevance(data: Path, encoder: Encoder) -> dict[str, Any]:
     count = len(named.dataset.labels)
     said = {
         "questions": count,
-        "the right picture": {word: right[word] / count for word in ORDER},
+        "the right picture": {word: right[word] / count for word in RELEVANCES},
         "strong or likely pictures a question": shown / count,
-        "the best of photographs of which most show no class": {word: best[word] / count for word in ORDER},
+        "the best of photographs of which most show no class": {word: best[word] / count for word in RELEVANCES},
     }
     print_table(
-        [("relevance", *ORDER)] + [(k, *(f"{v[w]:.1%}" for w in ORDER)) for k, v in said.items() if isinstance(v, dict)]
+        [("relevance", *RELEVANCES)]
+        + [(k, *(f"{v[w]:.1%}" for w in RELEVANCES)) for k, v in said.items() if isinstance(v, dict)]
     )
     return said
 

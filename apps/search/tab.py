@@ -12,8 +12,9 @@ import gradio as gr
 
 from clipkit.core.text import printable
 from clipkit.errors import ClipkitError
+from clipkit.explore.choices import SHAPES
 from clipkit.explore.library import Library
-from clipkit.explore.metadata import SHAPES, Filters
+from clipkit.explore.metadata import Filters, parse_day
 from clipkit.explore.question import MOST, MOST_MOVES, PAGE, Answer, Question, ask, clean
 
 from .. import html
@@ -22,7 +23,7 @@ from ..theme import piece
 from . import exports
 from .desktop import show_folder
 from .screen import Screen, Session
-from .url_state import as_day, as_folder, as_relevance, from_address, to_address
+from .url_state import as_folder, as_relevance, from_address, to_address
 
 SUFFIXES = [f".{name}" for name in ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "heif")]
 HINT = (
@@ -124,8 +125,8 @@ class Actions:
             file = next(iter((box or {}).get("files") or []), "")
             filters = Filters(
                 folder=as_folder(str(folder or ""), chosen.catalogue()) if chosen.key == session.library else "",
-                since=as_day(str(since or "")),
-                until=as_day(str(until or ""), is_end=True),
+                since=parse_day(str(since or "")),
+                until=parse_day(str(until or ""), is_end=True),
                 shapes=tuple(shape for shape in SHAPES if shape in (shapes or [])),
                 kinds=tuple(str(kind)[:8] for kind in (kinds or [])[:20]),
             )

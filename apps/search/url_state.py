@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlencode
 
 from clipkit.core.text import printable
 from clipkit.errors import ClipkitError, QueryError
-from clipkit.explore.metadata import SHAPES, Catalogue, Filters
+from clipkit.explore.choices import RELEVANCES, SHAPES, Relevance
+from clipkit.explore.metadata import Catalogue, Filters, parse_day
 from clipkit.explore.question import MOST_MOVES, Question, clean
-from clipkit.explore.relevance import ORDER, Relevance
 
 MAX_ADDRESS = 6_000  # characters of it that are read
-_DAY = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?")
 
 
 @dataclass(frozen=True)
@@ -64,19 +62,9 @@ def from_address(text: str, catalogue: Catalogue | None) -> Kept:
     return Kept(fields.get("library", ""), question)
 
 
-def as_day(text: str, *, is_end: bool = False) -> str:
-    """A day, month or year (`2019-07-31`, `2019-07`, `2019`), to compare with dates; QueryError for anything else."""
-    day = text.strip()
-    if not day:
-        return ""
-    if not _DAY.fullmatch(day):
-        raise QueryError(f"“{clean(day[:40])}” is no date", hint="write 2019, 2019-07 or 2019-07-31")
-    return day + "-99-99"[: 10 - len(day)] * is_end
-
-
 def as_relevance(text: str) -> Relevance:
     """One of the three words; "weak", which shows everything, for any other."""
-    return next((word for word in ORDER if word == text), "weak")
+    return next((word for word in RELEVANCES if word == text), "weak")
 
 
 def as_folder(text: str, catalogue: Catalogue | None) -> str:
@@ -93,8 +81,8 @@ def _filters(fields: dict[str, str], catalogue: Catalogue | None) -> Filters:
     try:
         return Filters(
             folder=as_folder(fields.get("folder", ""), catalogue),
-            since=as_day(fields.get("since", "")),
-            until=as_day(fields.get("until", "").replace("-99", ""), is_end=True),
+            since=parse_day(fields.get("since", "")),
+            until=parse_day(fields.get("until", "").replace("-99", ""), is_end=True),
             shapes=tuple(shape for shape in SHAPES if shape in fields.get("shape", "").split(",")),
             kinds=tuple(kind for kind in fields.get("type", "").split(",")[:20] if kind.isalnum() and len(kind) <= 8),
         )

@@ -15,6 +15,7 @@ from clipkit.datasets.embed import embed_pictures
 from clipkit.datasets.load import Dataset
 from clipkit.errors import QueryError
 from clipkit.index.image_index import ImageIndex
+from clipkit.index.paths import path_filter
 
 _TRIES = 3
 
@@ -60,8 +61,8 @@ def label_pictures(
     """As `label_index`, for a head of backbone features: every picture is read again; also those that cannot be."""
     encoder = index.encoder
     head.check(encoder, space=head.space)
-    prefix = f"{below}/" if below else ""
-    paths = {str(index.root / path): path for path in index.paths if path.startswith(prefix)}
+    is_chosen = path_filter(below)
+    paths = {str(index.root / path): path for path in index.paths if is_chosen is None or is_chosen(path)}
     pictures = Dataset(str(index.root), tuple(sorted(paths)))
     embedded = embed_pictures(pictures, encoder, space=head.space, progress=progress)
     answers = label(head, embedded.embeddings, top_k)
@@ -99,14 +100,15 @@ def _answered(
     """Paths by id, and answers by id."""
     info = index.info
     head.check_model(info.model, info.weights_sha256, space="projected")
-    prefix = f"{below}/" if below else ""
+    is_chosen = path_filter(below)
     for _ in range(_TRIES):  # an index run may commit between the names and the vectors
         revision, paths = index.store.paths()
         answers: dict[int, tuple[ScoredLabel, ...]] = {}
         is_same = True
         for now, ids, rows in index.store.blocks():
             is_same &= now.revision == revision
-            mine = np.array([paths.get(id_, "\0").startswith(prefix) for id_ in ids.tolist()], dtype=bool)
+            known = [paths.get(id_) for id_ in ids.tolist()]
+            mine = np.array([path is not None and (is_chosen is None or is_chosen(path)) for path in known], dtype=bool)
             if mine.any():
                 answers.update(zip(ids[mine].tolist(), label(head, rows[mine].astype(np.float32), top_k), strict=True))
         if is_same:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +22,47 @@ if TYPE_CHECKING:
 
 
 DONE = {"copy": "copied", "move": "moved", "symlink": "linked"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyOptions(options.ModelOptions):
+    """What was asked of `classify`."""
+
+    photos: str
+    classes: str | None
+    templates: str | None
+    head_file: str | None
+    save_head: str | None
+    unknown: bool
+    adapt: bool
+    multi_label: bool
+    top_k: int
+    explain: str | None
+    as_json: bool
+    as_csv: bool
+    copy_to: str | None
+    move_to: str | None
+    symlink_to: str | None
+    dry_run: bool
+    below: str
+    at: str | None
+
+    @property
+    def words(self) -> dict[str, Any]:
+        """How classes are made from words, as `ZeroShotClassifier` takes it."""
+        return {"templates": self.templates, "unknown": self.unknown, "multi_label": self.multi_label}
+
+    def target(self) -> tuple[str, str]:
+        """How pictures get into which folder: one of HOW and a path, or two empty strings."""
+        from clipkit.output.copy_files import HOW
+
+        folders = (self.copy_to, self.move_to, self.symlink_to)
+        wanted = [(how, folder) for how, folder in zip(HOW, folders, strict=True) if folder]
+        if len(wanted) > 1:
+            raise click.UsageError("one of --copy-to, --move-to and --symlink-to, please")
+        if self.dry_run and not wanted:
+            raise click.UsageError("--dry-run shows where --copy-to, --move-to or --symlink-to would put pictures")
+        return wanted[0] if wanted else ("", "")
 
 
 @click.command()
@@ -42,34 +84,13 @@ DONE = {"copy": "copied", "move": "moved", "symlink": "linked"}
 @click.option("--move-to", metavar="DIR", help="Move them there.")
 @click.option("--symlink-to", metavar="DIR", help="Link to them from there.")
 @click.option("--dry-run", is_flag=True, help="Show where they would go, and do nothing.")
-@click.option("--in", "below", metavar="SUBFOLDER", default="", help="Only pictures in this folder below PHOTOS.")
+@options.below
 @options.device
 @options.precision
 @options.pickle
 @options.at
-def classify(
-    photos: str,
-    classes: str | None,
-    templates: str | None,
-    head_file: str | None,
-    save_head: str | None,
-    unknown: bool,
-    adapt: bool,
-    multi_label: bool,
-    top_k: int,
-    explain: str | None,
-    as_json: bool,
-    as_csv: bool,
-    copy_to: str | None,
-    move_to: str | None,
-    symlink_to: str | None,
-    dry_run: bool,
-    below: str,
-    device: str,
-    precision: str,
-    allow_pickle: bool,
-    at: str | None,
-) -> None:
+@options.into(ClassifyOptions)
+def classify(given: ClassifyOptions) -> None:
     """Name the class of every picture in PHOTOS.
 
     PHOTOS is a folder that has an index or lies under one (default: the current one). Nothing is trained, and no
@@ -85,50 +106,38 @@ def classify(
     from clipkit.index.image_index import find
     from clipkit.output.copy_files import plan_transfers
 
-    how, folder = _one_place(copy_to, move_to, symlink_to, dry_run=dry_run)
-    pictures, inside = find(photos, below=below, at=at, load=options.loader(device, precision, allow_pickle))
-    ways: dict[str, Any] = {"templates": templates, "unknown": unknown, "multi_label": multi_label}
-    if explain:
-        return _echo_verdicts(_from_words(pictures, classes, **ways), explain, max(top_k, 3))
-    head = _head(pictures, classes, head_file, ways, adapt=adapt)
-    if save_head:
-        head.save(save_head)
-    labelled = _labelled(pictures, head, top_k=top_k, below=inside)
+    how, folder = given.target()
+    pictures, inside = find(given.photos, below=given.below, at=given.at, load=given.load)
+    if given.explain:
+        return _echo_explanation(_from_words(pictures, given), given.explain, max(given.top_k, 3))
+    head = _head(pictures, given)
+    if given.save_head:
+        head.save(given.save_head)
+    labelled = _labelled(pictures, head, top_k=given.top_k, below=inside)
     steps = plan_transfers(labelled, folder, how=how) if how else None
-    _echo_labels(labelled, steps, as_json=as_json, as_csv=as_csv)
+    _echo_labels(labelled, steps, as_json=given.as_json, as_csv=given.as_csv)
     if steps is not None:
-        _sort(labelled, steps, folder, DONE[how], dry_run=dry_run)
+        _transfer(labelled, steps, folder, DONE[how], dry_run=given.dry_run)
 
 
-def _one_place(*folders: str | None, dry_run: bool) -> tuple[str, str]:
-    from clipkit.output.copy_files import HOW
-
-    given = [(how, folder) for how, folder in zip(HOW, folders, strict=True) if folder]
-    if len(given) > 1:
-        raise click.UsageError("one of --copy-to, --move-to and --symlink-to, please")
-    if dry_run and not given:
-        raise click.UsageError("--dry-run shows where --copy-to, --move-to or --symlink-to would put pictures")
-    return given[0] if given else ("", "")
-
-
-def _from_words(pictures: ImageIndex, classes: str | None, **ways: Any) -> ZeroShotClassifier:
+def _from_words(pictures: ImageIndex, given: ClassifyOptions) -> ZeroShotClassifier:
     from clipkit.classify.zeroshot import ZeroShotClassifier
 
-    if not classes:
+    if not given.classes:
         raise click.UsageError("which classes? --classes cat,dog")
-    ways["templates"] = ways["templates"] or "simple"
-    return ZeroShotClassifier(pictures.encoder, classes, notify=say, **ways)
+    ways = {**given.words, "templates": given.templates or "simple"}
+    return ZeroShotClassifier(pictures.encoder, given.classes, notify=say, **ways)
 
 
-def _head(pictures: ImageIndex, classes: str | None, file: str | None, ways: dict[str, Any], *, adapt: bool) -> Head:
+def _head(pictures: ImageIndex, given: ClassifyOptions) -> Head:
     from clipkit.classify.head import Head
 
-    if not file:
-        classifier = _from_words(pictures, classes, **ways)
-        return classifier.adapt(pictures.embeddings).head if adapt else classifier.head
-    if classes or adapt or any(ways.values()):
+    if not given.head_file:
+        classifier = _from_words(pictures, given)
+        return classifier.adapt(pictures.embeddings).head if given.adapt else classifier.head
+    if given.classes or given.adapt or any(given.words.values()):
         raise click.UsageError("--head brings its own classes, templates and ways of answering")
-    return Head.load(file)
+    return Head.load(given.head_file)
 
 
 def _labelled(pictures: ImageIndex, head: Head, *, top_k: int, below: str) -> list[LabelledPicture]:
@@ -155,14 +164,14 @@ def _echo_labels(labelled: list[LabelledPicture], steps: list[Transfer] | None, 
         say("no pictures are indexed there")
 
 
-def _echo_verdicts(classifier: ZeroShotClassifier, picture: str, k: int) -> None:
+def _echo_explanation(classifier: ZeroShotClassifier, picture: str, k: int) -> None:
     from clipkit.classify.zeroshot import explain_prediction
     from clipkit.cli.output import verdicts
 
     echo_lines(verdicts(explain_prediction(classifier, picture, k=k)))
 
 
-def _sort(labelled: list[LabelledPicture], steps: list[Transfer], folder: str, done: str, *, dry_run: bool) -> None:
+def _transfer(labelled: list[LabelledPicture], steps: list[Transfer], folder: str, done: str, *, dry_run: bool) -> None:
     from clipkit.output.copy_files import run_transfers
 
     if not dry_run:

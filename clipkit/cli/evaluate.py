@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,21 @@ if TYPE_CHECKING:
 METHODS_HELP = f"{', '.join(METHODS)}; with commas.  [default: all]"
 
 
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(options.ModelOptions):
+    """What was asked of `compare`."""
+
+    dataset: str
+    methods: str | None
+    shots: str
+    seeds: int
+    model: str
+    templates: str | None
+    out: str | None
+    no_thumbnails: bool
+    as_json: bool
+
+
 @click.command()
 @click.argument("dataset")
 @click.option("--methods", metavar="A,B", help=METHODS_HELP)
@@ -37,20 +53,8 @@ METHODS_HELP = f"{', '.join(METHODS)}; with commas.  [default: all]"
 @options.device
 @options.precision
 @options.pickle
-def compare(
-    dataset: str,
-    methods: str | None,
-    shots: str,
-    seeds: int,
-    model: str,
-    templates: str | None,
-    out: str | None,
-    no_thumbnails: bool,
-    as_json: bool,
-    device: str,
-    precision: str,
-    allow_pickle: bool,
-) -> None:
+@options.into(CompareOptions)
+def compare(given: CompareOptions) -> None:
     """Say what labels would buy: methods on DATASET, from none to all labels.
 
     DATASET is a folder of class folders, perhaps below train and test, a CSV (image,label, perhaps split), or the
@@ -66,19 +70,18 @@ def compare(
     from clipkit.evaluate.comparison import compare as run
     from clipkit.output.comparison_html import check_folder, write_report
 
-    numbers = [_shots(part) for part in _parts(shots)]
-    names = _parts(methods) if methods is not None else list(METHODS)
-    encoder = options.loader(device, precision, allow_pickle)(model, False)
-    if out:
-        check_folder(out)
+    names = list(METHODS) if given.methods is None else _parts(given.methods)
+    numbers = [_shots(part) for part in _parts(given.shots)]
+    encoder = given.load(given.model)
+    if given.out:
+        check_folder(given.out)
     with on_interrupt(lambda: "what was finished is kept"), progress_bar("") as progress:
-        ways: dict[str, Any] = {"methods": names, "shots": numbers, "seeds": seeds, "templates": templates}
-        comparison = run(dataset, encoder, progress=progress, **ways)
-    if out:
-        write_report(comparison, out, thumbnails=not no_thumbnails)
-    for line in _as_json(comparison) if as_json else _as_table(comparison):
-        click.echo(line)
-    _say_the_rest(comparison, out)
+        ways: dict[str, Any] = {"methods": names, "shots": numbers, "seeds": given.seeds, "templates": given.templates}
+        comparison = run(given.dataset, encoder, progress=progress, **ways)
+    if given.out:
+        write_report(comparison, given.out, thumbnails=not given.no_thumbnails)
+    echo_lines(_as_json(comparison) if given.as_json else _as_table(comparison))
+    _say_the_rest(comparison, given.out)
 
 
 def _parts(text: str) -> list[str]:
@@ -159,6 +162,21 @@ def on_dataset(command: Any) -> Any:
     return command
 
 
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotOptions(options.ModelOptions):
+    """What was asked of `zeroshot`."""
+
+    dataset: str
+    model: str
+    split: str | None
+    out: str | None
+    classes: str | None
+    templates: str | None
+    search: bool
+    unknown: bool
+    confusion: str | None
+
+
 @evaluate.command()
 @on_dataset
 @click.option("--classes", metavar="A,B|FILE", help="Default: the dataset's own. imagenet: matched by WordNet id.")
@@ -166,20 +184,8 @@ def on_dataset(command: Any) -> Any:
 @click.option("--search-templates", "search", is_flag=True, help="Choose them on a validation split first.")
 @click.option("--unknown", is_flag=True, help="Labels that are no class are to be rejected, and that is measured.")
 @click.option("--confusion", metavar="FILE", help="Also draw the confusion matrix, as PNG.")
-def zeroshot(
-    dataset: str,
-    model: str,
-    split: str | None,
-    out: str | None,
-    device: str,
-    precision: str,
-    allow_pickle: bool,
-    classes: str | None,
-    templates: str | None,
-    search: bool,
-    unknown: bool,
-    confusion: str | None,
-) -> None:
+@options.into(ZeroShotOptions)
+def zeroshot(given: ZeroShotOptions) -> None:
     """How often classes made from words are right.
 
     \b
@@ -189,35 +195,46 @@ def zeroshot(
     from clipkit.evaluate.zeroshot import evaluate_searched, evaluate_zeroshot, load_labelled
     from clipkit.output.figures import confusion_png
 
-    if search and templates:
+    if given.search and given.templates:
         raise click.UsageError("--search-templates chooses the --templates itself")
-    pictures = load_labelled(dataset, split=split or ("test" if search else None), classes=classes)
-    encoder = options.loader(device, precision, allow_pickle)(model, False)
+    split = given.split or ("test" if given.search else None)
+    pictures = load_labelled(given.dataset, split=split, classes=given.classes)
+    encoder = given.load(given.model)
     with progress_bar() as progress:
-        ways: dict[str, Any] = {"classes": classes, "unknown": unknown, "progress": progress}
-        if search:
-            result = evaluate_searched(dataset, pictures, encoder, **ways)
+        ways: dict[str, Any] = {"classes": given.classes, "unknown": given.unknown, "progress": progress}
+        if given.search:
+            result = evaluate_searched(given.dataset, pictures, encoder, **ways)
         else:
-            result = evaluate_zeroshot(pictures, encoder, templates=templates or "simple", **ways)
-    _finish(result, out)
-    if confusion:
-        confusion_png(result.metrics["confusion"], result.classes, confusion, title=f"{result.dataset}, {result.model}")
+            result = evaluate_zeroshot(pictures, encoder, templates=given.templates or "simple", **ways)
+    _finish(result, given.out)
+    if given.confusion:
+        title = f"{result.dataset}, {result.model}"
+        confusion_png(result.metrics["confusion"], result.classes, given.confusion, title=title)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalOptions(options.ModelOptions):
+    """What was asked of `retrieval`."""
+
+    dataset: str
+    model: str
+    split: str | None
+    out: str | None
 
 
 @evaluate.command()
 @on_dataset
-def retrieval(
-    dataset: str, model: str, split: str | None, out: str | None, device: str, precision: str, allow_pickle: bool
-) -> None:
+@options.into(RetrievalOptions)
+def retrieval(given: RetrievalOptions) -> None:
     """How often a caption finds its picture, and a picture its caption."""
     from clipkit.datasets.load import load_dataset
     from clipkit.evaluate.zeroshot import evaluate_retrieval
 
-    pictures = load_dataset(dataset, split=split)
-    encoder = options.loader(device, precision, allow_pickle)(model, False)
+    pictures = load_dataset(given.dataset, split=given.split)
+    encoder = given.load(given.model)
     with progress_bar() as progress:
         result = evaluate_retrieval(pictures, encoder, progress=progress)
-    _finish(result, out)
+    _finish(result, given.out)
 
 
 def _finish(result: Result, out: str | None) -> None:

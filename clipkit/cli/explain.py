@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
     from clipkit.models.attention import AttentionMaps
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExplainOptions(options.ModelOptions):
+    """What was asked of `explain`."""
+
+    picture: str
+    model: str
+    out: str | None
+    as_json: bool
+
+
 @click.command()
 @click.argument("picture")
 @click.option("--model", metavar="NAME|FOLDER", default="auto", show_default=True, help=MODEL_HELP)
@@ -26,9 +37,8 @@ if TYPE_CHECKING:
 @options.device
 @options.precision
 @options.pickle
-def explain(
-    picture: str, model: str, out: str | None, as_json: bool, device: str, precision: str, allow_pickle: bool
-) -> None:
+@options.into(ExplainOptions)
+def explain(given: ExplainOptions) -> None:
     """Show how a model cuts PICTURE into patches, and what it looked at.
 
     \b
@@ -37,14 +47,13 @@ def explain(
     The attention is that of the token the model answers from, or of all patches where it answers from their mean, in
     its last layer and rolled out over all layers. It says where information came from, not why an answer was given.
     """
-    from clipkit.models.attention import explain_attention as run
+    from clipkit.models.attention import explain_attention
     from clipkit.models.load import load_model
 
-    network = load_model(model, device=device, precision=precision, allow_pickle=allow_pickle, notify=say)
-    explanation = run(network, picture)
-    if out:
-        _write(out, explanation.overlay())
-    _echo_explanation(explanation, picture, out, as_json=as_json)
+    maps = explain_attention(load_model(given.model, **given.ways), given.picture)
+    if given.out:
+        _write(given.out, maps.overlay())
+    _echo_maps(maps, given)
 
 
 def _write(out: str, content: bytes) -> None:
@@ -54,19 +63,18 @@ def _write(out: str, content: bytes) -> None:
         raise ClipkitError(f"{out} cannot be written: {error.strerror}", hint="another --out") from error
 
 
-def _echo_explanation(explanation: AttentionMaps, picture: str, out: str | None, *, as_json: bool) -> None:
+def _echo_maps(maps: AttentionMaps, given: ExplainOptions) -> None:
     from clipkit.models.attention import WITH_ATTENTION, facts
 
-    record = facts(explanation)
-    if as_json:
-        click.echo(json.dumps({"picture": picture, **record, "overlay": out}))
+    record = facts(maps)
+    if given.as_json:
+        click.echo(json.dumps({"picture": given.picture, **record, "overlay": given.out}))
         return
-    names = ("model", "image", "cells", "tokens", "speaker", "on patches")
-    for name in names:
+    for name in ("model", "image", "cells", "tokens", "speaker", "on patches"):
         if record.get(name):
             click.echo(f"{name:<12}{printable(str(record[name]))}")
-    if explanation.reason:
-        say(printable(explanation.reason))
+    if maps.reason:
+        say(printable(maps.reason))
         say(f"  try: {WITH_ATTENTION}")
-    elif not out:
+    elif not given.out:
         say("  try: --out attention.png")

@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from clipkit.cli import options
 from clipkit.cli.output import on_interrupt, print_failure, print_info, print_plan, print_report, progress_bar
+
+if TYPE_CHECKING:
+    from clipkit.index.image_index import ImageIndex
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexOptions(options.ModelOptions):
+    """What was asked of `index`."""
+
+    photos: str
+    model: str | None
+    batch_size: int | None
+    workers: int | None
+    exclude_dirs: tuple[str, ...]
+    include_hidden: bool
+    checksum: bool
+    retry_failed: bool
+    rebuild: bool
+    dry_run: bool
+    exact_pixels: bool
+    at: str | None
+
+    @property
+    def scan(self) -> dict[str, Any]:
+        """Which files are looked at, and which of them are read."""
+        names = ("exclude_dirs", "include_hidden", "checksum", "retry_failed")
+        return {name: getattr(self, name) for name in names}
 
 
 @click.command()
@@ -29,25 +58,8 @@ from clipkit.cli.output import on_interrupt, print_failure, print_info, print_pl
 @click.option("--exact-pixels", is_flag=True, help="Decode exactly as open_clip does: slower, differs by 0.3 of 255.")
 @options.pickle
 @options.at
-@click.pass_obj
-def index(
-    is_program: bool,
-    photos: str,
-    model: str | None,
-    device: str,
-    precision: str,
-    batch_size: int | None,
-    workers: int | None,
-    exclude_dirs: tuple[str, ...],
-    include_hidden: bool,
-    checksum: bool,
-    retry_failed: bool,
-    rebuild: bool,
-    dry_run: bool,
-    exact_pixels: bool,
-    allow_pickle: bool,
-    at: str | None,
-) -> None:
+@options.into(IndexOptions)
+def index(given: IndexOptions) -> None:
     """Bring the index of PHOTOS up to date.
 
     PHOTOS is a folder, by default the current one. New and changed pictures are encoded; moved ones keep what
@@ -57,25 +69,22 @@ def index(
     from clipkit.index.crash_recovery import is_watched, watch
     from clipkit.index.image_index import open_or_create, place_of, plan
 
-    looks: dict[str, Any] = {
-        "exclude_dirs": exclude_dirs,
-        "include_hidden": include_hidden,
-        "checksum": checksum,
-        "retry_failed": retry_failed,
-    }
-    if dry_run:
-        print_plan(plan(photos, at=at, rebuild=rebuild, **looks))
+    if given.dry_run:
+        print_plan(plan(given.photos, at=given.at, rebuild=given.rebuild, **given.scan))
         return
-    if is_program and not is_watched():
-        raise click.exceptions.Exit(watch(sys.argv[1:], place_of(photos, at)))
-    load = options.loader(device, precision, allow_pickle, batch_size)
-    pictures = open_or_create(photos, load, model=model, exact_pixels=exact_pixels, rebuild=rebuild, at=at)
-    kept = (
-        (lambda: "the old index is as it was") if rebuild else (lambda: f"{len(pictures):,} pictures are in the index")
-    )
-    with on_interrupt(kept), progress_bar() as progress:
-        report = pictures.update(progress=progress, workers=workers, **looks)
-    print_report(report, pictures, photos)
+    if click.get_current_context().obj and not is_watched():
+        raise click.exceptions.Exit(watch(sys.argv[1:], place_of(given.photos, given.at)))
+    load = partial(given.load, batch_size=given.batch_size)
+    make: dict[str, Any] = {"model": given.model, "exact_pixels": given.exact_pixels, "rebuild": given.rebuild}
+    pictures = open_or_create(given.photos, load, at=given.at, **make)
+    with on_interrupt(lambda: _committed(pictures, given)), progress_bar() as progress:
+        report = pictures.update(progress=progress, workers=given.workers, **given.scan)
+    print_report(report, pictures, given.photos)
+
+
+def _committed(pictures: ImageIndex, given: IndexOptions) -> str:
+    """What an interrupted run leaves."""
+    return "the old index is as it was" if given.rebuild else f"{len(pictures):,} pictures are in the index"
 
 
 @click.command()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,7 +20,23 @@ from clipkit.learn.methods import HEAD_METHODS
 if TYPE_CHECKING:
     from clipkit.learn.fine_tuning import FineTuned
     from clipkit.learn.fitting import Fitted
-    from clipkit.learn.trainer import Epoch
+    from clipkit.learn.trainer import Epoch, Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeOptions(options.ModelOptions):
+    """What was asked of `probe`."""
+
+    dataset: str
+    out: str
+    method: str
+    space: str
+    strength: float | None
+    shots: int | None
+    seed: int
+    split: str | None
+    model: str
+    as_json: bool
 
 
 @click.command()
@@ -55,21 +72,8 @@ if TYPE_CHECKING:
 @options.precision
 @options.pickle
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def probe(
-    dataset: str,
-    out: str,
-    method: str,
-    space: str,
-    strength: float | None,
-    shots: int | None,
-    seed: int,
-    split: str | None,
-    model: str,
-    device: str,
-    precision: str,
-    allow_pickle: bool,
-    as_json: bool,
-) -> None:
+@options.into(ProbeOptions)
+def probe(given: ProbeOptions) -> None:
     """Learn the classes of DATASET from its labels; the pictures are encoded once, and the model stays as it is.
 
     DATASET is a folder of class folders, a CSV image,label or its folder, or the folder that holds oxford-iiit-pet.
@@ -82,22 +86,22 @@ def probe(
     """
     from clipkit.learn.fitting import fit_head
 
-    _check_place(Path(out))
-    encoder = options.loader(device, precision, allow_pickle)(model, False)
+    _check_place(Path(given.out))
+    encoder = given.load(given.model)
     with progress_bar() as progress:
         fitted = fit_head(
-            dataset,
+            given.dataset,
             encoder,
-            method=method,
-            space=space,
-            C=strength,
-            shots=shots,
-            seed=seed,
-            split=split,
+            method=given.method,
+            space=given.space,
+            C=given.strength,
+            shots=given.shots,
+            seed=given.seed,
+            split=given.split,
             progress=progress,
         )
-    fitted.head.save(out)
-    _echo(fitted, out, as_json=as_json)
+    fitted.head.save(given.out)
+    _echo(fitted, given.out, as_json=given.as_json)
 
 
 def _check_place(out: Path) -> None:
@@ -131,6 +135,39 @@ def _echo(fitted: Fitted, out: str, *, as_json: bool) -> None:
     say(f"next: {shlex.join(['clipkit', 'classify', './photos', '--head', out])}")
     if fitted.head.space == "backbone":
         say("this head reads the pictures themselves; --space projected makes one for an index and for search")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions(options.ModelOptions):
+    """What was asked of `finetune`. patience: 0 for none."""
+
+    dataset: str
+    out: str
+    model: str
+    unfreeze: str
+    epochs: int
+    views: int
+    fresh_views: bool
+    lr: float
+    batch_size: int
+    patience: int
+    seed: int
+    split: str | None
+
+    @property
+    def recipe(self) -> Recipe:
+        """How it is trained."""
+        from clipkit.learn.trainer import Recipe
+
+        return Recipe(
+            epochs=self.epochs,
+            views=None if self.fresh_views else self.views,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            unfreeze=self.unfreeze,
+            patience=self.patience or None,
+        )
 
 
 @click.command()
@@ -169,23 +206,8 @@ def _echo(fitted: Fitted, out: str, *, as_json: bool) -> None:
 @options.device
 @options.precision
 @options.pickle
-def finetune(
-    dataset: str,
-    out: str,
-    model: str,
-    unfreeze: str,
-    epochs: int,
-    views: int,
-    fresh_views: bool,
-    lr: float,
-    batch_size: int,
-    patience: int,
-    seed: int,
-    split: str | None,
-    device: str,
-    precision: str,
-    allow_pickle: bool,
-) -> None:
+@options.into(FinetuneOptions)
+def finetune(given: FinetuneOptions) -> None:
     """Teach a model the classes of DATASET: a new head, and with --unfreeze its image tower too.
 
     DATASET is a folder of class folders, a CSV image,label or its folder, or the folder that holds oxford-iiit-pet. A
@@ -197,17 +219,13 @@ def finetune(
     """
     from clipkit.learn.fine_tuning import finetune as run
     from clipkit.learn.fitting import training_part
-    from clipkit.learn.trainer import Recipe
     from clipkit.models.load import load_model
 
-    kept = None if fresh_views else views
-    ways: dict[str, Any] = {"epochs": epochs, "views": kept, "lr": lr, "batch_size": batch_size, "seed": seed}
-    recipe = Recipe(**ways, unfreeze=unfreeze, patience=patience or None)
-    pictures = training_part(dataset, split)
-    network = load_model(model, device=device, precision=precision, allow_pickle=allow_pickle, notify=say)
+    pictures = training_part(given.dataset, given.split)
+    network = load_model(given.model, **given.ways)
     with progress_bar() as progress:
-        tuned = run(network, pictures, recipe=recipe, out=out, progress=progress, on_epoch=_say_epoch)
-    _echo_finetuned(tuned, out)
+        tuned = run(network, pictures, recipe=given.recipe, out=given.out, progress=progress, on_epoch=_say_epoch)
+    _echo_finetuned(tuned, given.out)
 
 
 def _say_epoch(epoch: Epoch) -> None:

@@ -31,6 +31,7 @@ def app() -> None:
 COMMANDS = (
     index.index,
     search.search,
+    search.duplicates,
     classify.classify,
     evaluate.evaluate,
     evaluate.compare,

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import click
 
 from clipkit.cli import options
-from clipkit.cli.output import print_findings, print_models, progress_bar, say
+from clipkit.cli.output import FEW, print_findings, print_models, progress_bar, say
 from clipkit.core.text import printable
 from clipkit.errors import IndexDamaged
 
 LAYOUTS = ("clip-retrieval", "parquet", "npy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(options.ModelOptions):
+    """What was asked of `check`."""
+
+    photos: str
+    full: bool
+    sample: int
+    repair: bool
+    as_json: bool
+    at: str | None
 
 
 @click.command()
@@ -24,17 +37,8 @@ LAYOUTS = ("clip-retrieval", "parquet", "npy")
 @options.precision
 @options.pickle
 @options.at
-def check(
-    photos: str,
-    full: bool,
-    sample: int,
-    repair: bool,
-    as_json: bool,
-    device: str,
-    precision: str,
-    allow_pickle: bool,
-    at: str | None,
-) -> None:
+@options.into(CheckOptions)
+def check(given: CheckOptions) -> None:
     """Look over the index of PHOTOS.
 
     Every page, every row's vector and the search cache; with --full or --sample also whether pictures still give the
@@ -43,17 +47,18 @@ def check(
     from clipkit.index.check import check as look_over
     from clipkit.index.image_index import find
 
-    pictures, _ = find(photos, at=at, load=options.loader(device, precision, allow_pickle))
+    pictures, _ = find(given.photos, at=given.at, load=given.load)
     with progress_bar() as progress:
-        report = look_over(pictures, sample=None if full else sample, repair=repair, progress=progress)
+        sample = None if given.full else given.sample
+        report = look_over(pictures, sample=sample, repair=given.repair, progress=progress)
     for damage in report.damage:
         line = f"{printable(damage.path) or '-'}\t{damage.what}"
-        click.echo(json.dumps({"path": damage.path, "damage": damage.what}) if as_json else line)
+        click.echo(json.dumps({"path": damage.path, "damage": damage.what}) if given.as_json else line)
     again = f", {report.encoded_again:,} encoded again" if report.encoded_again else ""
     mended = f", {report.repaired:,} mended" if report.repaired else ""
     say(f"{report.rows:,} rows looked at{again}{mended}")
     if report.damage:
-        raise IndexDamaged(f"{len(report.damage):,} are damaged", hint=f"clipkit check {photos} --repair")
+        raise IndexDamaged(f"{len(report.damage):,} are damaged", hint=f"clipkit check {given.photos} --repair")
 
 
 @click.command()
@@ -96,6 +101,17 @@ def export_(folder: str, photos: str, layout: str, at: str | None) -> None:
     say(f"{export(pictures, folder, layout=layout):,} vectors are in {printable(folder)}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions(options.ModelOptions):
+    """What was asked of `import_`."""
+
+    source: str
+    photos: str
+    model: str | None
+    normalise: bool
+    at: str | None
+
+
 @click.command("import")
 @click.argument("source")
 @click.argument("photos", default=".")
@@ -105,16 +121,8 @@ def export_(folder: str, photos: str, layout: str, at: str | None) -> None:
 @options.precision
 @options.pickle
 @options.at
-def import_(
-    source: str,
-    photos: str,
-    model: str | None,
-    normalise: bool,
-    device: str,
-    precision: str,
-    allow_pickle: bool,
-    at: str | None,
-) -> None:
+@options.into(ImportOptions)
+def import_(given: ImportOptions) -> None:
     """Take vectors that another program made.
 
     SOURCE is what `clipkit export` writes, or clip-retrieval; its pictures must lie in PHOTOS. A few are encoded again:
@@ -123,16 +131,16 @@ def import_(
     from clipkit.index.image_index import model_for
     from clipkit.index.import_export import import_ as take
 
-    encoder = options.loader(device, precision, allow_pickle)(*model_for(photos, model, at=at))
+    encoder = given.load(*model_for(given.photos, given.model, at=given.at))
     with progress_bar() as progress:
-        report = take(source, photos, encoder, at=at, normalise=normalise, progress=progress)
+        report = take(given.source, given.photos, encoder, at=given.at, normalise=given.normalise, progress=progress)
     say(
         f"{report.imported:,} pictures imported, {report.unchanged:,} known already, {len(report.missing):,} missing; "
         f"{report.checked} encoded again, the least like its vector at cosine {report.agreement:.3f}"
     )
-    for name in (*report.missing, *report.changed)[:5]:
+    for name in (*report.missing, *report.changed)[:FEW]:
         say(f"  not imported: {printable(name)}")
-    for failure in report.failed[:5]:
+    for failure in report.failed[:FEW]:
         say(f"  cannot read {printable(failure.path)}: {printable(failure.reason)}")
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from clipkit.cli.output import say
 
 if TYPE_CHECKING:
-    from clipkit.index.image_index import Loader
     from clipkit.models.encoder import Encoder
 
+Given = TypeVar("Given")
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -21,6 +24,9 @@ device = click.option("--device", type=click.Choice(DEVICES), default="auto", he
 precision = click.option("--precision", type=click.Choice(PRECISIONS), default="auto", help="How it computes.")
 pickle = click.option(
     "--allow-pickle", is_flag=True, help="Load weights that are a pickle: only from someone you trust."
+)
+below = click.option(
+    "--in", "below", metavar="SUBFOLDER", default="", help="Only pictures in this folder below PHOTOS."
 )
 excluded = click.option(
     "--exclude-dir", "exclude_dirs", metavar="NAME", multiple=True, help="Leave out folders of this name; repeatable."
@@ -33,20 +39,34 @@ templates_option = click.option("--templates", metavar="SET|TEXT|FILE", help=TEM
 MODEL_HELP = "An open_clip model (see `clipkit models`), or one of transformers: a name on the hub, a folder."
 
 
-def loader(device: str, precision: str, allow_pickle: bool, batch_size: int | None = None) -> Loader:
-    """How a command loads a model, with the options it was given."""
+def into(kind: type[Given]) -> Callable[[Callable[[Given], None]], Callable[..., None]]:
+    """The options of a command as one record: click's arguments become the fields of `kind`."""
 
-    def load(name: str, exact_pixels: bool) -> Encoder:
+    def decorate(command: Callable[[Given], None]) -> Callable[..., None]:
+        @wraps(command)
+        def run(**given: Any) -> None:
+            command(kind(**given))
+
+        return run
+
+    return decorate
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """How a command loads a model."""
+
+    device: str
+    precision: str
+    allow_pickle: bool
+
+    @property
+    def ways(self) -> dict[str, Any]:
+        """As `load_encoder` and `load_model` take them."""
+        return {"device": self.device, "precision": self.precision, "allow_pickle": self.allow_pickle, "notify": say}
+
+    def load(self, name: str, exact_pixels: bool = False, *, batch_size: int | None = None) -> Encoder:
+        """An encoder by name, as an index asks for it."""
         from clipkit.models.load import load_encoder
 
-        return load_encoder(
-            name,
-            device=device,
-            precision=precision,
-            batch_size=batch_size,
-            exact_pixels=exact_pixels,
-            allow_pickle=allow_pickle,
-            notify=say,
-        )
-
-    return load
+        return load_encoder(name, batch_size=batch_size, exact_pixels=exact_pixels, **self.ways)

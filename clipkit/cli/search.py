@@ -2,22 +2,68 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from clipkit.cli import options
-from clipkit.cli.output import print_hits, say
-from clipkit.core.text import printable
+from clipkit.cli.output import echo_lines, print_hits, say
+from clipkit.core.text import near, printable
+from clipkit.explore.choices import RELEVANCES, SHAPES, Relevance
 
 if TYPE_CHECKING:
     from clipkit.core.arrays import IntArray
+    from clipkit.explore.metadata import Filters
     from clipkit.index.image_index import ImageIndex
     from clipkit.search.hits import Hits
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(options.ModelOptions):
+    """What was asked of `search`."""
+
+    query: str
+    photos: str
+    k: int
+    add: tuple[str, ...]
+    subtract: tuple[str, ...]
+    filepath_only: bool
+    null: bool
+    as_json: bool
+    as_csv: bool
+    preview: bool
+    copy_to: str | None
+    sheet: str | None
+    below: str
+    head_file: str | None
+    classes: tuple[str, ...]
+    exclude_dirs: tuple[str, ...]
+    no_indexing: bool
+    at: str | None
+    after: str
+    before: str
+    shapes: tuple[str, ...]
+    kinds: tuple[str, ...]
+    least: Relevance
+
+    def filters(self, folder: str) -> Filters:
+        """Which pictures may answer; folder: relative to the root of the index."""
+        from clipkit.explore.metadata import Filters, parse_day, parse_kind
+
+        return Filters(
+            folder=folder,
+            exclude_dirs=self.exclude_dirs,
+            since=parse_day(self.after),
+            until=parse_day(self.before, is_end=True),
+            shapes=self.shapes,
+            kinds=tuple(parse_kind(kind) for kind in self.kinds),
+        )
 
 
 @click.command()
@@ -32,8 +78,19 @@ if TYPE_CHECKING:
 @click.option("--csv", "as_csv", is_flag=True, help="A table: score, path.")
 @click.option("-p", "--preview", is_flag=True, help="Show the pictures, where the terminal can.")
 @click.option("--copy-to", metavar="FOLDER", help="Also copy the pictures there; nothing is overwritten.")
-@click.option("--html", "sheet", metavar="FILE", help="Also write a contact sheet: one HTML file that needs no other.")
-@click.option("--in", "below", metavar="SUBFOLDER", default="", help="Only pictures in this folder below PHOTOS.")
+@click.option("--html", "sheet", metavar="FILE", help="Also write a contact sheet, as one HTML file.")
+@options.below
+@click.option("--after", metavar="DATE", default="", help="Only taken then or later: 2019 or 2019-07-31.")
+@click.option("--before", metavar="DATE", default="", help="Only taken then or earlier.")
+@click.option("--shape", "shapes", multiple=True, type=click.Choice(SHAPES), help="Only of this shape; repeatable.")
+@click.option("--type", "kinds", multiple=True, metavar="TYPE", help="Only files such as jpeg, heic; repeatable.")
+@click.option(
+    "--min-relevance",
+    "least",
+    type=click.Choice(RELEVANCES[::-1]),
+    default="weak",
+    help="Leave out what fits less.",
+)
 @click.option("--head", "head_file", metavar="FILE", help="With --class: a saved classifier, as `clipkit probe` makes.")
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="Only pictures the head calls so; repeatable.")
 @options.excluded
@@ -42,29 +99,8 @@ if TYPE_CHECKING:
 @options.pickle
 @click.option("-n", "--no-indexing", is_flag=True, hidden=True, help="Accepted from rclip; search never indexes.")
 @options.at
-def search(
-    query: str,
-    photos: str,
-    k: int,
-    add: tuple[str, ...],
-    subtract: tuple[str, ...],
-    filepath_only: bool,
-    null: bool,
-    as_json: bool,
-    as_csv: bool,
-    preview: bool,
-    copy_to: str | None,
-    sheet: str | None,
-    below: str,
-    head_file: str | None,
-    classes: tuple[str, ...],
-    exclude_dirs: tuple[str, ...],
-    device: str,
-    precision: str,
-    allow_pickle: bool,
-    no_indexing: bool,
-    at: str | None,
-) -> None:
+@options.into(SearchOptions)
+def search(given: SearchOptions) -> None:
     """Show the pictures that fit QUERY best.
 
     One a line, score first, from PHOTOS: a folder that has an index or lies under one (default: the current one).
@@ -78,37 +114,89 @@ def search(
 
     The score is the cosine of query and picture. Compare scores of one query only.
     """
+    from clipkit.explore.question import search as search_index
     from clipkit.index.image_index import find
-    from clipkit.output.contact_sheet import write_sheet
-    from clipkit.output.copy_files import copy_hits
     from clipkit.search.query import embed, parse
 
-    pictures, inside = find(photos, below=below, at=at, load=options.loader(device, precision, allow_pickle))
-    where: dict[str, Any] = {"below": inside, "exclude_dirs": exclude_dirs}
-    only = _ids_of(pictures, head_file, classes, **where) if head_file or classes else None
-    rows = embed(parse(query, add=add, subtract=subtract), pictures.encoder)
-    hits = pictures.search_embeddings(rows, k, only=only, **where)[0]
-    if preview:
-        _print_with_previews(hits)
-    else:
-        print_hits(hits, filepath_only=filepath_only, null=null, as_json=as_json, as_csv=as_csv)
-    if copy_to:
-        say(f"{len(copy_hits(hits, Path(copy_to))):,} pictures are in {printable(copy_to)}")
-    if sheet:
-        write_sheet(hits, Path(sheet), title=query)
-        say(f"{printable(sheet)} shows them")
+    pictures, inside = find(given.photos, below=given.below, at=given.at, load=given.load)
+    filters = given.filters(inside)
+    only = _ids_of(pictures, given, filters) if given.head_file or given.classes else None
+    terms = parse(given.query, add=given.add, subtract=given.subtract)
+    asked: dict[str, Any] = {
+        "filters": filters,
+        "only": only,
+        "least": given.least,
+        "is_words": all(term.fits_all for term in terms),
+    }
+    hits = search_index(pictures, embed(terms, pictures.encoder), given.k, **asked)
+    _show(hits, given)
+    _export(hits, given)
     if not hits:
-        of = f" that are {printable(' or '.join(classes))}" if classes else ""
-        say(f"no pictures{of} are indexed in {printable(below or photos)}")
+        say(_nothing(given))
 
 
-def _ids_of(pictures: ImageIndex, head_file: str | None, classes: tuple[str, ...], **where: Any) -> IntArray:
+@click.command()
+@click.argument("photos", default=".")
+@options.below
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a group.")
+@options.at
+def duplicates(photos: str, below: str, as_json: bool, at: str | None) -> None:
+    """List pictures that are there more than once.
+
+    Groups of files with the same content, the largest first: a path a line, an empty line after each group. No picture
+    is opened; what has changed since `clipkit index` is not seen.
+    """
+    from clipkit.explore.duplicates import find_duplicates
+    from clipkit.index.image_index import find
+
+    pictures, inside = find(photos, below=below, at=at)
+    groups = find_duplicates(pictures, below=inside)
+    for group in groups:
+        files = [str(pictures.root / fact.path) for fact in group]
+        lines = (
+            [json.dumps({"sha256": group[0].sha256, "files": files})]
+            if as_json
+            else [*(printable(near(file)) for file in files), ""]
+        )
+        echo_lines(lines)
+    spare = sum(len(group) - 1 for group in groups)
+    say(f"{spare:,} pictures are copies of others" if groups else "no picture is there twice")
+
+
+def _ids_of(pictures: ImageIndex, given: SearchOptions, filters: Filters) -> IntArray:
     from clipkit.classify.head import Head
     from clipkit.classify.labels import ids_of_class
 
-    if not (head_file and classes):
+    if not (given.head_file and given.classes):
         raise click.UsageError("--head and --class go together: whose classes, and which of them")
-    return ids_of_class(pictures, Head.load(head_file), classes, **where)
+    head = Head.load(given.head_file)
+    return ids_of_class(pictures, head, given.classes, below=filters.folder, exclude_dirs=filters.exclude_dirs)
+
+
+def _show(hits: Hits, given: SearchOptions) -> None:
+    if given.preview:
+        _print_with_previews(hits)
+        return
+    print_hits(hits, filepath_only=given.filepath_only, null=given.null, as_json=given.as_json, as_csv=given.as_csv)
+
+
+def _export(hits: Hits, given: SearchOptions) -> None:
+    from clipkit.output.contact_sheet import write_sheet
+    from clipkit.output.copy_files import copy_hits
+
+    if given.copy_to:
+        say(f"{len(copy_hits(hits, Path(given.copy_to))):,} pictures are in {printable(given.copy_to)}")
+    if given.sheet:
+        write_sheet(hits, Path(given.sheet), title=given.query)
+        say(f"{printable(given.sheet)} shows them")
+
+
+def _nothing(given: SearchOptions) -> str:
+    place = printable(given.below or given.photos)
+    if given.after or given.before or given.shapes or given.kinds or given.least != "weak":
+        return f"no pictures in {place} are left by the filters; fewer of them show more"
+    of = f" that are {printable(' or '.join(given.classes))}" if given.classes else ""
+    return f"no pictures{of} are indexed in {place}"
 
 
 def _print_with_previews(hits: Hits) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,6 +16,17 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LEAST_PASSWORD = 8  # characters
 
 
+@dataclass(frozen=True, kw_only=True)
+class PageOptions(options.ModelOptions):
+    """What was asked of `ui`."""
+
+    photos: tuple[str, ...]
+    port: int | None
+    host: str
+    auth: str | None
+    model: str | None
+
+
 @click.command()
 @click.argument("photos", nargs=-1)
 @click.option("--port", type=click.IntRange(1, 65535), help="Default: the first free one from 7860 on.")
@@ -23,16 +36,8 @@ LEAST_PASSWORD = 8  # characters
 @options.device
 @options.precision
 @options.pickle
-def ui(
-    photos: tuple[str, ...],
-    port: int | None,
-    host: str,
-    auth: str | None,
-    model: str | None,
-    device: str,
-    precision: str,
-    allow_pickle: bool,
-) -> None:
+@options.into(PageOptions)
+def ui(given: PageOptions) -> None:
     """Open the page: search, and look after folders of pictures, in a browser.
 
     PHOTOS are folders, with an index or without; default: the one that the current folder has or lies under. The page
@@ -40,11 +45,11 @@ def ui(
     """
     from clipkit_apps.launch import serve, wait
 
-    login = _login(auth) if auth else None
-    if host not in LOOPBACK and login is None:
-        raise click.UsageError(f"--host {host} lets other machines in, so it needs --auth USER:PASSWORD")
-    load = options.loader(device, precision, allow_pickle)
-    running = serve(photos or _here(), load, host=host, port=port, auth=login, model=model, say=say)
+    login = _login(given.auth) if given.auth else None
+    if given.host not in LOOPBACK and login is None:
+        raise click.UsageError(f"--host {given.host} lets other machines in, so it needs --auth USER:PASSWORD")
+    place: dict[str, Any] = {"host": given.host, "port": given.port, "auth": login, "model": given.model, "say": say}
+    running = serve(given.photos or _here(), given.load, **place)
     say(f"clipkit is at {running.address}  (Ctrl-C ends it)")
     try:
         wait()

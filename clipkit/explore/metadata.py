@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,10 +12,14 @@ from pathlib import PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from clipkit.core.arrays import FloatArray, IntArray
+from clipkit.core.arrays import Embeddings, FloatArray, IntArray
+from clipkit.core.text import printable
+from clipkit.errors import QueryError
+from clipkit.images.decode import is_picture
 from clipkit.index.image_index import ImageIndex
+from clipkit.index.paths import path_filter
 
-SHAPES = ("landscape", "portrait", "square")
+_DAY = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?")
 SQUARE = 1.05  # sides that differ by less than this are called equal
 KINDS = {"jpg": "JPEG", "jpeg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "tif": "TIFF", "heif": "HEIC", "hif": "HEIC"}
 KINDS |= {"dib": "BMP", "heic": "HEIC"}
@@ -37,16 +42,25 @@ class Fact:
 
 @dataclass(frozen=True)
 class Filters:
-    """What may answer. folder: relative to the root. since, until: "YYYY-MM-DD"; a picture without a date is out."""
+    """What may answer. folder: relative to the root. exclude_dirs: names of folders that are left out.
+
+    since, until: "YYYY-MM-DD"; a picture without a date is out. shapes: of SHAPES. kinds: as `kind` says them.
+    """
 
     folder: str = ""
     since: str = ""
     until: str = ""
     shapes: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
+    exclude_dirs: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.folder or self.since or self.until or self.shapes or self.kinds)
+        return bool(self.folder or self.exclude_dirs or self.needs_metadata)
+
+    @property
+    def needs_metadata(self) -> bool:
+        """Whether paths alone cannot tell which pictures are left."""
+        return bool(self.since or self.until or self.shapes or self.kinds)
 
 
 class Catalogue:
@@ -82,9 +96,7 @@ class Catalogue:
             facts |= index.store.facts(int(block[0]), int(block[-1]))
         nothing = (None, None, None, None)
         catalogue = cls(revision, ids, list(paths.values()), [facts.get(id_, nothing) for id_ in ids.tolist()])
-        step = max(1, len(ids) // SAMPLE)
-        _, rows = index.store.vectors(ids[::step][:SAMPLE].tolist())
-        catalogue.sample = rows.astype(np.float32)
+        catalogue.sample = sample_embeddings(index, ids)
         return catalogue
 
     def __len__(self) -> int:
@@ -122,9 +134,8 @@ class Catalogue:
         if not filters:
             return None
         keep = np.ones(len(self), dtype=np.bool_)
-        if filters.folder:
-            prefix = filters.folder.rstrip("/") + "/"
-            keep &= np.fromiter((path.startswith(prefix) for path in self._paths), np.bool_, len(self))
+        if (is_chosen := path_filter(filters.folder, filters.exclude_dirs)) is not None:
+            keep &= np.fromiter(map(is_chosen, self._paths), np.bool_, len(self))
         if filters.since or filters.until:
             keep &= (self._taken != "") & (self._taken >= filters.since)
         if filters.until:
@@ -153,6 +164,41 @@ class Catalogue:
         width, height = self._sizes[:, 0], self._sizes[:, 1]
         tall, wide = height > SQUARE * width, width > SQUARE * height
         return np.select([wide, tall], ["landscape", "portrait"], "square")
+
+
+def choose_ids(index: ImageIndex, filters: Filters) -> IntArray | None:
+    """Ids (m,) of the pictures that the filters leave; None for all. Metadata is read only where they need it."""
+    if filters.needs_metadata:
+        return Catalogue.read(index).chosen(filters)
+    return index.ids_in(filters.folder, filters.exclude_dirs)
+
+
+def sample_embeddings(index: ImageIndex, ids: IntArray) -> Embeddings:
+    """Embeddings (m, d) of at most SAMPLE of these pictures (n,), drawn evenly."""
+    step = max(1, len(ids) // SAMPLE)
+    _, rows = index.store.vectors(ids[::step][:SAMPLE].tolist())
+    return rows.astype(np.float32)
+
+
+def parse_day(text: str, *, is_end: bool = False) -> str:
+    """A day, month or year (`2019-07-31`, `2019-07`, `2019`), to compare with dates; QueryError for anything else.
+
+    is_end: the last day of what is meant.
+    """
+    day = text.strip()
+    if not day:
+        return ""
+    if not _DAY.fullmatch(day):
+        raise QueryError(f"“{printable(day[:40])}” is no date", hint="write 2019, 2019-07 or 2019-07-31")
+    return day + "-99-99"[: 10 - len(day)] * is_end
+
+
+def parse_kind(text: str) -> str:
+    """A file type as somebody types it (`jpg`, `.png`, `HEIC`), as `kind` says it; QueryError for one never indexed."""
+    suffix = text.strip().lower().lstrip(".")
+    if not is_picture(f"x.{suffix}"):
+        raise QueryError(f"“{printable(text[:40])}” is no type of picture", hint="jpeg, png, webp, heic, ...")
+    return kind(f"x.{suffix}")
 
 
 def kind(path: str) -> str:

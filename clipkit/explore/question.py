@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipkit.core.arrays import Embeddings
+from clipkit.classify.zeroshot import neutral_mean
+from clipkit.core.arrays import Embeddings, IntArray
 from clipkit.errors import QueryError
-from clipkit.explore.metadata import Catalogue, Fact, Filters
-from clipkit.explore.relevance import ORDER, Relevance, Rule, rule_for
-from clipkit.search.hits import Hit
+from clipkit.explore.choices import Relevance
+from clipkit.explore.metadata import Catalogue, Fact, Filters, choose_ids, sample_embeddings
+from clipkit.explore.relevance import is_at_least, judge_hits, rule_for
+from clipkit.index.image_index import ImageIndex
+from clipkit.search.hits import Hit, Hits
 from clipkit.search.query import MAX_WORDS
 
 if TYPE_CHECKING:
     from clipkit.explore.library import Library
 
+ANYTHING = Filters()
 PAGE = 60  # pictures a page of answers
 MOST = 5_000  # pictures one question shows
 MOST_MOVES = 20
@@ -101,11 +105,40 @@ def ask(library: Library, question: Question, k: int = PAGE) -> Answer:
     is_words = not (question.more or question.less or question.picture is not None)
     rule = rule_for(query, catalogue.sample, len(catalogue), library.neutral() if is_words else None)
     hits = library.index.search_embeddings(query, k + 1, only=only)[0]
-    found = _judged(library, catalogue, hits[:k], rule)
+    judged = judge_hits(library.index, hits[:k], rule)
+    found = [Found(hit, fact, word) for hit, word in judged if (fact := catalogue.fact(hit.id)) is not None]
     best = found[0].relevance if found else "weak"
-    kept = tuple(one for one in found if ORDER.index(one.relevance) <= ORDER.index(question.least))
-    has_more = len(hits) > k and len(kept) == len(found) and k < MOST
-    return Answer(kept, total, time.monotonic() - started, best == "weak", has_more)
+    shown = tuple(one for one in found if is_at_least(one.relevance, question.least))
+    has_more = len(hits) > k and len(shown) == len(found) and k < MOST
+    return Answer(shown, total, time.monotonic() - started, best == "weak", has_more)
+
+
+def search(
+    index: ImageIndex,
+    query: Embeddings,
+    k: int = 10,
+    *,
+    filters: Filters = ANYTHING,
+    only: IntArray | None = None,
+    least: Relevance = "weak",
+    is_words: bool = False,
+) -> Hits:
+    """The k pictures nearest to a query (1, d) among those that the filters leave, and no weaker than `least`.
+
+    only: among these ids (n,), too. is_words: the query is made of words alone, added, and pictures are then measured
+    against texts that fit every picture, as the page does.
+    """
+    chosen = choose_ids(index, filters)
+    if only is not None:
+        chosen = only if chosen is None else np.intersect1d(chosen, only)
+    hits = index.search_embeddings(query, k, only=chosen)[0]
+    if least == "weak":
+        return hits
+    _, paths = index.store.paths()
+    ids = np.fromiter(paths, dtype=np.int64, count=len(paths))
+    neutral = neutral_mean(index.encoder) if is_words else None
+    rule = rule_for(query, sample_embeddings(index, ids), len(ids), neutral)
+    return Hits(hit for hit, word in judge_hits(index, hits, rule) if is_at_least(word, least))
 
 
 def embedding_of(library: Library, question: Question) -> Embeddings:
@@ -133,17 +166,6 @@ def _mean(library: Library, ids: tuple[int, ...]) -> Embeddings:
     if not len(rows):
         raise QueryError("the picture is no longer in the index", hint="ask again")
     return np.asarray(rows.astype(np.float32).mean(axis=0), dtype=np.float32)
-
-
-def _judged(library: Library, catalogue: Catalogue, hits: list[Hit], rule: Rule) -> list[Found]:
-    known = [(hit, fact) for hit in hits if (fact := catalogue.fact(hit.id)) is not None]
-    ids, rows = library.index.store.vectors(hit.id for hit, _ in known)
-    place = {id_: row for row, id_ in enumerate(ids.tolist())}
-    known = [(hit, fact) for hit, fact in known if hit.id in place]
-    scores = np.array([hit.score for hit, _ in known], np.float32)
-    embeddings = rows[[place[hit.id] for hit, _ in known]].astype(np.float32)
-    words = rule.judge(scores, embeddings) if known else []
-    return [Found(hit, fact, word) for (hit, fact), word in zip(known, words, strict=True)]
 
 
 def plain(library: Library, catalogue: Catalogue, ids: list[int], score: float = 0.0) -> tuple[Found, ...]:

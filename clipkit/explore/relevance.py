@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
 
 import numpy as np
 
 from clipkit.core.arrays import Embeddings, FloatArray
+from clipkit.explore.choices import RELEVANCES, Relevance
+from clipkit.index.image_index import ImageIndex
+from clipkit.search.hits import Hit
 
-Relevance = Literal["strong", "likely", "weak"]
-ORDER: tuple[Relevance, ...] = ("strong", "likely", "weak")
 # How often the best of so many pictures would stand out so far by chance, if scores were normal; docs/page.md has what
 # that means for real ones.
 CHANCE = {"strong": 0.0005, "likely": 0.2}
@@ -52,8 +53,26 @@ def rule_for(query: Embeddings, sample: Embeddings, count: int, neutral: FloatAr
     scores = np.einsum("nd,d->n", sample, query[0]) if len(sample) else np.zeros(1, np.float32)
     middle = float(np.median(scores))
     spread = TO_SIGMA * float(np.median(np.abs(scores - middle)))
-    strong, likely = (_cut(CHANCE[word], count) for word in ORDER[:2])
+    strong, likely = (_cut(CHANCE[word], count) for word in RELEVANCES[:2])
     return Rule(middle, max(spread, LEAST_SPREAD), strong, likely, neutral)
+
+
+def is_at_least(relevance: Relevance, least: Relevance) -> bool:
+    """Whether it is that strong or stronger."""
+    return RELEVANCES.index(relevance) <= RELEVANCES.index(least)
+
+
+def judge_hits(index: ImageIndex, hits: Iterable[Hit], rule: Rule) -> list[tuple[Hit, Relevance]]:
+    """Each hit that is still in the index, with its relevance."""
+    known = {hit.id: hit for hit in hits}
+    ids, rows = index.store.vectors(known)
+    place = {id_: row for row, id_ in enumerate(ids.tolist())}
+    there = [hit for hit in known.values() if hit.id in place]
+    if not there:
+        return []
+    scores = np.array([hit.score for hit in there], np.float32)
+    words = rule.judge(scores, rows[[place[hit.id] for hit in there]].astype(np.float32))
+    return list(zip(there, words, strict=True))
 
 
 def _cut(chance: float, count: int) -> float:

@@ -18,6 +18,7 @@ from clipkit.core.arrays import Embeddings, IntArray, check_embeddings
 from clipkit.core.progress import Failure, Progress
 from clipkit.errors import BadIndex, ClipkitError, IndexNotFound, ModelMismatch, QueryError
 from clipkit.index.crash_recovery import Journal, in_flight
+from clipkit.index.paths import path_filter
 from clipkit.index.scan import Changes, compare, find_images
 from clipkit.index.update import IndexReport, apply_changes
 from clipkit.models.encoder import Encoder
@@ -259,13 +260,10 @@ class ImageIndex:
 
     def ids_in(self, below: str = "", exclude_dirs: Collection[str] = ()) -> IntArray | None:
         """Ids of the pictures that `search` may answer with; None for all of them."""
-        prefix = "" if below in ("", ".") else below.rstrip("/") + "/"
-        if not prefix and not exclude_dirs:
+        if (is_chosen := path_filter(below, exclude_dirs)) is None:
             return None
-        excluded = {name.rstrip("/") for name in exclude_dirs}
         _, paths = self.store.paths()
-        chosen = (id_ for id_, path in paths.items() if path.startswith(prefix) and not excluded & set(_folders(path)))
-        return np.fromiter(chosen, dtype=np.int64)
+        return np.fromiter((id_ for id_, path in paths.items() if is_chosen(path)), dtype=np.int64)
 
     def _make(self, encoder: Encoder, *, is_outside: bool) -> None:
         from clipkit.core.version import __version__
@@ -348,12 +346,6 @@ def real_folder(root: str | Path) -> Path:
 def index_folder(root: Path, at: str | Path | None) -> Path:
     """Where the files of the index of `root` are."""
     return Path(os.path.abspath(at)) if at is not None else root / FOLDER
-
-
-def _folders(path: str) -> Iterator[str]:
-    parts = path.split("/")[:-1]
-    yield from parts
-    yield from ("/".join(parts[: n + 1]) for n in range(1, len(parts)))
 
 
 def open_or_create(

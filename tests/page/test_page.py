@@ -174,8 +174,8 @@ def test_the_page_says_when_nothing_fits(library: Library) -> None:
         (metadata.Filters(shapes=("landscape",)), {"sub/wide.jpg"}),
         (metadata.Filters(kinds=("JPEG",)), {"sub/wide.jpg", "sub/tall.jpg"}),
         (metadata.Filters(since="2020"), {"sub/tall.jpg"}),
-        (metadata.Filters(until=url_state.as_day("2019", is_end=True)), {"sub/wide.jpg"}),
-        (metadata.Filters(since="2019-07-31", until=url_state.as_day("2019-07", is_end=True)), {"sub/wide.jpg"}),
+        (metadata.Filters(until=metadata.parse_day("2019", is_end=True)), {"sub/wide.jpg"}),
+        (metadata.Filters(since="2019-07-31", until=metadata.parse_day("2019-07", is_end=True)), {"sub/wide.jpg"}),
         (metadata.Filters(since="2022"), set()),
     ],
 )
@@ -200,14 +200,14 @@ def test_the_catalogue_follows_the_index(library: Library) -> None:
 @pytest.mark.parametrize("text", ["2019-7-1", "yesterday", "2019-01-01T00", "' or 1=1"])
 def test_what_is_no_date_is_said_to_be_none(text: str) -> None:
     with pytest.raises(QueryError, match="is no date"):
-        url_state.as_day(text)
+        metadata.parse_day(text)
 
 
 # ---- the address -----------------------------------------------------------------------------------------------------
 
 
 def test_an_address_keeps_a_question(library: Library) -> None:
-    filters = metadata.Filters("sub", "2019", url_state.as_day("2021", is_end=True), ("portrait",), ("JPEG",))
+    filters = metadata.Filters("sub", "2019", metadata.parse_day("2021", is_end=True), ("portrait",), ("JPEG",))
     question = asking.Question("a dog & more + \u00e4", more=(3, 1), less=(2,), filters=filters, least="likely")
     text = url_state.to_address(library.key, question)
     kept = url_state.from_address(text, library.catalogue())
