@@ -1,4 +1,4 @@
-"""Everything of the page that is HTML of our own: made of ids, numbers and escaped text, and of nothing else."""
+"""HTML of the page: made of ids, numbers and escaped text, and of nothing else."""
 
 from __future__ import annotations
 

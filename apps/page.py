@@ -1,4 +1,4 @@
-"""The page: its tabs put together, its JSON endpoints, and the server that it runs on."""
+"""Page assembly: its tabs put together, its JSON endpoints, and the server that it runs on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the page looks: one calm theme of system fonts; style and script are files beside this one."""
+"""Gradio theme: one calm theme of system fonts; style and script are files in static/."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures a second, and the peak of memory, by how many go through a tower at once on a CPU; pixels are ready."""
+"""Throughput and peak memory by how many pictures go through a tower at once on a CPU; pixels are ready."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a large class list costs: 50,000 pictures, 1,000 classes, and their eighty templates for the first time."""
+"""Cost of a large class list: 50,000 pictures, 1,000 classes, and their eighty templates for the first time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every benchmark shares: where it ran, how times are summed up, and the file the result goes to."""
+"""Shared pieces of the benchmarks: where it ran, how times are summed up, and the file the result goes to."""
 
 from __future__ import annotations
 

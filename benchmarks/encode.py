@@ -1,4 +1,4 @@
-"""Pictures a second: `clipkit index` beside the two loops that people write with open_clip, in one run."""
+"""Indexing throughput: `clipkit index` beside the two loops that people write with open_clip, in one run."""
 
 from __future__ import annotations
 

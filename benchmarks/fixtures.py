@@ -1,4 +1,4 @@
-"""What the benchmarks work on: photographs, tiny pictures, a random model, random vectors; all made on the spot."""
+"""Benchmark inputs: photographs, tiny pictures, a random model, random vectors; all made on the spot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the peak of memory grows with the number of pictures, beyond their vectors."""
+"""Peak memory by the number of pictures, beyond their vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page at 100,000 pictures: 8 clients, 20 thumbnails a search, its memory, Enter to thumbnails in a browser."""
+"""Page load at 100,000 pictures: 8 clients, 20 thumbnails a search, its memory, Enter to thumbnails in a browser."""
 
 from __future__ import annotations
 

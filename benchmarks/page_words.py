@@ -1,4 +1,4 @@
-"""What the page's words mean with the starter: strong, likely, weak; and what a few labels by hand teach it."""
+"""Relevance words with the starter (strong, likely, weak), and the gain of a few labels by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What labels buy on Oxford-IIIT Pet: every method from no label to all, five draws each, with the starter."""
+"""Comparison on Oxford-IIIT Pet: every method from no label to all, five draws each, with the starter."""
 
 from __future__ import annotations
 

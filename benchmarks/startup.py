@@ -1,4 +1,4 @@
-"""What a person waits for before anything happens: `--help`, `import clipkit`, and one whole search."""
+"""Start-up time: `--help`, `import clipkit`, and one whole search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What writing down the files in flight costs `ImageIndex.update`: the starter on 500x375, with and without."""
+"""Cost of the crash-recovery journal to `ImageIndex.update`: the starter on 500x375, with and without."""
 
 from __future__ import annotations
 

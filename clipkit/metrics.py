@@ -1,4 +1,4 @@
-"""How good answers are: accuracy, calibration, rejection and retrieval, each with its interval."""
+"""Metrics with intervals: accuracy, calibration, rejection and retrieval."""
 
 from __future__ import annotations
 

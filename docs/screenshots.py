@@ -1,4 +1,4 @@
-"""The pictures in docs/images: each tab of a page that shows public-domain photographs. python docs/screenshots.py"""
+"""Screenshots for docs/images: each tab of a page that shows public-domain photographs. python docs/screenshots.py"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the CNN sees before its last convolution, for every picture: a map of 9 x 9 cells and 352 channels."""
+"""Feature maps of the CNN before its last convolution: 9 x 9 cells and 352 channels a picture."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the Classify tab does when somebody does something: sort, label, learn, take away."""
+"""Actions of the Classify tab: sort, label, learn, export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a sorted library looks: a column a class, made of ids, numbers and escaped text."""
+"""Columns of a sorted library as HTML: one a class, from ids, numbers and escaped text."""
 
 from __future__ import annotations
 

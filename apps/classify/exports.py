@@ -1,4 +1,4 @@
-"""What a sorted library can be taken away as: a table, class folders, or the head that sorted it."""
+"""Exports of a sorted library: a table, class folders, or the head that sorted it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what somebody typed or sent to a classifier: classes, templates, saved heads; and the endpoint `classify`."""
+"""Inputs of the Classify tab: typed or uploaded classes, templates and heads; and the endpoint `classify`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Classify tab: type classes, see the library sorted, put a few right by hand, and let the rest follow."""
+"""Classify tab: type classes, see the library sorted, put a few right by hand, and let the rest follow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Compare tab: what labels would buy, run beside the page, and earlier results opened again."""
+"""Compare tab: what labels would buy, run beside the page, and earlier results opened again."""
 
 from __future__ import annotations
 

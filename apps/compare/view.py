@@ -1,4 +1,4 @@
-"""How a comparison looks on the page: a table, learning curves, confusions, and the pictures that were confused."""
+"""Comparison results on the page: a table, learning curves, confusions, and the pictures that were confused."""
 
 from __future__ import annotations
 

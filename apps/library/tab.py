@@ -1,4 +1,4 @@
-"""The Library tab: which folders are indexed, what is in them, and runs that can be watched and stopped."""
+"""Library tab: which folders are indexed, what is in them, and runs that can be watched and stopped."""
 
 from __future__ import annotations
 

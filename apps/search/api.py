@@ -1,4 +1,4 @@
-"""The JSON API: the page's functions by name, for `gradio_client` and curl."""
+"""JSON API: the page's functions by name, for `gradio_client` and curl."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one thing that the page does on the user's desktop: show a picture's folder. Only on this machine."""
+"""Desktop access: show a picture's folder, on this machine alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the Search tab is made of: the components, and what one browser looks at."""
+"""Search tab state: its components, and what one browser looks at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Search tab: one box, a grid of pictures, and from each picture on to the next."""
+"""Search tab: one box, a grid of pictures, and from each picture on to the next."""
 
 from __future__ import annotations
 

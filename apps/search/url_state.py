@@ -1,4 +1,4 @@
-"""The state of a search as the query part of an address, so that it can be kept, sent and opened again."""
+"""URL state of a search: the query part of an address, so that it can be bookmarked, sent and opened again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every request passes first: who may ask what, how much, from where, and what a browser may do with it."""
+"""Request guard: who may ask what, how much, from where, and what a browser may do with it."""
 
 from __future__ import annotations
 

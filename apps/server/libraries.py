@@ -1,4 +1,4 @@
-"""The libraries of one page, and each model once."""
+"""Libraries of one page, and each model once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our own addresses: pictures by library and id, what is known of them, exports, and the page's style and script."""
+"""HTTP routes: pictures by library and id, their metadata, exports, and the page's style and script."""
 
 from __future__ import annotations
 

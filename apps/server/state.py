@@ -1,4 +1,4 @@
-"""What all tabs of one page share."""
+"""Shared state of all tabs of one page."""
 
 from __future__ import annotations
 

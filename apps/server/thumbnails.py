@@ -1,4 +1,4 @@
-"""Small pictures on disk: made once, upright, bounded in bytes, the oldest out first; visible ones come first."""
+"""Thumbnail cache on disk: made once, upright, bounded in bytes, the oldest out first; visible ones come first."""
 
 from __future__ import annotations
 

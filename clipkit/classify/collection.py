@@ -1,4 +1,4 @@
-"""A whole library classified at once: each picture's best class from stored embeddings."""
+"""Classified libraries: each picture's best class from stored embeddings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: the group of all commands, and errors as text and exit codes."""
+"""Command line entry point: the group of all commands, and errors as text and exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that opens the page: `clipkit ui`."""
+"""Command `ui`: opens the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache folder of this user, and arrays cached in it. All of it may be deleted at any moment."""
+"""Cache folder of this user, and arrays cached in it. All of it may be deleted at any moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ran something: the machine without its name, and the versions of packages; for reports and benchmarks."""
+"""System facts: the machine without its name, and the versions of packages; for reports and benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The version of clipkit."""
+"""Version of clipkit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is learned from and what is measured on: pictures apart, and the answers sealed until everything is said."""
+"""Train, validation and test splits: pictures apart, and test labels held back until the last prediction."""
 
 from __future__ import annotations
 

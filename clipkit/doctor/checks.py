@@ -1,4 +1,4 @@
-"""What is the matter with this machine, as far as clipkit is concerned: findings, each with what to do."""
+"""Installation checks: findings, each with what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What torch and faiss say of this machine; asked in a process of their own, because what is wrong can end one."""
+"""Engine facts of torch and faiss, asked in a process of their own, because what is wrong can end one."""
 
 from __future__ import annotations
 

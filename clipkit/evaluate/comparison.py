@@ -1,4 +1,4 @@
-"""Methods on one dataset, compared fairly: same pictures, same draws, test labels read once, at the end."""
+"""Comparison of methods on one dataset: same pictures, same draws, test labels read once, at the end."""
 
 from __future__ import annotations
 

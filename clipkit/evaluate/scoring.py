@@ -1,4 +1,4 @@
-"""From answers to rows: accuracies over seeds, with intervals over test pictures and seeds together."""
+"""Scores of trials: accuracies over seeds, with intervals over test pictures and seeds together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods on a dataset, measured as the published protocols do: a result with n, intervals and mistakes by name."""
+"""Zero-shot and retrieval evaluation by the published protocols: n, intervals and mistakes by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A library: a folder of pictures with its index, model and metadata, safe to share between threads."""
+"""Library: a folder of pictures with its index, model and metadata, safe to share between threads."""
 
 from __future__ import annotations
 

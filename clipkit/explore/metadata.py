@@ -1,4 +1,4 @@
-"""What is known of each picture besides its vector, and which pictures a filter leaves."""
+"""Metadata of an index's pictures, and filters on it."""
 
 from __future__ import annotations
 

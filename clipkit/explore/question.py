@@ -1,4 +1,4 @@
-"""A question as the page asks it, and its answer: words, pictures, moves and filters, with no browser in it."""
+"""Questions to an index and their answers: words, pictures, moves and filters, with no browser in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well an answer fits, in three words: from the scores of the collection and of texts that say nothing."""
+"""Relevance of search results in three words, from scores of the collection and of neutral texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pixel recipe of a model, and the pictures decoded by it."""
+"""Pixel recipe of a model, and the pictures decoded by it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An index for other tools, and other tools' vectors for an index."""
+"""Import and export of an index's embeddings, as other tools lay them out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One update of an index: changed files are read, encoded and committed in batches."""
+"""Updates of an index: changed files are read, encoded and committed in batches."""
 
 from __future__ import annotations
 

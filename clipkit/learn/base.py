@@ -1,4 +1,4 @@
-"""The base of every classifier that learns from labels: scikit-learn's methods, checks, choosing on validation."""
+"""Base of every classifier that learns from labels: scikit-learn's methods, checks, choosing on validation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a few labels to a better classifier, and an honest word on how much better it is."""
+"""Corrections by hand: a better classifier from a few labels, and how much better it is."""
 
 from __future__ import annotations
 

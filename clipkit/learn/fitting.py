@@ -1,4 +1,4 @@
-"""From labelled pictures to a head: one method, what it needs chosen on pictures that it did not learn from."""
+"""Fitting a head to labelled pictures: one method, its settings chosen on pictures held back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A linear probe: logistic regression on embeddings, its strength chosen on pictures that it did not learn from."""
+"""Linear probe: logistic regression on embeddings, its strength chosen on pictures held back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods that name classes, in one table for `probe`, `compare`, the page and reports. Importing it is cheap."""
+"""Methods table: every way to name classes, for `probe`, `compare`, the page and reports. Importing it is cheap."""
 
 from __future__ import annotations
 

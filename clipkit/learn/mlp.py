@@ -1,4 +1,4 @@
-"""The hidden layer that a head may have between embeddings and classes: how it is computed, and how it is trained."""
+"""Training of the hidden layer that a head may have between embeddings and classes."""
 
 from __future__ import annotations
 

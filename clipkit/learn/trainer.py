@@ -1,4 +1,4 @@
-"""One training run: batches, a schedule that steps every batch, the best epoch, and checkpoints to go on from."""
+"""Trainer: batches, a schedule that steps every batch, the best epoch, and checkpoints to go on from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The image tower without its projection: the features that a probe reads, for every kind of tower open_clip builds."""
+"""Backbone features: the image tower without its projection, for every kind of tower open_clip builds."""
 
 from __future__ import annotations
 

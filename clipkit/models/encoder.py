@@ -1,4 +1,4 @@
-"""The `Encoder` protocol: what turns pictures and words into embeddings."""
+"""`Encoder` protocol: what turns pictures and words into embeddings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model hub: files from its cache or over the network, and the fingerprint of each."""
+"""Model hub: files from its cache or over the network, and the fingerprint of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fine-tuning needs of a model: its image tower as a body that can learn, its pixels, and a way to save it."""
+"""Trainable image towers: a body that can learn, its pixels, and a way to save it."""
 
 from __future__ import annotations
 

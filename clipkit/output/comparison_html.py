@@ -1,4 +1,4 @@
-"""A comparison as one HTML page that needs nothing else, with its figures and its data in files beside it."""
+"""Comparison report: one HTML page that needs nothing else, with its figures and its data in files beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A contact sheet: what was found, as one HTML file that needs nothing else."""
+"""Contact sheet: search results as one HTML file that needs nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures in a terminal: which way of showing them it has, and the characters that do it."""
+"""Terminal previews: which way of showing pictures a terminal has, and the characters that do it."""
 
 from __future__ import annotations
 

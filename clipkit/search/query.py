@@ -1,4 +1,4 @@
-"""What the user asks, as terms: words and pictures, added and subtracted."""
+"""Query grammar: words and pictures, added and subtracted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search cache of one index: the last FAISS file, and exactly the rows that changed since."""
+"""Search cache of one index: the last FAISS file, and exactly the rows that changed since."""
 
 from __future__ import annotations
 

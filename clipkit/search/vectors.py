@@ -1,4 +1,4 @@
-"""The nearest vectors: exact search over float16 rows with FAISS, and the cache file it opens from."""
+"""Exact vector search over float16 rows with FAISS, and the cache file it opens from."""
 
 from __future__ import annotations
 

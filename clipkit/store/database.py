@@ -1,4 +1,4 @@
-"""The index database: SQLite, where every picture's row carries its own embedding."""
+"""Index database: SQLite, where every picture's row carries its own embedding."""
 
 from __future__ import annotations
 

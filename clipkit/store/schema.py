@@ -1,4 +1,4 @@
-"""What the file of an index must be before it is believed; it may have come from anybody."""
+"""Schema of the index database, and the checks of a file that may have come from anybody."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What README and docs show is run: the commands, the Python, and the lines that read an index without clipkit."""
+"""README and docs are run: the commands, the Python, and the lines that read an index without clipkit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the training scripts promise: crops of pictures and of maps agree, the student is what open_clip builds."""
+"""Training scripts: crops of pictures and of maps agree, the student is what open_clip builds."""
 
 from __future__ import annotations
 
