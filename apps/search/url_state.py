@@ -16,7 +16,7 @@ MAX_ADDRESS = 6_000  # characters of it that are read
 
 
 @dataclass(frozen=True)
-class Kept:
+class SearchState:
     """What an address says. library: its key, or ""."""
 
     library: str
@@ -42,7 +42,7 @@ def to_address(library: str, question: Question) -> str:
     return f"?{urlencode({**set_fields, 'library': library})}" if set_fields else ""
 
 
-def from_address(text: str, catalogue: Catalogue | None) -> Kept:
+def from_address(text: str, catalogue: Catalogue | None) -> SearchState:
     """What `to_address` wrote; whatever makes no sense is left out, because anybody may have written it."""
     try:
         fields = {
@@ -50,7 +50,7 @@ def from_address(text: str, catalogue: Catalogue | None) -> Kept:
         }
         words = clean(fields.get("q", ""))
     except (ValueError, ClipkitError):
-        return Kept("", Question())
+        return SearchState("", Question())
     question = Question(
         words=words,
         more=_numbers(fields.get("more", "")),
@@ -59,7 +59,7 @@ def from_address(text: str, catalogue: Catalogue | None) -> Kept:
         filters=_filters(fields, catalogue),
         least=as_relevance(fields.get("least", "")),
     )
-    return Kept(fields.get("library", ""), question)
+    return SearchState(fields.get("library", ""), question)
 
 
 def as_relevance(text: str) -> Relevance:

@@ -68,9 +68,9 @@ def make_prompts(
     classes: Mapping[str, Sequence[str]] | Sequence[str],
     templates: Sequence[str],
     *,
-    spoken: Mapping[str, str] | None = None,
+    words: Mapping[str, str] | None = None,
 ) -> ClassPrompts:
-    """Every template filled with every class, or with what `spoken` says in its place.
+    """Every template filled with every class, or with what `words` has in its place.
 
     A mapping brings phrases of its own: with a template that has `{d}` each phrase goes there (DCLIP), otherwise the
     phrases are the prompts (CuPL), their slots filled with the class, and the templates are not used.
@@ -78,7 +78,7 @@ def make_prompts(
     """
     names = [str(name).strip() for name in classes]
     _check_names(names)
-    words = spoken or {}
+    words = words or {}
     if not isinstance(classes, Mapping):
         check_templates(templates)
         if any("{d}" in template for template in templates):

@@ -182,8 +182,8 @@ def class_prompts(classes: Classes, templates: Templates = "simple") -> ClassPro
     is_published = isinstance(templates, str) and templates == "imagenet"
     chosen = published_templates() if is_published else read_templates(templates)
     if isinstance(classes, str) and classes == "imagenet":
-        spoken = imagenet_classes()
-        return make_prompts(list(spoken), chosen, spoken=spoken)
+        words = imagenet_classes()
+        return make_prompts(list(words), chosen, words=words)
     return make_prompts(read_classes(classes), chosen)
 
 

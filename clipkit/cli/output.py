@@ -71,12 +71,12 @@ def progress_bar(unit: str = " pictures") -> Iterator[Callable[[Progress], None]
 
 
 @contextmanager
-def on_interrupt(kept: Callable[[], str]) -> Iterator[None]:
+def on_interrupt(outcome: Callable[[], str]) -> Iterator[None]:
     """Ctrl-C ends the command with its exit code and a line that says what is kept."""
     try:
         yield
     except KeyboardInterrupt:
-        say(f"interrupted: {kept()}; run the same command to go on")
+        say(f"interrupted: {outcome()}; run the same command to go on")
         raise click.exceptions.Exit(INTERRUPTED) from None
 
 
@@ -234,10 +234,10 @@ def verdicts(found: Sequence[ClassExplanation]) -> Iterator[str]:
     """A class a paragraph: its probability, the prompts that spoke for it most, and those that spoke against."""
     for verdict in found:
         yield f"{printable(verdict.label)}  {verdict.probability:.3f}"
-        shown = [spoken for spoken in verdict.prompts[:PROMPTS_SHOWN] if spoken.lead > 0]
-        against = [spoken for spoken in verdict.prompts[-PROMPTS_SHOWN:] if spoken.lead <= 0]
-        yield from (_prompt_line("for", spoken) for spoken in shown)
-        yield from (_prompt_line("against", spoken) for spoken in against)
+        shown = [prompt for prompt in verdict.prompts[:PROMPTS_SHOWN] if prompt.lead > 0]
+        against = [prompt for prompt in verdict.prompts[-PROMPTS_SHOWN:] if prompt.lead <= 0]
+        yield from (_prompt_line("for", prompt) for prompt in shown)
+        yield from (_prompt_line("against", prompt) for prompt in against)
 
 
 def results(result: Result) -> Iterator[str]:
@@ -277,5 +277,5 @@ def _rounded(number: float | None) -> float | None:
     return None if number is None else round(number, 6)
 
 
-def _prompt_line(way: str, spoken: PromptScore) -> str:
-    return f"  {way:<8}{spoken.lead:+.4f}  {printable(spoken.text)}"
+def _prompt_line(way: str, prompt: PromptScore) -> str:
+    return f"  {way:<8}{prompt.lead:+.4f}  {printable(prompt.text)}"

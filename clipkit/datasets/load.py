@@ -63,12 +63,12 @@ class Dataset:
         """The same without these files, which stand in `failed` from now on."""
         gone = tuple(failures)
         bad = {failure.path for failure in gone}
-        kept = [i for i, file in enumerate(self.files) if file not in bad]
+        readable = [i for i, file in enumerate(self.files) if file not in bad]
         return replace(
             self,
-            files=tuple(self.files[i] for i in kept),
-            labels=tuple(self.labels[i] for i in kept if self.labels),
-            captions=tuple(self.captions[i] for i in kept if self.captions),
+            files=tuple(self.files[i] for i in readable),
+            labels=tuple(self.labels[i] for i in readable if self.labels),
+            captions=tuple(self.captions[i] for i in readable if self.captions),
             failed=self.failed + gone,
         )
 

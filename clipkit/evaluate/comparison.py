@@ -133,22 +133,22 @@ def _plan(task: Task, methods: Sequence[str], shots: Sequence[Shots], seeds: int
 def _attempts(plan: _Plan, task: Task, split: Split, progress: Show) -> Iterator[Trial]:
     """Every task's answers: kept ones as they are, the others made and kept at once."""
     digest = split.digest()
-    kept = {name: _kept(name, digest, task) for name, _, _ in plan.tasks}
+    caches = {name: _trial_cache(name, digest, task) for name, _, _ in plan.tasks}
     for done, (name, shots, seed) in enumerate(plan.tasks):
         at_hand = Progress(done, len(plan.tasks), f"{name}, {said_shots(shots)} shots, seed {seed}")
         tick = (lambda now=at_hand: progress(now)) if progress else None
         if tick:
             tick()
-        attempt = kept[name].get(name, shots, seed)
+        attempt = caches[name].get(name, shots, seed)
         if attempt is None:
             attempt = answer(name, task, shots, seed, tick)
-            kept[name].put(attempt)
+            caches[name].put(attempt)
         yield attempt
     if progress:
         progress(Progress(len(plan.tasks), len(plan.tasks), ""))
 
 
-def _kept(name: str, digest: str, task: Task) -> TrialCache:
+def _trial_cache(name: str, digest: str, task: Task) -> TrialCache:
     key = cache_key(digest, identity(task.encoder), settings_of(name, task), sorted(versions(PACKAGES).items()))
     return TrialCache(cache_folder() / "comparisons", key, count=len(task.test), classes=len(task.classes))
 

@@ -242,8 +242,8 @@ class TrialCache:
         """The attempt that was kept, or None."""
         try:
             record = json.loads(self._file(method, shots, seed).read_bytes())
-            seal = record.pop("sha256")
-            if record.pop("format") != FORMAT or seal != _checksum(record) or record.pop("key") != self._key:
+            checksum = record.pop("sha256")
+            if record.pop("format") != FORMAT or checksum != _checksum(record) or record.pop("key") != self._key:
                 return None
             attempt = Trial(**{**record, "predicted": tuple(record["predicted"])})
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -28,7 +28,7 @@ MOST = 5_000  # pictures one question shows
 MOST_MOVES = 20
 MORE, LESS = 0.8, 0.4  # weights of "more like this" and "less like this" beside a query of length 1
 NEAR = 0.95  # cosine from which a picture is offered as nearly the same
-KEPT = ("\n", "\t")  # control characters that words may have; they become spaces
+AS_SPACES = ("\n", "\t")  # control characters that words may have; they become spaces
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ def clean(text: str) -> str:
 
     QueryError where more than 1,000 characters remain.
     """
-    spaced = "".join(" " if char in KEPT else char for char in text)
-    kept = "".join(char for char in spaced if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
-    words = " ".join(kept.split())
+    spaced = "".join(" " if char in AS_SPACES else char for char in text)
+    visible = "".join(char for char in spaced if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
+    words = " ".join(visible.split())
     if len(words) > MAX_WORDS:
         raise QueryError(f"the words have {len(words):,} characters; {MAX_WORDS:,} are the most")
     return words

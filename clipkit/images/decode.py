@@ -200,7 +200,7 @@ def _decode_jpeg(image: JpegImageFile, data: bytes, recipe: PixelRecipe) -> Pict
     size, extent = drafted = _draft(image, recipe)
     _check_size(image.size)
     rows = None
-    if not recipe.exact and image.mode in ("L", "RGB") and _kept(size, recipe) == size:
+    if not recipe.exact and image.mode in ("L", "RGB") and _cropped_size(size, recipe) == size:
         with suppress(ValueError):  # simplejpeg is strict; what it refuses, Pillow may still read
             rows = simplejpeg.decode_jpeg(data, "RGB", min_height=image.height, min_width=image.width)
     if rows is None:
@@ -228,15 +228,15 @@ def _from_pillow(image: Image.Image, recipe: PixelRecipe, drafted: tuple[Size, E
     image.load()  # a TIFF turns itself upright here, and forgets its orientation
     size, extent = drafted or (image.size, image.size)
     orientation = _orientation(image)
-    kept = _cut(image, recipe)
+    cropped = _cut(image, recipe)
     if recipe.exact:  # turned first, as the reference is: rows before columns rounds otherwise
-        kept = _turn(_rgb(kept, 1), orientation)
-        small = _resize(kept, _target(kept.size, recipe), recipe, kept.size)
+        cropped = _turn(_rgb(cropped, 1), orientation)
+        small = _resize(cropped, _target(cropped.size, recipe), recipe, cropped.size)
         return _picture(_pixels(small), image, size, recipe)
-    width, height = extent if kept is image else kept.size
+    width, height = extent if cropped is image else cropped.size
     target = _target(size, recipe, orientation)
-    factor = max(1, min(kept.width // (BOX_MARGIN * target[0]), kept.height // (BOX_MARGIN * target[1])))
-    small = _resize(_rgb(kept, factor), target, recipe, (width / factor, height / factor))
+    factor = max(1, min(cropped.width // (BOX_MARGIN * target[0]), cropped.height // (BOX_MARGIN * target[1])))
+    small = _resize(_rgb(cropped, factor), target, recipe, (width / factor, height / factor))
     return _picture(_pixels(_turn(small, orientation)), image, size, recipe)
 
 
@@ -264,14 +264,14 @@ def _turn(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
-def _kept(size: Size, recipe: PixelRecipe) -> Size:
+def _cropped_size(size: Size, recipe: PixelRecipe) -> Size:
     """What is resized: all, but for a thread of a picture, of which the centre crop needs very little."""
     longest = MAX_PROPORTION * min(size)
     return (min(size[0], longest), min(size[1], longest)) if recipe.resize_mode == "shortest" else size
 
 
 def _cut(image: Image.Image, recipe: PixelRecipe) -> Image.Image:
-    width, height = _kept(image.size, recipe)
+    width, height = _cropped_size(image.size, recipe)
     if (width, height) == image.size:
         return image
     left, top = (image.width - width) // 2, (image.height - height) // 2
@@ -281,14 +281,14 @@ def _cut(image: Image.Image, recipe: PixelRecipe) -> Image.Image:
 def _target(size: Size, recipe: PixelRecipe, orientation: int = 1) -> Size:
     """What a picture, as it is stored, is resized to before it is cropped or padded, in open_clip's own rounding."""
     height, width = recipe.size if orientation < 5 else recipe.size[::-1]
-    kept = _kept(size, recipe)
+    cropped = _cropped_size(size, recipe)
     if recipe.resize_mode == "squash":
         return width, height
     if recipe.resize_mode == "shortest" and height == width:
-        return int(width * kept[0] / min(kept)), int(width * kept[1] / min(kept))
+        return int(width * cropped[0] / min(cropped)), int(width * cropped[1] / min(cropped))
     pick = max if recipe.resize_mode == "longest" else min
-    ratio = pick(kept[1] / height, kept[0] / width)
-    return max(1, round(kept[0] / ratio)), max(1, round(kept[1] / ratio))
+    ratio = pick(cropped[1] / height, cropped[0] / width)
+    return max(1, round(cropped[0] / ratio)), max(1, round(cropped[1] / ratio))
 
 
 def _interpolation(recipe: PixelRecipe) -> str:

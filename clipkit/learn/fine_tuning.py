@@ -140,7 +140,7 @@ def finetune(
     learner = _learner(source, body, len(classes), recipe)
     counts = count_parameters(body.module, learner.head)
     before = work.say(learner)
-    history, best = train(learner, work.material, recipe, identity=work.identity(), out=place, on_epoch=on_epoch)
+    history, best = train(learner, work.data, recipe, identity=work.identity(), out=place, on_epoch=on_epoch)
     result = FineTuned(
         classes=classes,
         counts=counts,

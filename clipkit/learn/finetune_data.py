@@ -77,7 +77,7 @@ class FinetuneData:
             raise DatasetError("no validation picture can be read")
         self._contents = [digest(file) or "unreadable" for file in self.pictures.files]
         self._targets, self._right = self.pictures.targets(self.classes), self.held_out.targets(self.classes)
-        self.material = TrainingData(len(self.pictures), self._train, self._validation)
+        self.data = TrainingData(len(self.pictures), self._train, self._validation)
 
     def identity(self) -> dict[str, Any]:
         """Everything that a checkpoint must agree on before a run goes on from it."""
@@ -95,13 +95,13 @@ class FinetuneData:
     def say(self, learner: Trainee) -> Prediction:
         """What is said of the first validation picture."""
         learner.mode(is_training=False)
-        inputs, _ = next(self.material.validation())
+        inputs, _ = next(self.data.validation())
         row = softmax(logits(learner, iter([(inputs[:1], None)])))[0]
         best = int(row.argmax())
         return Prediction(self.held_out.files[0], self.held_out.labels[0], self.classes[best], float(row[best]))
 
     def measure(self, learner: Trainee) -> dict[str, Any]:
-        scores = logits(learner, self.material.validation())
+        scores = logits(learner, self.data.validation())
         return classification_metrics(scores, self._right, probabilities=softmax(scores))
 
     def _train(self, epoch: int) -> Iterator[Batch]:

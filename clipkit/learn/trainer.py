@@ -181,7 +181,7 @@ def order(count: int, size: int, seed: int, epoch: int) -> list[IntArray]:
 
 def train(
     learner: Trainee,
-    material: TrainingData,
+    data: TrainingData,
     recipe: Recipe,
     *,
     identity: Mapping[str, Any],
@@ -196,15 +196,15 @@ def train(
     import torch
 
     history, best = _resume(learner, identity, out) if out else ([], learner.state())
-    per_epoch = len(order(material.count, recipe.batch_size, recipe.seed, 0))
+    per_epoch = len(order(data.count, recipe.batch_size, recipe.seed, 0))
     devices = [learner.device] if learner.device.type == "cuda" else []
     while not _is_over(history, recipe):
         number = len(history) + 1
         began = time.perf_counter()
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(recipe.seed * 1_000_003 + number)  # dropout; nothing of the last epoch is left in it
-            lr, loss = _one_epoch(learner, material.train(number), recipe, (number - 1) * per_epoch, per_epoch)
-        val_loss, val_acc1 = _validate(learner, material.validation())
+            lr, loss = _one_epoch(learner, data.train(number), recipe, (number - 1) * per_epoch, per_epoch)
+        val_loss, val_acc1 = _validate(learner, data.validation())
         history.append(Epoch(number, lr, loss, val_loss, val_acc1, time.perf_counter() - began))
         is_best = best_epoch(history) == number
         best = learner.state() if is_best else best

@@ -75,7 +75,7 @@ class Neighbors:
         with replacing(_part(prefix, "faiss")) as file:
             _faiss().write_index(self._engine, str(file))
         replace_file(_part(prefix, "ids"), self.ids.astype("<i8").tobytes())
-        _write_seal(prefix, self.dim, _checksum(prefix))
+        _write_header(prefix, self.dim, _checksum(prefix))
 
     @classmethod
     def load(cls, prefix: Path, dim: int, *, verify: bool = False) -> Neighbors | None:
@@ -85,14 +85,14 @@ class Neighbors:
         stamp differs from the one that was verified.
         """
         try:
-            seal = json.loads(_part(prefix, "json").read_bytes())
-            if seal["dim"] != dim or not _is_own(prefix):
+            header = json.loads(_part(prefix, "json").read_bytes())
+            if header["dim"] != dim or not _is_own(prefix):
                 return None
-            if verify or seal["stamp"] != _stamp(prefix):
-                if seal["sha256"] != _checksum(prefix):
+            if verify or header["stamp"] != _stamp(prefix):
+                if header["sha256"] != _checksum(prefix):
                     return None
                 with suppress(OSError):  # a full or read-only cache folder only costs the next check
-                    _write_seal(prefix, dim, seal["sha256"])
+                    _write_header(prefix, dim, header["sha256"])
             ids = np.frombuffer(_part(prefix, "ids").read_bytes(), dtype="<i8").astype(np.int64)
             faiss = _faiss()
             engine = faiss.read_index(str(_part(prefix, "faiss")), faiss.IO_FLAG_MMAP_IFC)
@@ -266,6 +266,6 @@ def _is_own(prefix: Path) -> bool:
     return all(os.stat(_part(prefix, suffix)).st_uid == os.getuid() for suffix in ("faiss", "ids", "json"))
 
 
-def _write_seal(prefix: Path, dim: int, checksum: str) -> None:
-    seal = json.dumps({"dim": dim, "sha256": checksum, "stamp": _stamp(prefix)})
-    replace_file(_part(prefix, "json"), seal.encode())
+def _write_header(prefix: Path, dim: int, checksum: str) -> None:
+    header = json.dumps({"dim": dim, "sha256": checksum, "stamp": _stamp(prefix)})
+    replace_file(_part(prefix, "json"), header.encode())

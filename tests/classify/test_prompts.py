@@ -142,7 +142,7 @@ def test_the_published_words_are_those_of_open_clip() -> None:
     classes = imagenet_classes()
     assert list(classes.values()) == list(open_clip.IMAGENET_CLASSNAMES)
     assert [name for name in classes if name.endswith("(2)")] == ["missile (2)", "sunglasses (2)"]
-    made = make_prompts(list(classes), ["a {}."], spoken=classes)
+    made = make_prompts(list(classes), ["a {}."], words=classes)
     assert made.prompts[list(classes).index("missile (2)")] == ("a missile.",)
 
 

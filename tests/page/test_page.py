@@ -211,7 +211,7 @@ def test_an_address_keeps_a_question(library: Library) -> None:
     question = asking.Question("a dog & more + \u00e4", more=(3, 1), less=(2,), filters=filters, least="likely")
     text = url_state.to_address(library.key, question)
     kept = url_state.from_address(text, library.catalogue())
-    assert kept == url_state.Kept(library.key, question)
+    assert kept == url_state.SearchState(library.key, question)
     assert url_state.to_address(library.key, asking.Question()) == ""
 
 
