@@ -339,4 +339,4 @@ def _compare_sample(sample: list[tuple[str, Entry, Embeddings]], encoder: Encode
 
 
 def _is_as_known(found: Found, known: Known | None) -> bool:
-    return known is not None and known.is_embedded and known.state == "ok" and known[2:6] == found[1:]
+    return known is not None and known.is_embedded and known.state == "ok" and known.stamp == found.stamp

@@ -107,7 +107,7 @@ def compare(
         if (
             row is None
             or checksum
-            or row[2:6] != file[1:]
+            or row.stamp != file.stamp
             or file.inode == UNSETTLED
             or (retry_failed and not row.is_embedded)
         ):

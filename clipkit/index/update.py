@@ -175,11 +175,13 @@ class _Run:
     def _write_unreadable(self, writer: Writer, reading: Reading) -> None:
         known = self._known.get(reading.found.path)
         reason = reading.error or ""
-        if known and known.is_embedded and known[2:4] == reading.found[1:3]:
+        found = reading.found
+        has_same_date = known and (known.size_bytes, known.mtime_ns) == (found.size_bytes, found.mtime_ns)
+        if known and known.is_embedded and has_same_date:
             # Its size and date say that it is the same picture: a bad day of the disk must not cost its vector.
-            self.tally.failed.append(Failure(reading.found.path, reason))
+            self.tally.failed.append(Failure(found.path, reason))
         else:
-            self._put(writer, Row(reading.found, None, error=reason))
+            self._put(writer, Row(found, None, error=reason))
 
     def _put(self, writer: Writer, row: Row) -> None:
         self._forget(row.found.path, row.sha256)

@@ -347,9 +347,8 @@ class Writer:
 
     def move(self, source: str, found: Found) -> None:
         """The row of `source` now stands for `found`, a path that no row has."""
-        stamp = found[1:]
         query = f"UPDATE images SET path = ?, {_STAMP}, state = {_PRESENT}, revision = ? WHERE path = ?"
-        self._db.execute(query, (os.fsencode(found.path), *stamp, self._revision, os.fsencode(source)))
+        self._db.execute(query, (os.fsencode(found.path), *found.stamp, self._revision, os.fsencode(source)))
 
     def touch(self, found: Found) -> None:
         """Same bytes, new stamp; back in the results if it was missing."""
@@ -357,7 +356,7 @@ class Writer:
             f"UPDATE images SET {_STAMP}, revision = CASE state WHEN 'missing' THEN ? ELSE revision END, "
             f"state = {_PRESENT} WHERE path = ?"
         )
-        self._db.execute(query, (*found[1:], self._revision, os.fsencode(found.path)))
+        self._db.execute(query, (*found.stamp, self._revision, os.fsencode(found.path)))
 
     def hide(self, ids: Collection[int]) -> None:
         """The files are gone: keep the vectors, leave the results."""
@@ -406,7 +405,7 @@ class Writer:
 
     def _insert(self, path: bytes, row: Row, state: str) -> None:
         content = (row.sha256, row.width, row.height, row.taken_at, row.error, row.embedding)
-        self._db.execute(_UPSERT, (path, *row.found[1:], *content, state, self._revision))
+        self._db.execute(_UPSERT, (path, *row.found.stamp, *content, state, self._revision))
 
 
 def set_aside_path(path: str, sha256: bytes) -> str:

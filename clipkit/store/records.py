@@ -6,6 +6,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
+class FileStamp(NamedTuple):
+    """What a stat says of a file: while it is the same, so is the file."""
+
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
 class Found(NamedTuple):
     """A file that the scan met. path: relative to the root, `/` between names, surrogateescape for odd bytes."""
 
@@ -14,6 +23,11 @@ class Found(NamedTuple):
     mtime_ns: int
     ctime_ns: int
     inode: int
+
+    @property
+    def stamp(self) -> FileStamp:
+        """Its stamp as it is now."""
+        return FileStamp(self.size_bytes, self.mtime_ns, self.ctime_ns, self.inode)
 
 
 class Known(NamedTuple):
@@ -28,6 +42,11 @@ class Known(NamedTuple):
     sha256: bytes | None
     state: str  # "ok" | "missing" | "failed"
     is_embedded: bool
+
+    @property
+    def stamp(self) -> FileStamp:
+        """Its stamp when it was last read."""
+        return FileStamp(self.size_bytes, self.mtime_ns, self.ctime_ns, self.inode)
 
 
 @dataclass(frozen=True)
