@@ -19,6 +19,7 @@ from clipkit.core.progress import Failure, Progress
 from clipkit.errors import BadIndex, ClipkitError, IndexNotFound, ModelMismatch, QueryError
 from clipkit.index.crash_recovery import Journal, in_flight
 from clipkit.index.paths import path_filter
+from clipkit.index.rebuild import Rebuild
 from clipkit.index.scan import Changes, compare, find_images
 from clipkit.index.update import IndexReport, apply_changes
 from clipkit.models.encoder import Encoder
@@ -47,7 +48,7 @@ class ImageIndex:
     Attributes:
         root: the folder of pictures, absolute.
         folder: where `index.db` lies: `root/.clipkit`, or what was given as `at`.
-        store: the rows themselves.
+        store: the rows that answer; those of a rebuild take their place when `update` has completed.
     """
 
     def __init__(self, root: Path, folder: Path, *, encoder: Encoder | None = None, load: Loader | None = None) -> None:
@@ -57,6 +58,7 @@ class ImageIndex:
         self._encoder = encoder
         self._load = load or _load
         self._cache = IndexCache(self.store)
+        self._rebuild: Rebuild | None = None
 
     @classmethod
     def create(
@@ -70,11 +72,11 @@ class ImageIndex:
         place = real_folder(root)
         index = cls(place, index_folder(place, at), encoder=encoder)
         if rebuild:
-            index.store = Store(index.folder / f"{FILE}.new")
-        if rebuild or not (index.folder / FILE).exists():
+            index._begin_rebuild(encoder, is_outside=at is not None)
+        elif not index.store.file.exists():
             index._make(encoder, is_outside=at is not None)
         else:
-            index._check_model(encoder)
+            index._check_model(encoder, index.info)
             index._note_source(encoder)
         return index
 
@@ -97,7 +99,7 @@ class ImageIndex:
             raise IndexNotFound(f"{root} has no index", hint=f"clipkit index {root}")
         index.store.info()
         if encoder is not None:
-            index._check_model(encoder)
+            index._check_model(encoder, index.info)
         return index
 
     def __enter__(self) -> ImageIndex:
@@ -140,11 +142,7 @@ class ImageIndex:
     @property
     def encoder(self) -> Encoder:
         """The model of this index, loaded on first use; ModelMismatch where the weights are not the same any more."""
-        info = self.info
-        encoder = self._encoder or self._load(info.model_source, info.pixel_recipe.startswith("exact"))
-        self._check_model(encoder)  # each time: another program may have rebuilt the index
-        self._encoder = encoder
-        return encoder
+        return self._encoder_of(self.info)
 
     def counts(self) -> dict[str, int]:
         """Pictures by state: ok, missing, failed."""
@@ -177,24 +175,25 @@ class ImageIndex:
         started = time.monotonic()
         with writing(self.folder):
             scan = find_images(str(self.root), exclude_dirs=exclude_dirs, include_hidden=include_hidden)
-            known = self.store.known()
+            store = self._rebuild.store if self._rebuild else self.store
+            known = store.known()
             unreadable = [failure.path for failure in scan.unreadable]
             changes = compare(scan.found, known, unreadable=unreadable, checksum=checksum, retry_failed=retry_failed)
             suspects = in_flight(self.folder)
             with closing(Journal(self.folder)) as journal:
                 tally = apply_changes(
-                    self.store,
-                    self.encoder if changes.read else None,
+                    store,
+                    self._encoder_of(store.info()) if changes.read else None,
                     changes,
                     root=str(self.root),
                     known=known,
                     workers=workers or min(8, os.cpu_count() or 1),
                     progress=progress,
-                    now_and_then=self._refresh_cache,
+                    now_and_then=(lambda: None) if self._rebuild else self._refresh_cache,
                     journal=journal,
                     suspects=suspects,
                 )
-            self._install()
+            self._complete_rebuild()
             self._refresh_cache()
         return IndexReport(
             found=len(scan.found),
@@ -266,9 +265,29 @@ class ImageIndex:
         return np.fromiter((id_ for id_, path in paths.items() if is_chosen(path)), dtype=np.int64)
 
     def _make(self, encoder: Encoder, *, is_outside: bool) -> None:
+        make_folder(self.folder)
+        with writing(self.folder):
+            if self.store.file.exists():  # another program was first
+                return self._check_model(encoder, self.info)
+            Rebuild.begin(self.folder, self._new_info(encoder, is_outside=is_outside)).install()
+
+    def _begin_rebuild(self, encoder: Encoder, *, is_outside: bool) -> None:
+        make_folder(self.folder)
+        with writing(self.folder):
+            self._rebuild = Rebuild.begin(self.folder, self._new_info(encoder, is_outside=is_outside))
+
+    def _complete_rebuild(self) -> None:
+        """What was built beside the old database takes its place; what a dead run left there goes."""
+        if self._rebuild is None:
+            Rebuild(self.folder).discard()
+        else:
+            self._rebuild.install()
+            self._rebuild = None
+
+    def _new_info(self, encoder: Encoder, *, is_outside: bool) -> IndexInfo:
         from clipkit.core.version import __version__
 
-        info = IndexInfo(
+        return IndexInfo(
             index_id=secrets.token_hex(16),
             revision=0,
             token=secrets.token_hex(8),
@@ -280,17 +299,6 @@ class ImageIndex:
             created_by=f"clipkit {__version__}",
             root=str(self.root) if is_outside else None,
         )
-        make_folder(self.folder)
-        with writing(self.folder):
-            target = self.store
-            if target.file.name == FILE and target.file.exists():  # another program was first
-                return self._check_model(encoder)
-            self.store = Store(self.folder / f"{FILE}.new")
-            self.store.discard()
-            Store.create(self.store.file, info)
-            if target.file != self.store.file:
-                self._install()
-        self._cache = IndexCache(self.store)
 
     def _note_source(self, encoder: Encoder) -> None:
         """The same weights may have moved on this disk: remember where they are now."""
@@ -298,23 +306,17 @@ class ImageIndex:
             with writing(self.folder), self.store.transaction() as writer:
                 writer.note("model_source", encoder.source)
 
-    def _install(self) -> None:
-        """A database that was built beside the old one takes its place; one that a dead run left there goes."""
-        target = Store(self.folder / FILE)
-        if self.store.file == target.file:
-            Store(self.folder / f"{FILE}.new").discard()
-        else:
-            IndexCache(target).drop()
-            target.replace_by(self.store)
-            self.store = target
-            self._cache = IndexCache(target)
-
     def _refresh_cache(self) -> None:
         with suppress(OSError):  # a cache that cannot be written is only slower
             self._cache.write()
 
-    def _check_model(self, encoder: Encoder) -> None:
-        info = self.info
+    def _encoder_of(self, info: IndexInfo) -> Encoder:
+        encoder = self._encoder or self._load(info.model_source, info.pixel_recipe.startswith("exact"))
+        self._check_model(encoder, info)  # each time: another program may have rebuilt the index
+        self._encoder = encoder
+        return encoder
+
+    def _check_model(self, encoder: Encoder, info: IndexInfo) -> None:
         place = [] if self.folder == self.root / FOLDER else ["--index", str(self.folder)]
         command = shlex.join(["clipkit", "index", str(self.root), *place, "--rebuild"])
         if encoder.fingerprint != info.weights_sha256 or encoder.dim != info.dim:
