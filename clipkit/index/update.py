@@ -14,10 +14,11 @@ from clipkit.core.arrays import check_embeddings
 from clipkit.core.progress import Failure, Progress
 from clipkit.errors import ShapeError
 from clipkit.index.crash_recovery import InFlight, Journal
+from clipkit.index.ledger import Ledger
 from clipkit.index.prefetch import Reading, read_ahead
 from clipkit.index.scan import Changes
 from clipkit.models.encoder import Encoder
-from clipkit.store.database import Store, Writer, set_aside_path
+from clipkit.store.database import Store, Writer
 from clipkit.store.records import Found, Known, Row
 
 COMMIT_ROWS = 512  # rows without encoding (moves, copies) that share a transaction
@@ -61,7 +62,7 @@ def apply_changes(
         # False sorts first: those in question
         files = sorted(changes.read, key=lambda found: (found.path not in in_question, found.path))
         first = sum(found.path in in_question for found in files)
-        read = partial(read_ahead, root, recipe=encoder.recipe, known=run.source, journal=journal)
+        read = partial(read_ahead, root, recipe=encoder.recipe, known=run.ledger, journal=journal)
         alone = (_alone(found, in_question[found.path], read) for found in files[:first])
         readings = chain(chain.from_iterable(alone), read(files[first:], workers=workers))
         last = time.monotonic()
@@ -86,33 +87,27 @@ def _alone(found: Found, suspect: InFlight, read: Callable[..., Iterator[Reading
 
 
 class _Run:
+    """The batches of one update: what was read waits in a queue, is encoded, and is written in one transaction."""
+
     def __init__(self, store: Store, encoder: Encoder | None, known: Mapping[str, Known], changes: Changes) -> None:
         self.tally = Tally()
-        self.source = {row.sha256: path for path, row in known.items() if row.sha256 and row.is_embedded}
-        self._content = {path: row.sha256 for path, row in known.items() if row.sha256 and row.is_embedded}
+        self.ledger = _ledger(known, changes)
         self._store = store
         self._encoder = encoder
         self._known = known
         self._changes = changes
-        # Rows whose file is not there: a new path with the same bytes takes such a row over, id and all.
-        self._absent = {row.path for row in changes.gone}
-        self._absent |= {path for path, row in known.items() if row.state == "missing" and "\0" not in path}
-        self._absent -= {row.path for row in changes.restored} | {found.path for found in changes.read}
-        self._vanished: list[int] = []
         self._queue: list[Reading] = []
-        self._pictures = 0
-        self._twins: dict[bytes, list[Found]] = {}  # same bytes as a file whose outcome is not known yet
-        self._bad: dict[bytes, str] = {}
+        self._vanished: list[int] = []
         self._committed = time.monotonic()
 
     def take(self, reading: Reading) -> None:
         self._queue.append(reading)
-        self._pictures += reading.picture is not None
 
     def is_due(self) -> bool:
         assert self._encoder is not None
-        late = time.monotonic() - self._committed > COMMIT_SECONDS
-        return self._pictures >= self._encoder.batch_size or len(self._queue) >= COMMIT_ROWS or late
+        pictures = sum(reading.picture is not None for reading in self._queue)
+        is_late = time.monotonic() - self._committed > COMMIT_SECONDS
+        return pictures >= self._encoder.batch_size or len(self._queue) >= COMMIT_ROWS or is_late
 
     def flush(self) -> None:
         """Encode what waits and commit it in one transaction."""
@@ -122,15 +117,14 @@ class _Run:
         with self._store.transaction() as writer:
             for reading in self._queue:
                 self._write(writer, reading, rows)
-        self._queue, self._pictures = [], 0
+        self._queue = []
         self._committed = time.monotonic()
 
     def finish(self) -> None:
         """The scan was complete and everything is read: hide what is gone, show what is back."""
-        hide = [row.id for row in self._changes.gone if row.path in self._absent] + self._vanished
+        hide = [row.id for row in self._changes.gone if self.ledger.is_absent(row.id)] + self._vanished
         restore = [row.id for row in self._changes.restored]
-        has_set_aside = any("\0" in path for path in (*self.source.values(), *self._known))
-        if hide or restore or has_set_aside:
+        if hide or restore or self.ledger.has_replaced:
             with self._store.transaction() as writer:
                 writer.hide(hide)
                 writer.restore(restore)
@@ -145,7 +139,7 @@ class _Run:
             return {r.found.path: _row(r, vector) for r, vector in zip(readings, vectors, strict=True)}
         except ShapeError as error:
             rows = {reading.found.path: self._encode_alone(reading) for reading in readings}
-            is_hopeless = not self.source and all(row.embedding is None for row in rows.values())
+            is_hopeless = not self.ledger and all(row.embedding is None for row in rows.values())
             if len(rows) > 1 and is_hopeless:  # nothing has ever come out of this model
                 raise ShapeError(f"the model fails on every picture: {error.message}", hint="clipkit models") from error
             return rows
@@ -165,17 +159,15 @@ class _Run:
         elif sha256 is None:
             self._write_unreadable(writer, reading)
         elif reading.picture is not None or reading.error is not None:
-            row_ = rows.get(found.path) or Row(found, sha256, error=reading.error)
-            self._put(writer, row_)
-            for twin in self._twins.pop(sha256, []):
+            self._put(writer, rows.get(found.path) or Row(found, sha256, error=reading.error))
+            for twin in self.ledger.take_waiting(sha256):
                 self._reuse(writer, twin, sha256)
         else:
             self._reuse(writer, found, sha256)
 
     def _write_unreadable(self, writer: Writer, reading: Reading) -> None:
-        known = self._known.get(reading.found.path)
-        reason = reading.error or ""
-        found = reading.found
+        found, reason = reading.found, reading.error or ""
+        known = self._known.get(found.path)
         has_same_date = known and (known.size_bytes, known.mtime_ns) == (found.size_bytes, found.mtime_ns)
         if known and known.is_embedded and has_same_date:
             # Its size and date say that it is the same picture: a bad day of the disk must not cost its vector.
@@ -184,47 +176,38 @@ class _Run:
             self._put(writer, Row(found, None, error=reason))
 
     def _put(self, writer: Writer, row: Row) -> None:
-        self._forget(row.found.path, row.sha256)
-        writer.put(row)
-        if row.embedding is None:
-            self.tally.failed.append(Failure(row.found.path, row.error or ""))
-            if row.sha256:
-                self._bad[row.sha256] = row.error or ""
-        else:
+        self.ledger.put(row.found.path, row.sha256 if row.embedding is not None else None, writer.put(row))
+        if row.embedding is not None:
             self.tally.encoded += 1
-            self._remember(row.found.path, row.sha256)
+            return
+        self.tally.failed.append(Failure(row.found.path, row.error or ""))
+        if row.sha256:
+            self.ledger.condemn(row.sha256, row.error or "")
 
     def _reuse(self, writer: Writer, found: Found, sha256: bytes) -> None:
-        source = self.source.get(sha256)
-        if sha256 in self._bad:
-            self._put(writer, Row(found, sha256, error=self._bad[sha256]))
+        reason, source_id = self.ledger.reason_against(sha256), self.ledger.id_of(sha256)
+        if reason is not None:
+            self._put(writer, Row(found, sha256, error=reason))
             return
-        if source is None:
-            self._twins.setdefault(sha256, []).append(found)
+        if source_id is None:
+            self.ledger.wait(sha256, found)
             return
-        if self._content.get(found.path) == sha256:
+        if self.ledger.holds(found.path, sha256):
             writer.touch(found)
-        elif source in self._absent and found.path not in self._known:
-            writer.move(source, found)
-            self._absent.discard(source)
-            self._content.pop(source, None)
-            self._remember(found.path, sha256)
+        elif self.ledger.is_absent(source_id) and found.path not in self._known:
+            writer.move(source_id, found)
+            self.ledger.move(source_id, found.path)
         else:
-            self._forget(found.path, sha256)
-            writer.copy(source, found, sha256)
-            self._content[found.path] = sha256
+            self.ledger.put(found.path, sha256, writer.copy(source_id, found, sha256))
         self.tally.reused += 1
 
-    def _remember(self, path: str, sha256: bytes | None) -> None:
-        if sha256 is not None:
-            self.source[sha256] = path
-            self._content[path] = sha256
 
-    def _forget(self, path: str, sha256: bytes | None) -> None:
-        """`path` is about to hold other bytes; what it held is found under its set-aside name from now on."""
-        old = self._content.pop(path, None)
-        if old is not None and old != sha256 and self.source.get(old) == path:
-            self.source[old] = set_aside_path(path, old)
+def _ledger(known: Mapping[str, Known], changes: Changes) -> Ledger:
+    replaced = {row.sha256: row.id for path, row in known.items() if "\0" in path and row.sha256}
+    rows = {path: row for path, row in known.items() if "\0" not in path}
+    present = {row.path for row in changes.restored} | {found.path for found in changes.read}
+    gone = {row.path for row in changes.gone} | {path for path, row in rows.items() if row.state == "missing"}
+    return Ledger(rows.values(), absent=[rows[path] for path in gone - present], replaced=replaced)
 
 
 def _vectors(encoder: Encoder, readings: list[Reading]) -> list[bytes]:

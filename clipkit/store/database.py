@@ -16,7 +16,7 @@ import numpy.typing as npt
 from clipkit.core.arrays import IntArray
 from clipkit.core.progress import Failure
 from clipkit.errors import ClipkitError, IndexDamaged, IndexLocked, IndexNotFound
-from clipkit.store.records import Found, IndexInfo, Known, RawRow, Row
+from clipkit.store.records import Found, IndexInfo, Known, RawRow, Row, Written
 from clipkit.store.schema import (
     APPLICATION_ID,
     FORMAT,
@@ -36,12 +36,8 @@ BUSY_SECONDS = 10.0
 BLOCK = 2048  # rows a read: 2 MB at 512 dimensions, and as much again three times while they are checked
 
 _COLUMNS = "path, size, mtime_ns, ctime_ns, inode, sha256, width, height, taken_at, error, embedding"
-_UPSERT = f"""
-INSERT INTO images ({_COLUMNS}, state, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (path) DO UPDATE SET
-    {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS.split(", ")[1:])},
-    state = excluded.state, revision = excluded.revision
-"""
+_INSERT = f"INSERT INTO images ({_COLUMNS}, state, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_UPDATE = f"UPDATE images SET {', '.join(f'{name} = ?' for name in _COLUMNS.split(', '))}, state = ?, revision = ?"
 _STAMP = "size = ?, mtime_ns = ?, ctime_ns = ?, inode = ?"
 _PRESENT = "CASE WHEN embedding IS NULL THEN 'failed' ELSE 'ok' END"
 
@@ -332,23 +328,28 @@ class Writer:
         self._db = db
         self._revision = revision
 
-    def put(self, row: Row) -> None:
-        """A new picture, or new content under a known path; the old content is set aside until `tidy`."""
-        path = os.fsencode(row.found.path)
-        self._set_aside(path, row.sha256)
-        self._insert(path, row, "ok" if row.embedding is not None else "failed")
+    def put(self, row: Row) -> Written:
+        """A new picture, or new content under a known path; the old content is kept until `tidy`."""
+        state = "ok" if row.embedding is not None else "failed"
+        old = self._row_of(os.fsencode(row.found.path))
+        if old is None:
+            return Written(self._insert(os.fsencode(row.found.path), row, state))
+        id_, old_row = old
+        replaced_id = self._keep_replaced(old_row, row.sha256)
+        self._db.execute(f"{_UPDATE} WHERE id = ?", (*self._values(os.fsencode(row.found.path), row, state), id_))
+        return Written(id_, replaced_id)
 
-    def copy(self, source: str, found: Found, sha256: bytes) -> None:
-        """Give `found` all that is known of the same bytes at `source`."""
-        row = self._get(os.fsencode(source), sha256)
+    def copy(self, source_id: int, found: Found, sha256: bytes) -> Written:
+        """Give `found` all that row `source_id` knows of the same bytes."""
+        row = self._get("id = ? AND sha256 = ?", source_id, sha256)
         if row is None:
-            raise IndexDamaged(f"the row of {source!r} is not what it was", hint="run the same command again")
-        self.put(replace(row, found=found))
+            raise IndexDamaged(f"row {source_id} is not what it was", hint="run the same command again")
+        return self.put(replace(row[1], found=found))
 
-    def move(self, source: str, found: Found) -> None:
-        """The row of `source` now stands for `found`, a path that no row has."""
-        query = f"UPDATE images SET path = ?, {_STAMP}, state = {_PRESENT}, revision = ? WHERE path = ?"
-        self._db.execute(query, (os.fsencode(found.path), *found.stamp, self._revision, os.fsencode(source)))
+    def move(self, source_id: int, found: Found) -> None:
+        """Row `source_id` now stands for `found`, a path that no row has."""
+        query = f"UPDATE images SET path = ?, {_STAMP}, state = {_PRESENT}, revision = ? WHERE id = ?"
+        self._db.execute(query, (os.fsencode(found.path), *found.stamp, self._revision, source_id))
 
     def touch(self, found: Found) -> None:
         """Same bytes, new stamp; back in the results if it was missing."""
@@ -389,23 +390,32 @@ class Writer:
         """Drop what was set aside: the run is complete, nobody can ask for it any more."""
         self._db.execute("DELETE FROM images WHERE instr(path, x'00') > 0")
 
-    def _set_aside(self, path: bytes, sha256: bytes | None) -> None:
+    def _keep_replaced(self, row: Row, sha256: bytes | None) -> int | None:
         # A later file of this run may hold the bytes that are replaced here (files that swapped names). No file name
         # has a NUL in it, so such a row is never found by a scan, and it never answers.
-        row = self._get(path, None)
-        if row is not None and row.embedding is not None and row.sha256 and row.sha256 != sha256:
-            aside = set_aside_path(os.fsdecode(path), row.sha256)
-            self._insert(os.fsencode(aside), row, "missing")
+        if row.embedding is None or not row.sha256 or row.sha256 == sha256:
+            return None
+        aside = os.fsencode(set_aside_path(row.found.path, row.sha256))
+        known = self._row_of(aside)
+        return known[0] if known else self._insert(aside, row, "missing")
 
-    def _get(self, path: bytes, sha256: bytes | None) -> Row | None:
-        query = f"SELECT {_COLUMNS} FROM images WHERE path = ?1 AND (?2 IS NULL OR sha256 = ?2)"
-        for raw, size, mtime_ns, ctime_ns, inode, *content in self._db.execute(query, (path, sha256)):
-            return Row(Found(os.fsdecode(raw), size, mtime_ns, ctime_ns, inode), *content)
+    def _row_of(self, path: bytes) -> tuple[int, Row] | None:
+        return self._get("path = ?", path)
+
+    def _get(self, condition: str, *values: object) -> tuple[int, Row] | None:
+        query = f"SELECT id, {_COLUMNS} FROM images WHERE {condition}"
+        for id_, raw, size, mtime_ns, ctime_ns, inode, *content in self._db.execute(query, values).fetchall():
+            return id_, Row(Found(os.fsdecode(raw), size, mtime_ns, ctime_ns, inode), *content)
         return None
 
-    def _insert(self, path: bytes, row: Row, state: str) -> None:
+    def _insert(self, path: bytes, row: Row, state: str) -> int:
+        id_ = self._db.execute(_INSERT, self._values(path, row, state)).lastrowid
+        assert id_ is not None
+        return id_
+
+    def _values(self, path: bytes, row: Row, state: str) -> tuple[object, ...]:
         content = (row.sha256, row.width, row.height, row.taken_at, row.error, row.embedding)
-        self._db.execute(_UPSERT, (path, *row.found.stamp, *content, state, self._revision))
+        return (path, *row.found.stamp, *content, state, self._revision)
 
 
 def set_aside_path(path: str, sha256: bytes) -> str:

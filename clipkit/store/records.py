@@ -63,6 +63,14 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Written:
+    """Where a row was written. replaced_id: the row that has the vector of what its path held before, if it did."""
+
+    id: int
+    replaced_id: int | None = None
+
+
+@dataclass(frozen=True)
 class RawRow:
     """A row as the file has it; nothing about it was checked."""
 
