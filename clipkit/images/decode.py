@@ -101,11 +101,23 @@ def decode(data: bytes, recipe: PixelRecipe, *, name: str) -> Picture:
 def from_image(image: Image.Image | npt.NDArray[np.uint8], recipe: PixelRecipe) -> Picture:
     """As `decode`, for a picture in memory: Pillow's, or a uint8 array (h, w), (h, w, 3) RGB or (h, w, 4) RGBA."""
     with _decoder_edge("picture"):
-        if isinstance(image, Image.Image):
-            return _from_pillow(image, recipe)
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
-            raise ImageError(f"an array of {image.dtype} {image.shape} is not uint8 (h, w), (h, w, 3) or (h, w, 4)")
-        return _from_pillow(Image.fromarray(image), recipe)
+        return _from_pillow(_pillow_image(image), recipe)
+
+
+def decode_whole(data: bytes, *, name: str) -> npt.NDArray[np.uint8]:
+    """All of the first frame at its own size, upright, over white: (h, w, 3). ImageError as from `decode`."""
+    with _decoder_edge(name):
+        image = read_header(data)
+        if isinstance(image, JpegImageFile):
+            _check_scans(image, data)
+        _check_size(image.size)
+        return _whole(image)
+
+
+def whole_image(image: Image.Image | npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """As `decode_whole`, for a picture in memory as `from_image` takes it."""
+    with _decoder_edge("picture"):
+        return _whole(_pillow_image(image))
 
 
 @contextmanager
@@ -193,10 +205,7 @@ def _draft(image: JpegImageFile, recipe: PixelRecipe) -> tuple[Size, Extent]:
 
 
 def _decode_jpeg(image: JpegImageFile, data: bytes, recipe: PixelRecipe) -> Picture:
-    if _has_more_scans(image, data):
-        _check_size(image.size)
-        if data.count(SCAN) > MAX_SCANS:
-            raise ImageError(f"more than {MAX_SCANS} scans")
+    _check_scans(image, data)
     size, extent = drafted = _draft(image, recipe)
     _check_size(image.size)
     rows = None
@@ -211,6 +220,13 @@ def _decode_jpeg(image: JpegImageFile, data: bytes, recipe: PixelRecipe) -> Pict
     if orientation > 1:
         pixels = _pixels(_turn(Image.merge("RGB", [Image.fromarray(band) for band in pixels]), orientation))
     return _picture(pixels, image, size, recipe)
+
+
+def _check_scans(image: JpegImageFile, data: bytes) -> None:
+    if _has_more_scans(image, data):
+        _check_size(image.size)
+        if data.count(SCAN) > MAX_SCANS:
+            raise ImageError(f"more than {MAX_SCANS} scans")
 
 
 def _resize_rows(rows: npt.NDArray[np.uint8], factors: list[float], recipe: PixelRecipe) -> Pixels:
@@ -238,6 +254,19 @@ def _from_pillow(image: Image.Image, recipe: PixelRecipe, drafted: tuple[Size, E
     factor = max(1, min(cropped.width // (BOX_MARGIN * target[0]), cropped.height // (BOX_MARGIN * target[1])))
     small = _resize(_rgb(cropped, factor), target, recipe, (width / factor, height / factor))
     return _picture(_pixels(_turn(small, orientation)), image, size, recipe)
+
+
+def _pillow_image(image: Image.Image | npt.NDArray[np.uint8]) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
+        raise ImageError(f"an array of {image.dtype} {image.shape} is not uint8 (h, w), (h, w, 3) or (h, w, 4)")
+    return Image.fromarray(image)
+
+
+def _whole(image: Image.Image) -> npt.NDArray[np.uint8]:
+    image.load()  # a TIFF turns itself upright here, and forgets its orientation
+    return np.array(_turn(_rgb(image, 1), _orientation(image)))
 
 
 def _pixels(image: Image.Image) -> Pixels:

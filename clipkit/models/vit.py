@@ -195,18 +195,11 @@ class ViTClassifier:
 
 def read_whole(picture: PictureSource) -> npt.NDArray[np.uint8]:
     """All of a picture, upright, over white: (h, w, 3). Hostile files are refused as for the encoder."""
-    from clipkit.images.decode import decode, from_image, read_file
+    from clipkit.images.decode import decode_whole, read_file, whole_image
 
-    def read(recipe: PixelRecipe) -> Any:
-        if isinstance(picture, str | os.PathLike):
-            return decode(data, recipe, name=os.fspath(picture))
-        return from_image(picture, recipe)
-
-    half = (0.5, 0.5, 0.5)
-    data = read_file(picture) if isinstance(picture, str | os.PathLike) else b""
-    small = read(PixelRecipe((8, 8), half, half, resize_mode="squash"))  # tells the size, at little cost
-    whole = read(PixelRecipe((small.height, small.width), half, half, resize_mode="squash", exact=True))
-    return np.ascontiguousarray(whole.pixels.transpose(1, 2, 0))
+    if isinstance(picture, str | os.PathLike):
+        return decode_whole(read_file(picture), name=os.fspath(picture))
+    return whole_image(picture)
 
 
 @contextmanager

@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 
 from clipkit.errors import ImageError, ModelError, NotFittedError, ShapeError
+from clipkit.images.decode import decode, from_image, read_header
+from clipkit.images.recipe import Picture, PixelRecipe
 from clipkit.models.vit import ViTClassifier, read_whole
 from tests.support.tiny_vits import KINDS, LABELS, make_processor, make_vit
 
@@ -99,6 +101,64 @@ def test_pictures_are_read_upright_and_whole(tmp_path: Path) -> None:
     Image.fromarray(stored).save(tmp_path / "turned.png", exif=exif)
     assert np.array_equal(read_whole(tmp_path / "turned.png"), np.rot90(stored, -1))
     assert np.array_equal(read_whole(stored), stored)
+
+
+def read_in_two_passes(picture: object) -> np.ndarray:
+    """The pixels by way of the recipe of the picture's own size, which an earlier decode tells."""
+
+    def read(recipe: PixelRecipe) -> Picture:
+        if isinstance(picture, Path):
+            return decode(picture.read_bytes(), recipe, name="it")
+        return from_image(picture, recipe)  # type: ignore[arg-type]
+
+    half = (0.5, 0.5, 0.5)
+    small = read(PixelRecipe((8, 8), half, half, resize_mode="squash"))
+    whole = read(PixelRecipe((small.height, small.width), half, half, resize_mode="squash", exact=True))
+    return whole.pixels.transpose(1, 2, 0)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 8])
+@pytest.mark.parametrize(
+    ("suffix", "mode"),
+    [
+        *(("png", mode) for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16")),
+        *(("jpg", mode) for mode in ("RGB", "L", "CMYK")),
+        ("webp", "RGBA"),
+        ("tif", "RGB"),
+        ("gif", "P"),
+    ],
+)
+def test_a_picture_is_decoded_once_to_the_pixels_of_the_exact_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, mode: str, orientation: int
+) -> None:
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (90, 130, 4), dtype=np.uint8))
+    image = Image.fromarray(rng.integers(0, 65536, (90, 130), dtype=np.uint16)) if mode == "I;16" else image
+    image = image if image.mode == mode else image.convert("RGB").convert(mode) if mode != "RGBA" else image
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = tmp_path / f"picture.{suffix}"
+    image.save(file, **({} if suffix == "gif" else {"exif": exif}))
+    expected = read_in_two_passes(file)
+    in_memory = read_in_two_passes(image)
+    headers = []
+    monkeypatch.setattr("clipkit.images.decode.read_header", lambda data: headers.append(1) or read_header(data))
+    assert np.array_equal(read_whole(file), expected)
+    assert len(headers) == 1
+    assert np.array_equal(read_whole(image), in_memory)
+
+
+def test_a_jpeg_of_too_many_scans_or_pixels_is_refused_whole_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "scans.jpg", progressive=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("clipkit.images.decode.MAX_SCANS", 1)
+        with pytest.raises(ImageError, match="scans"):
+            read_whole(tmp_path / "scans.jpg")
+    monkeypatch.setattr("clipkit.images.decode.MAX_PIXELS", 1000)
+    with pytest.raises(ImageError, match="64 x 64"):
+        read_whole(tmp_path / "scans.jpg")
 
 
 def test_a_hostile_file_is_refused_by_name(tmp_path: Path, photos: list[str]) -> None:
