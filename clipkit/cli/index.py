@@ -72,7 +72,8 @@ def index(given: IndexOptions) -> None:
     if given.dry_run:
         print_plan(plan(given.photos, at=given.at, rebuild=given.rebuild, **given.scan))
         return
-    if click.get_current_context().obj and not is_watched():
+    can_restart = bool(click.get_current_context().obj)
+    if can_restart and not is_watched():
         raise click.exceptions.Exit(watch(sys.argv[1:], place_of(given.photos, given.at)))
     load = partial(given.load, batch_size=given.batch_size)
     make: dict[str, Any] = {"model": given.model, "exact_pixels": given.exact_pixels, "rebuild": given.rebuild}

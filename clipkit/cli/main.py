@@ -54,8 +54,9 @@ for command in COMMANDS:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns its exit code. Only here does an error become text."""
     warnings.filterwarnings("ignore", module="PIL")  # about metadata; a picture that fails is reported by us
+    can_restart = arguments is None  # only a program of its own may run itself again in a supervised child
     try:
-        code = app.main(args=arguments, prog_name="clipkit", standalone_mode=False, obj=arguments is None)
+        code = app.main(args=arguments, prog_name="clipkit", standalone_mode=False, obj=can_restart)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except (click.exceptions.Abort, KeyboardInterrupt):
