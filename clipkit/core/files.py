@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -9,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from clipkit.errors import ClipkitError
 
@@ -33,8 +35,7 @@ def replacing(file: Path, *, sync: bool = True) -> Iterator[Path]:
     try:
         yield beside
         if sync:
-            with open(beside, "r+b") as stream:
-                os.fsync(stream.fileno())
+            sync_file(beside)
         os.replace(beside, file)
         if sync:
             sync_folder(file.parent)
@@ -50,14 +51,33 @@ def replace_file(file: Path, content: bytes) -> None:
         stream.write(content)
 
 
+@contextmanager
+def synced(file: Path) -> Iterator[IO[bytes]]:
+    """A new file to write to, whose content is on the disk after a clean exit."""
+    with open(file, "wb") as stream:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def sync_file(file: Path) -> None:
+    """Its content is on the disk when this returns."""
+    with open(file, "r+b") as stream:  # Windows syncs only what may be written
+        os.fsync(stream.fileno())
+
+
 def sync_folder(folder: Path) -> None:
-    """What was created, renamed or removed in it stays so after a power cut."""
-    with suppress(OSError):  # Windows opens no folders
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    """What was created, renamed or removed in it stays so after a power cut. OSError where the disk fails."""
+    if os.name == "nt":
+        return  # Windows opens no folders
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network shares cannot sync a folder
+            raise
+    finally:
+        os.close(handle)
 
 
 def check_writable(folder: Path) -> None:

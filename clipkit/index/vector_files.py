@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from clipkit.core.files import synced
 from clipkit.errors import ClipkitError
 
 LAYOUTS = ("clip-retrieval", "parquet", "npy")
@@ -73,13 +74,13 @@ def write_layout(
             for piece in pieces:
                 write(piece, {"model": [model] * len(piece.entries)})
     elif layout == "npy":
-        with _npy_writer(folder / MATRIX, (count, dim), "<f4") as write_rows, _synced(folder / NAMES) as names:
+        with _npy_writer(folder / MATRIX, (count, dim), "<f4") as write_rows, synced(folder / NAMES) as names:
             for piece in pieces:
                 write_rows(piece.embeddings)
                 names.write(b"".join(_line(entry.path) for entry in piece.entries))
     else:
         raise ClipkitError(f"no layout is called {layout}", hint=f"one of {', '.join(LAYOUTS)}")
-    with _synced(folder / ABOUT) as stream:
+    with synced(folder / ABOUT) as stream:
         stream.write(json.dumps({**about, "layout": layout, "count": count}, indent=1).encode())
 
 
@@ -144,7 +145,7 @@ def _cut(pieces: Iterable[Piece], limit: int) -> Iterator[Piece]:
 @contextmanager
 def _npy_writer(file: Path, shape: tuple[int, int], dtype: str) -> Iterator[Callable[[FloatRows], object]]:
     # Not a memory map: on a full disk that kills the process.
-    with _synced(file) as stream:
+    with synced(file) as stream:
         header = {"descr": dtype, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(stream, header)
         yield lambda rows: stream.write(rows.astype(dtype).tobytes())
@@ -174,16 +175,8 @@ def _parquet_writer(
         writer.write_table(pa.table(columns).select(list(kinds)).cast(schema))
 
     schema = pa.schema(kinds)
-    with _synced(file) as stream, pq.ParquetWriter(stream, schema) as writer:
+    with synced(file) as stream, pq.ParquetWriter(stream, schema) as writer:
         yield write
-
-
-@contextmanager
-def _synced(file: Path) -> Iterator[IO[bytes]]:
-    with open(file, "wb") as stream:
-        yield stream
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _line(path: str) -> bytes:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.core.arrays import IntArray
+from clipkit.core.files import sync_file, sync_folder
 from clipkit.core.progress import Failure
 from clipkit.errors import ClipkitError, IndexDamaged, IndexLocked, IndexNotFound
 from clipkit.store.records import Found, IndexInfo, Known, RawRow, Row, Written
@@ -228,9 +229,9 @@ class Store:
                 journal.unlink(missing_ok=True)  # nothing to save: the file it belongs to cannot be read
         if journal.exists() or Path(f"{other.file}-journal").exists():
             raise ClipkitError(f"{journal} is still there, so nothing was changed", hint="run the command again")
-        _sync(other.file)
+        sync_file(other.file)
         os.replace(other.file, self.file)
-        _sync(self.file.parent)
+        sync_folder(self.file.parent)
 
     def discard(self) -> None:
         """Remove the file and its journal, if there are any. The caller holds the lock."""
@@ -309,16 +310,6 @@ def _explained(error: sqlite3.Error, file: Path) -> ClipkitError:
     if isinstance(error, sqlite3.OperationalError) and "disk I/O" in text:
         return ClipkitError(f"the disk failed while clipkit used {file}: {text}", hint="clipkit info")
     return IndexDamaged(f"{file} is damaged: {text}", hint=command_for(file, "index", "--rebuild"))
-
-
-def _sync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open a folder to sync it
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class Writer:

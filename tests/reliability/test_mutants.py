@@ -56,8 +56,17 @@ def test_a_cache_renamed_before_it_is_synced_is_noticed(
 def test_an_index_renamed_before_it_is_synced_is_noticed(
     photos: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], object]
 ) -> None:
-    monkeypatch.setattr("clipkit.store.database._sync", lambda _: None)
+    monkeypatch.setattr("clipkit.store.database.sync_file", lambda _: None)
     with must_be_noticed("no fsync before the index is renamed"):
+        test_disk.check_synced_before_renamed(photos, monkeypatch, lambda: act(photos))
+
+
+@pytest.mark.parametrize("act", [indexed, test_disk.rebuild])
+def test_an_index_whose_folder_is_not_synced_after_the_rename_is_noticed(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], object]
+) -> None:
+    monkeypatch.setattr("clipkit.store.database.sync_folder", lambda _: None)
+    with must_be_noticed("no fsync of the folder after the index is renamed"):
         test_disk.check_synced_before_renamed(photos, monkeypatch, lambda: act(photos))
 
 
