@@ -150,6 +150,8 @@ def print_info(index: ImageIndex, *, as_json: bool) -> None:
         "failed": counts["failed"],
         "model": info.model,
         "weights": info.weights_sha256[:16],
+        "engine": info.engine,
+        "precision": info.precision,
         "width": info.dim,
         "pixels": info.pixel_recipe,
         "revision": info.revision,

@@ -54,7 +54,7 @@ def check(
 ) -> CheckReport:
     """Look at every row and at the search cache; encode `sample` pictures again (None: all) and compare.
 
-    repair: rows that are damaged are read and encoded again, set-aside rows of dead runs are dropped, the search cache
+    repair: rows that are damaged are read and encoded again, what dead runs left is dropped, the search cache
     is made anew; damage that remains is in the report. Raises IndexDamaged where the file itself cannot be trusted.
     """
     index.store.check_structure()
@@ -79,9 +79,9 @@ def check(
 
 
 def _fault(row: RawRow, dim: int) -> str | None:
-    if os.path.isabs(row.path) or ".." in row.path.split("/") or not row.path:
+    if os.path.isabs(row.path) or ".." in row.path.split("/") or not row.path or "\0" in row.path:
         return "its name leads out of the folder"
-    if "\0" in row.path:
+    if row.state == "replaced":
         return "left behind by a run that did not finish"
     if row.state == "failed" or (row.state == "missing" and row.embedding is None):
         return "it counts as failed but has a vector" if row.embedding is not None else None
@@ -136,7 +136,7 @@ def _vector(row: RawRow) -> FloatArray:
 def _repair(index: ImageIndex, ids: list[int]) -> None:
     with writing(index.folder), index.store.transaction() as writer:
         writer.distrust(ids)
-        writer.tidy()
+        writer.drop_replaced()
     index.update()
 
 
@@ -146,7 +146,7 @@ def prune(index: ImageIndex, *, dry_run: bool = False, force: bool = False) -> l
     A picture that is there again is kept. ClipkitError where everything is missing, as with an unplugged disk, unless
     `force`.
     """
-    missing = [row for row in index.store.raw_rows() if row.state == "missing" and "\0" not in row.path]
+    missing = [row for row in index.store.raw_rows() if row.state == "missing"]
     gone = [row for row in missing if not os.path.lexists(os.path.join(index.root, row.path))]
     if gone and not force and not index.counts()["ok"]:
         raise ClipkitError(

@@ -22,7 +22,7 @@ from clipkit.index.paths import path_filter
 from clipkit.index.rebuild import Rebuild
 from clipkit.index.scan import Changes, compare, find_images
 from clipkit.index.update import IndexReport, apply_changes
-from clipkit.models.encoder import Encoder
+from clipkit.models.encoder import Encoder, embeddings_agree
 from clipkit.models.load import load_encoder
 from clipkit.models.registry import find_weights
 from clipkit.search.hits import Hit, Hits
@@ -294,6 +294,8 @@ class ImageIndex:
             model=encoder.model,
             model_source=encoder.source,
             weights_sha256=encoder.fingerprint,
+            engine=encoder.engine,
+            precision=encoder.precision,
             dim=encoder.dim,
             pixel_recipe=str(encoder.recipe),
             created_by=f"clipkit {__version__}",
@@ -328,6 +330,13 @@ class ImageIndex:
             raise ModelMismatch(
                 f"{self.root} was indexed with other pixels ({info.pixel_recipe}) than asked for ({encoder.recipe})",
                 hint=f"{command}{flag}",
+            )
+        if not embeddings_agree((info.engine, info.precision), (encoder.engine, encoder.precision)):
+            name = "" if encoder.source == info.model_source else f" --model {shlex.quote(encoder.source)}"
+            raise ModelMismatch(
+                f"{self.root} was indexed with {info.engine} in {info.precision}, "
+                f"not {encoder.engine} in {encoder.precision}",
+                hint=f"{command}{name}",
             )
 
 

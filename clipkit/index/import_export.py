@@ -25,7 +25,7 @@ from clipkit.index.image_index import ImageIndex, index_folder, real_folder
 from clipkit.index.prefetch import read_ahead
 from clipkit.index.scan import find_images
 from clipkit.index.vector_files import LAYOUTS, Entry, Piece, Source, open_layout, write_layout
-from clipkit.models.encoder import Encoder
+from clipkit.models.encoder import Encoder, embeddings_agree
 from clipkit.store.database import FILE, Store, Writer, writing
 from clipkit.store.records import Found, Known, Row
 
@@ -70,7 +70,7 @@ def export(index: ImageIndex, folder: str | Path, *, layout: str = "clip-retriev
     target = _new_folder(folder)
     store = Store(index.folder / FILE)
     info, count = store.info(), store.counts()["ok"]
-    names = ("model", "weights_sha256", "dim", "pixel_recipe", "created_by")
+    names = ("model", "weights_sha256", "engine", "precision", "dim", "pixel_recipe", "created_by")
     about = {name: getattr(info, name) for name in names}
     part = target.with_name(f".{target.name}.part-{secrets.token_hex(4)}")
     try:
@@ -259,6 +259,10 @@ def _check_origin(about: Mapping[str, object], encoder: Encoder, source: str | P
         raise ModelMismatch(f"{source} was made with {about.get('model')}, not {encoder.model}", hint=hint)
     if about.get("pixel_recipe", str(encoder.recipe)) != str(encoder.recipe):
         raise ModelMismatch(f"{source} was made with other pixels ({about['pixel_recipe']})", hint=hint)
+    made = (str(about.get("engine")), str(about.get("precision")))
+    if "precision" in about and not embeddings_agree(made, (encoder.engine, encoder.precision)):
+        fact = f"{source} was made with {' in '.join(made)}, not {encoder.engine} in {encoder.precision}"
+        raise ModelMismatch(fact, hint=hint)
 
 
 def _survey(rows: Source, names: _Names, dim: int, normalise: bool, source: str | Path) -> _Survey:

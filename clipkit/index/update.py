@@ -54,9 +54,10 @@ def apply_changes(
     encoder: None where nothing is to be read. now_and_then: called every few minutes of a long run, between batches.
     suspects: what was in flight when an earlier run died; each is decoded alone, before the others.
     """
-    if not (changes.read or changes.gone or changes.restored or any("\0" in path for path in known)):
+    replaced = store.replaced()
+    if not (changes.read or changes.gone or changes.restored or replaced):
         return Tally()
-    run = _Run(store, encoder, known, changes)
+    run = _Run(store, encoder, known, changes, replaced)
     if changes.read and encoder is not None:
         in_question = {suspect.path: suspect for suspect in suspects}
         # False sorts first: those in question
@@ -89,9 +90,16 @@ def _alone(found: Found, suspect: InFlight, read: Callable[..., Iterator[Reading
 class _Run:
     """The batches of one update: what was read waits in a queue, is encoded, and is written in one transaction."""
 
-    def __init__(self, store: Store, encoder: Encoder | None, known: Mapping[str, Known], changes: Changes) -> None:
+    def __init__(
+        self,
+        store: Store,
+        encoder: Encoder | None,
+        known: Mapping[str, Known],
+        changes: Changes,
+        replaced: Mapping[bytes, int],
+    ) -> None:
         self.tally = Tally()
-        self.ledger = _ledger(known, changes)
+        self.ledger = Ledger(known.values(), absent=_absent(known, changes), replaced=replaced)
         self._store = store
         self._encoder = encoder
         self._known = known
@@ -128,7 +136,7 @@ class _Run:
             with self._store.transaction() as writer:
                 writer.hide(hide)
                 writer.restore(restore)
-                writer.tidy()
+                writer.drop_replaced()
         self.tally.hidden = len(hide)
         self.tally.failed.sort(key=lambda failure: failure.path)
 
@@ -202,12 +210,10 @@ class _Run:
         self.tally.reused += 1
 
 
-def _ledger(known: Mapping[str, Known], changes: Changes) -> Ledger:
-    replaced = {row.sha256: row.id for path, row in known.items() if "\0" in path and row.sha256}
-    rows = {path: row for path, row in known.items() if "\0" not in path}
+def _absent(known: Mapping[str, Known], changes: Changes) -> list[Known]:
     present = {row.path for row in changes.restored} | {found.path for found in changes.read}
-    gone = {row.path for row in changes.gone} | {path for path, row in rows.items() if row.state == "missing"}
-    return Ledger(rows.values(), absent=[rows[path] for path in gone - present], replaced=replaced)
+    gone = {row.path for row in changes.gone} | {path for path, row in known.items() if row.state == "missing"}
+    return [known[path] for path in gone - present]
 
 
 def _vectors(encoder: Encoder, readings: list[Reading]) -> list[bytes]:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from clipkit.images.recipe import PictureSource
 
 SPACES = ("projected", "backbone")
+UNRECORDED = "float"  # a precision of plain floating point, where nobody wrote down which
+_FLOATING = frozenset({"float32", "bfloat16", "float16", UNRECORDED})
 
 
 class Encoder(Protocol):
@@ -50,6 +52,15 @@ class Encoder(Protocol):
     def encode_images(self, pictures: Sequence[PictureSource], *, space: str = "projected") -> Embeddings: ...
     def encode_pixels(self, pixels: npt.NDArray[np.uint8], *, space: str = "projected") -> Embeddings: ...
     def encode_texts(self, texts: Sequence[str]) -> Embeddings: ...
+
+
+def embeddings_agree(made: tuple[str, str], asked: tuple[str, str]) -> bool:
+    """Whether the same weights give the same embeddings under two pairs of engine and precision.
+
+    Plain floating point agrees to 1e-3, whatever the engine and the number of bits, and may be mixed in one index.
+    Anything else, int8 say, agrees with its own engine and precision alone.
+    """
+    return made == asked or all(set(precision.split()) <= _FLOATING for _, precision in (made, asked))
 
 
 def identity(encoder: Encoder) -> list[str]:

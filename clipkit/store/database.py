@@ -6,7 +6,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from clipkit.core.arrays import IntArray
 from clipkit.core.files import sync_file, sync_folder
 from clipkit.core.progress import Failure
 from clipkit.errors import ClipkitError, IndexDamaged, IndexLocked, IndexNotFound
+from clipkit.store.migrations import migrate, read_as_newest
 from clipkit.store.records import Found, IndexInfo, Known, RawRow, Row, Written
 from clipkit.store.schema import (
     APPLICATION_ID,
@@ -87,19 +88,25 @@ class Store:
 
     def counts(self) -> dict[str, int]:
         """Pictures by state: ok, missing, failed."""
-        query = "SELECT state, count(*) FROM images WHERE instr(path, x'00') = 0 GROUP BY state"
         with self._read() as db:
-            counts = dict(db.execute(query))
+            counts = dict(db.execute("SELECT state, count(*) FROM images GROUP BY state"))
         return {state: counts.get(state, 0) for state in ("ok", "missing", "failed")}
 
     def known(self) -> dict[str, Known]:
-        """Every row's stamp, by path. Paths with a NUL are contents set aside by a run that did not finish."""
-        query = "SELECT id, path, size, mtime_ns, ctime_ns, inode, sha256, state, embedding IS NOT NULL FROM images"
+        """Every picture's stamp, by path."""
+        columns = "id, path, size, mtime_ns, ctime_ns, inode, sha256, state, embedding IS NOT NULL"
         with self._read() as db:
-            rows = db.execute(query).fetchall()
+            rows = db.execute(f"SELECT {columns} FROM images WHERE state != 'replaced'").fetchall()
         check_sums((row[6] for row in rows), self.file)
         paths = [read_path(row[1], self.file) for row in rows]
         return {path: Known(row[0], path, *row[2:]) for path, row in zip(paths, rows, strict=True)}
+
+    def replaced(self) -> dict[bytes, int]:
+        """Old contents of replaced files that a run which did not finish has left: SHA-256 -> id of the row."""
+        with self._read() as db:
+            rows = db.execute("SELECT sha256, id FROM images WHERE state = 'replaced'").fetchall()
+        check_sums((row[0] for row in rows), self.file)
+        return {sha256: id_ for sha256, id_ in rows if sha256}
 
     def failures(self) -> list[Failure]:
         """Pictures that could not be read, with the reason, by path."""
@@ -197,12 +204,13 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[Writer]:
-        """All of it or nothing; the revision grows by one."""
+        """All of it or nothing; the revision grows by one. An older format becomes the newest with it."""
         with self._connect("rw") as db:
             check_database(db, self.file)
             db.execute("BEGIN IMMEDIATE")
-            revision = read_revision(db, self.file)[0] + 1
             try:
+                is_migrated = migrate(db)
+                revision = read_revision(db, self.file)[0] + 1
                 yield Writer(db, revision)
                 db.execute("INSERT INTO revisions VALUES (?, ?)", (revision, secrets.token_hex(8)))
                 db.execute("COMMIT")
@@ -210,6 +218,9 @@ class Store:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
+            if is_migrated:
+                with suppress(sqlite3.OperationalError):  # no space, or a reader: only the file is longer then
+                    db.execute("VACUUM")
 
     def replace_by(self, other: Store) -> None:
         """Put `other`'s file in this one's place, durably. The caller holds the lock.
@@ -241,9 +252,11 @@ class Store:
     @contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
         with self._connect("rw") as db:  # not "ro": only a writer may roll back what a crash left behind
-            db.execute("PRAGMA query_only = ON")
-            check_database(db, self.file)
+            db.execute("PRAGMA temp_store = MEMORY")  # a view at most; VACUUM, elsewhere, takes more
             db.execute("BEGIN")
+            check_database(db, self.file)  # in the transaction: a writer may change the format at any moment
+            read_as_newest(db)
+            db.execute("PRAGMA query_only = ON")
             yield db
 
     @contextmanager
@@ -320,9 +333,9 @@ class Writer:
         self._revision = revision
 
     def put(self, row: Row) -> Written:
-        """A new picture, or new content under a known path; the old content is kept until `tidy`."""
+        """A new picture, or new content under a known path; the old content stays until `drop_replaced`."""
         state = "ok" if row.embedding is not None else "failed"
-        old = self._row_of(os.fsencode(row.found.path))
+        old = self._get("path = ? AND state != 'replaced'", os.fsencode(row.found.path))
         if old is None:
             return Written(self._insert(os.fsencode(row.found.path), row, state))
         id_, old_row = old
@@ -346,7 +359,7 @@ class Writer:
         """Same bytes, new stamp; back in the results if it was missing."""
         query = (
             f"UPDATE images SET {_STAMP}, revision = CASE state WHEN 'missing' THEN ? ELSE revision END, "
-            f"state = {_PRESENT} WHERE path = ?"
+            f"state = {_PRESENT} WHERE path = ? AND state != 'replaced'"
         )
         self._db.execute(query, (*found.stamp, self._revision, os.fsencode(found.path)))
 
@@ -364,7 +377,7 @@ class Writer:
         """Forget what was made of these pictures; the next pass reads them again."""
         query = (
             "UPDATE images SET size = -1, sha256 = NULL, embedding = NULL, state = 'failed', "
-            "error = 'its row was damaged', revision = ? WHERE id = ?"
+            "error = 'its row was damaged', revision = ? WHERE id = ? AND state != 'replaced'"
         )
         self._db.executemany(query, ((self._revision, id_) for id_ in ids))
 
@@ -377,21 +390,15 @@ class Writer:
         """Change one fact of the index."""
         self._db.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
 
-    def tidy(self) -> None:
-        """Drop what was set aside: the run is complete, nobody can ask for it any more."""
-        self._db.execute("DELETE FROM images WHERE instr(path, x'00') > 0")
+    def drop_replaced(self) -> None:
+        """Drop the old contents of replaced files: the run is complete, nobody can ask for them any more."""
+        self._db.execute("DELETE FROM images WHERE state = 'replaced'")
 
     def _keep_replaced(self, row: Row, sha256: bytes | None) -> int | None:
-        # A later file of this run may hold the bytes that are replaced here (files that swapped names). No file name
-        # has a NUL in it, so such a row is never found by a scan, and it never answers.
+        # A later file of this run may hold the bytes that are replaced here (files that swapped names).
         if row.embedding is None or not row.sha256 or row.sha256 == sha256:
             return None
-        aside = os.fsencode(set_aside_path(row.found.path, row.sha256))
-        known = self._row_of(aside)
-        return known[0] if known else self._insert(aside, row, "missing")
-
-    def _row_of(self, path: bytes) -> tuple[int, Row] | None:
-        return self._get("path = ?", path)
+        return self._insert(os.fsencode(row.found.path), row, "replaced")
 
     def _get(self, condition: str, *values: object) -> tuple[int, Row] | None:
         query = f"SELECT id, {_COLUMNS} FROM images WHERE {condition}"
@@ -407,8 +414,3 @@ class Writer:
     def _values(self, path: bytes, row: Row, state: str) -> tuple[object, ...]:
         content = (row.sha256, row.width, row.height, row.taken_at, row.error, row.embedding)
         return (path, *row.found.stamp, *content, state, self._revision)
-
-
-def set_aside_path(path: str, sha256: bytes) -> str:
-    """Where the content that `path` had is kept until the run is complete."""
-    return f"{path}\0{sha256.hex()}"

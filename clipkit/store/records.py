@@ -40,7 +40,7 @@ class Known(NamedTuple):
     ctime_ns: int
     inode: int
     sha256: bytes | None
-    state: str  # "ok" | "missing" | "failed"
+    state: str  # "ok" | "missing" | "failed"; replaced rows are not among them
     is_embedded: bool
 
     @property
@@ -91,6 +91,8 @@ class IndexInfo:
     model: str
     model_source: str  # what load_encoder needs to find the model again
     weights_sha256: str
+    engine: str  # what computed the vectors, and how: see models.encoder.embeddings_agree
+    precision: str
     dim: int
     pixel_recipe: str
     created_by: str

@@ -16,17 +16,46 @@ import numpy.typing as npt
 
 from clipkit.core.arrays import IntArray
 from clipkit.errors import IndexDamaged, IndexTooNew
+from clipkit.models.encoder import UNRECORDED
 from clipkit.store.records import IndexInfo
 
 APPLICATION_ID = 0x434C504B  # "CLPK"
-FORMAT = 1
+FORMAT = 2
 MAX_DIM = 65_536
 MAX_NUMBER = 1 << 62  # of ids and revisions: far from where SQLite's integers end, so that one more always fits
 NORM_TOLERANCE = 2e-3  # float16 moves the length of a vector by at most 5e-4
-_OBJECTS = "SELECT type, name, sql FROM sqlite_schema"
+_OBJECTS = "SELECT type, name, sql FROM main.sqlite_schema"
 _HEX = re.compile(r"[0-9a-f]{1,64}")
 
-SCHEMA = """
+META_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE revisions (revision INTEGER PRIMARY KEY, token TEXT NOT NULL);
+"""
+IMAGES_TABLE = """
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY,
+    path BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    ctime_ns INTEGER NOT NULL,
+    inode INTEGER NOT NULL,
+    sha256 BLOB,
+    width INTEGER,
+    height INTEGER,
+    taken_at TEXT,
+    state TEXT NOT NULL CHECK (state IN ('ok', 'missing', 'failed', 'replaced')),
+    error TEXT,
+    revision INTEGER NOT NULL,
+    embedding BLOB
+);
+"""
+IMAGES_INDEXES = """
+CREATE INDEX images_revision ON images (revision);
+CREATE UNIQUE INDEX images_path ON images (path) WHERE state != 'replaced';
+"""
+SCHEMA = META_TABLES + IMAGES_TABLE + IMAGES_INDEXES
+# Exactly as format 1 was written: SQLite remembers the line break at the end of its last statement.
+_SCHEMA_1 = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE revisions (revision INTEGER PRIMARY KEY, token TEXT NOT NULL);
 CREATE TABLE images (
@@ -47,6 +76,8 @@ CREATE TABLE images (
 );
 CREATE INDEX images_revision ON images (revision)
 """
+_SCHEMAS = {1: _SCHEMA_1, FORMAT: SCHEMA}
+OLD_META = {"engine": "torch", "precision": UNRECORDED}  # what format 1 leaves out
 
 
 def command_for(file: Path, command: str, *options: str) -> str:
@@ -59,16 +90,21 @@ def command_for(file: Path, command: str, *options: str) -> str:
 def check_database(db: sqlite3.Connection, file: Path) -> None:
     """Ours, not newer than this clipkit, and with the tables we made and nothing else; IndexTooNew or IndexDamaged."""
     application_id = db.execute("PRAGMA application_id").fetchone()[0]
-    version = db.execute("PRAGMA user_version").fetchone()[0]
+    version = read_format(db)
     if application_id != APPLICATION_ID:
         raise IndexDamaged(f"{file} is not a clipkit index", hint=_rebuild(file))
     if version > FORMAT:
         upgrade = "pip install --upgrade clipkit"
         raise IndexTooNew(f"{file} has format {version}; this clipkit reads up to {FORMAT}", hint=upgrade)
-    objects = set(db.execute(_OBJECTS))
-    if objects != _own_objects():
-        odd = ", ".join(sorted(f"{kind} {name}" for kind, name, _ in objects ^ _own_objects()))
+    objects, own = set(db.execute(_OBJECTS)), _own_objects(version)
+    if objects != own:
+        odd = ", ".join(sorted(f"{kind} {name}" for kind, name, _ in objects ^ own))
         raise IndexDamaged(f"{file} is not as clipkit made it ({odd})", hint=_rebuild(file))
+
+
+def read_format(db: sqlite3.Connection) -> int:
+    """The format that the database says it has."""
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
 def read_info(db: sqlite3.Connection, file: Path) -> IndexInfo:
@@ -77,6 +113,7 @@ def read_info(db: sqlite3.Connection, file: Path) -> IndexInfo:
     revision, token = read_revision(db, file)
     _check_values(db, meta, file)
     try:
+        meta = meta if read_format(db) == FORMAT else {**meta, **OLD_META}
         dim = int(meta.pop("dim"))
         info = IndexInfo(revision=revision, token=token, dim=dim, root=meta.pop("root", None), **meta)
     except (KeyError, ValueError, TypeError) as error:
@@ -143,9 +180,9 @@ def _check_values(db: sqlite3.Connection, meta: dict[str, object], file: Path) -
 
 
 @cache
-def _own_objects() -> set[tuple[str, str, str | None]]:
+def _own_objects(version: int) -> set[tuple[str, str, str | None]]:
     with closing(sqlite3.connect(":memory:")) as db:
-        db.executescript(SCHEMA)
+        db.executescript(_SCHEMAS.get(version, ""))
         return set(db.execute(_OBJECTS))
 
 

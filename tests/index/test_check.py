@@ -78,7 +78,7 @@ def test_a_picture_that_changed_since_is_not_damage(index: ImageIndex) -> None:
 
 
 def test_what_a_dead_run_left_is_dropped(index: ImageIndex) -> None:
-    write(index, "UPDATE images SET path = ?, state = 'missing' WHERE path = ?", b"red.png\0" + b"ab", b"red.png")
+    write(index, "UPDATE images SET state = 'replaced' WHERE path = ?", b"red.png")
     assert "left behind by a run that did not finish" in [damage.what for damage in check(index).damage]
     assert check(index, repair=True).damage == ()
     assert sorted(index.paths) == sorted(f"{name}.png" for name in COLOURS)

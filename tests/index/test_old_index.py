@@ -72,5 +72,6 @@ def test_brought_up_to_date_it_answers_as_version_0_1_did_after_the_same(old: Im
     assert report.encoded == 1  # what the dead run set aside came back, and was not encoded again
     check_answers_as(index, RECORD["after"])
     check_sound(index)
-    assert rows_of(index, "SELECT path FROM images WHERE instr(path, x'00') > 0") == []
+    assert rows_of(index, "SELECT path FROM images WHERE state = 'replaced' OR instr(path, x'00') > 0") == []
+    assert rows_of(index, "PRAGMA user_version") == [(2,)]
     assert index.update().unchanged == len(RECORD["after"]["paths"]) + 1

@@ -23,12 +23,12 @@ QUICK_STEPS = 5
 QUICK_CUTS = 8  # one moment in so many
 
 
-@pytest.mark.parametrize("mode", ["update", "rebuild"])
+@pytest.mark.parametrize("mode", ["update", "rebuild", "migrate"])
 def test_a_run_killed_between_two_steps_leaves_the_old_index_or_the_new_one(
     tmp_path: Path, private_cache: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     need_strace()
-    template = prepare(tmp_path / "template")
+    template = prepare(tmp_path / "template", mode)
     cached = shutil.copytree(private_cache, tmp_path / "cached")
     steps = steps_of(mode, Path(shutil.copytree(template, tmp_path / "recorded")), tmp_path / "log")
     assert len(steps) > 30
@@ -44,15 +44,15 @@ def test_a_run_killed_between_two_steps_leaves_the_old_index_or_the_new_one(
 
 
 def number_of(mode: str) -> int:
-    return len(mode)  # so that the two sweeps do not stop at the same steps
+    return len(mode)  # so that the sweeps do not stop at the same steps
 
 
-@pytest.mark.parametrize("mode", ["update", "rebuild"])
+@pytest.mark.parametrize("mode", ["update", "rebuild", "migrate"])
 def test_a_power_cut_at_any_moment_leaves_the_old_index_or_the_new_one(
     tmp_path: Path, private_cache: Path, mode: str
 ) -> None:
     need_strace()
-    root = prepare(tmp_path / "photos")
+    root = prepare(tmp_path / "photos", mode)
     moments = list(power_cuts(mode, root, private_cache, tmp_path / "log", every=1 if IS_FULL else QUICK_CUTS))
     assert moments[-1].is_done
     for moment in moments:

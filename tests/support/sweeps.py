@@ -21,8 +21,10 @@ import clipkit.index.scan
 import clipkit.search.vectors
 import clipkit.store.database
 from clipkit.index.image_index import ImageIndex
+from clipkit.store.migrations import migrate
 from tests.support.colours import ColourEncoder
-from tests.support.faults import BATCH, check_aligned, check_answers, check_sound, indexed, paint_many
+from tests.support.downgrade import add_replaced, to_format_1
+from tests.support.faults import BATCH, check_aligned, check_answers, check_sound, indexed, paint_many, rows_of
 from tests.support.paths import REPOSITORY
 
 OLD, NEW = 6, 10  # pictures that are indexed, and that are there when the run begins
@@ -40,9 +42,12 @@ class LoudEncoder(ColourEncoder):
         return super().encode_pixels(pixels, space=space)  # type: ignore[arg-type]
 
 
-def prepare(root: Path) -> Path:
-    """A folder with an index that lags behind."""
-    indexed(paint_many(root, OLD))
+def prepare(root: Path, mode: str = "update") -> Path:
+    """A folder with an index that lags behind, and is of format 1 for the mode "migrate"."""
+    index = indexed(paint_many(root, OLD))
+    if mode.startswith("migrate"):
+        add_replaced(index.store.file)
+        to_format_1(index.store.file)
     return paint_many(root, NEW - OLD, start=OLD)
 
 
@@ -103,6 +108,8 @@ def check_next_run(root: Path, cache: Path, *, rebuild: bool) -> None:
     index = ImageIndex.create(root, encoder, rebuild=rebuild)
     index.update()
     assert len(index) == NEW
+    assert rows_of(index, "PRAGMA user_version") == [(2,)]
+    assert rows_of(index, "SELECT id FROM images WHERE state = 'replaced'") == []
     check_aligned(index)
     check_answers(index)
     assert sorted(os.listdir(index.folder)) == ["index.db", "lock"]
@@ -300,12 +307,22 @@ class Unsynced(sqlite3.Connection):
         return super().execute(query.replace("synchronous = EXTRA", "synchronous = OFF"), *rest)  # type: ignore[arg-type]
 
 
+def migrate_piecemeal(db: sqlite3.Connection) -> bool:
+    """The migration with each of its statements a transaction of its own."""
+    db.execute("COMMIT")
+    is_migrated = migrate(db)
+    db.execute("BEGIN IMMEDIATE")
+    return is_migrated
+
+
 def _main(mode: str, root: Path) -> None:
     clipkit.index.scan.TICK_NS = clipkit.index.scan.COARSE_NS = 0
     if mode.endswith("-unsynced"):  # a mutant
         connect = sqlite3.connect
         sqlite3.connect = lambda *args, **options: connect(*args, factory=Unsynced, **options)  # type: ignore[assignment]
         os.fsync = lambda _: None
+    if mode.endswith("-piecemeal"):  # another one
+        clipkit.store.database.migrate = migrate_piecemeal
     is_rebuild = mode.startswith("rebuild")
     encoder = LoudEncoder(fingerprint=OTHER) if is_rebuild else LoudEncoder()
     ImageIndex.create(root, encoder, rebuild=is_rebuild).update(workers=1)
