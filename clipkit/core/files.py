@@ -25,13 +25,14 @@ def digest(file: str | os.PathLike[str]) -> str | None:
 
 
 @contextmanager
-def replacing(file: Path, *, sync: bool = True) -> Iterator[Path]:
+def replacing(file: Path, *, sync: bool = True, stem: str = ".clipkit") -> Iterator[Path]:
     """A new path beside `file` to write to; a clean exit moves it there in one step.
 
     With `sync` a power cut leaves that step done or undone: content and folder are on the disk when it returns. Without
-    it, for what can be made again, the file may be empty then. After an OSError nothing is left behind.
+    it, for what can be made again, the file may be empty then. After an OSError nothing is left behind; a process that
+    is killed leaves `stem`-RANDOM.part.
     """
-    beside = file.with_name(f".clipkit-{secrets.token_hex(8)}.part")  # short, whatever the name's length
+    beside = file.with_name(f"{stem}-{secrets.token_hex(8)}.part")  # short, whatever the name's length
     try:
         yield beside
         if sync:
@@ -44,10 +45,10 @@ def replacing(file: Path, *, sync: bool = True) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
 
 
-def replace_file(file: Path, content: bytes) -> None:
+def replace_file(file: Path, content: bytes, *, stem: str = ".clipkit") -> None:
     """`replacing` with this content; the folder is made where it is not there."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as beside, open(beside, "xb") as stream:
+    with replacing(file, stem=stem) as beside, open(beside, "xb") as stream:
         stream.write(content)
 
 

@@ -72,9 +72,9 @@ class Neighbors:
     def save(self, prefix: Path) -> None:
         """Write `prefix`.faiss, .ids and .json: each under another name, synced, renamed; the .json comes last."""
         prefix.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with replacing(_part(prefix, "faiss")) as file:
+        with replacing(_part(prefix, "faiss"), stem=prefix.name) as file:
             _faiss().write_index(self._engine, str(file))
-        replace_file(_part(prefix, "ids"), self.ids.astype("<i8").tobytes())
+        replace_file(_part(prefix, "ids"), self.ids.astype("<i8").tobytes(), stem=prefix.name)
         _write_header(prefix, self.dim, _checksum(prefix))
 
     @classmethod
@@ -268,4 +268,4 @@ def _is_own(prefix: Path) -> bool:
 
 def _write_header(prefix: Path, dim: int, checksum: str) -> None:
     header = json.dumps({"dim": dim, "sha256": checksum, "stamp": _stamp(prefix)})
-    replace_file(_part(prefix, "json"), header.encode())
+    replace_file(_part(prefix, "json"), header.encode(), stem=prefix.name)

@@ -185,3 +185,27 @@ def test_a_page_of_noise_is_an_error_of_ours_or_changes_nothing(tmp_path: Path, 
         return
     assert all(np.isfinite(hit.score) for hit in hits)
     assert [hit.path for hit in hits if ".." in hit.path.split("/") or os.path.isabs(hit.path)] == []
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_what_a_killed_run_was_writing_of_the_search_cache_is_dropped_by_the_next(
+    photos: Path, private_cache: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    index = ImageIndex.create(photos, ColourEncoder())
+    parts: list[Path] = []
+
+    def die(old: Path, new: Path, replace: Callable[[Path, Path], None] = os.replace) -> None:
+        if "faiss" in Path(new).parts:
+            parts.append(Path(old))
+            if len(parts) == number + 1:
+                raise KeyboardInterrupt
+        replace(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", die)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)  # a process that is killed tidies nothing
+        with pytest.raises(KeyboardInterrupt):
+            index.update()
+    assert parts[-1].exists()
+    ImageIndex.create(photos, ColourEncoder()).update()
+    assert sorted(file.suffix for file in cache_files(private_cache)) == [".faiss", ".ids", ".json"]
