@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -13,13 +14,14 @@ import pytest
 
 import clipkit.index.image_index
 import clipkit.index.update
+import clipkit.store.database
 from clipkit.errors import ClipkitError
 from clipkit.index.scan import Scan
 from tests.index import test_names
-from tests.reliability import test_cases, test_crash, test_disk
+from tests.reliability import test_cases, test_crash, test_disk, test_migration
 from tests.support.colours import ColourEncoder
 from tests.support.faults import indexed
-from tests.support.sweeps import check_cut, need_strace, power_cuts, prepare
+from tests.support.sweeps import check_cut, migrate_piecemeal, need_strace, power_cuts, prepare
 
 NOTICED = (AssertionError, ClipkitError, pytest.fail.Exception)  # the last: an error that was expected and did not come
 
@@ -37,7 +39,7 @@ def must_be_noticed(mutant: str) -> Iterator[None]:
 
 
 @contextmanager
-def replacing_unsynced(file: Path, *, sync: bool = True) -> Iterator[Path]:
+def replacing_unsynced(file: Path, *, sync: bool = True, stem: str = "") -> Iterator[Path]:
     beside = file.with_name(f"{file.name}.tmp")
     yield beside
     os.replace(beside, file)
@@ -79,6 +81,40 @@ def test_an_index_that_is_never_synced_does_not_survive_the_power_cuts(
     with must_be_noticed("no fsync at all"):
         for moment in power_cuts(f"{mode}-unsynced", root, private_cache, tmp_path / "log", every=8):
             check_cut(moment, root, private_cache)
+
+
+# a migration in pieces
+
+
+def test_a_migration_without_a_transaction_is_noticed_between_two_statements(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = prepare(tmp_path / "template" / "photos", "migrate")
+    monkeypatch.setattr("clipkit.store.database.migrate", migrate_piecemeal)
+    with must_be_noticed("each statement of the migration is a transaction of its own"):
+        test_migration.check_killed_between_statements(root, tmp_path, monkeypatch)
+
+
+def test_a_migration_without_a_transaction_does_not_survive_the_power_cuts(tmp_path: Path, private_cache: Path) -> None:
+    need_strace()
+    root = prepare(tmp_path / "photos", "migrate")
+    with must_be_noticed("each statement of the migration is a transaction of its own"):
+        for moment in power_cuts("migrate-piecemeal", root, private_cache, tmp_path / "log", every=4):
+            check_cut(moment, root, private_cache)
+
+
+def test_a_migration_that_forgets_what_was_replaced_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    migrate = clipkit.store.database.migrate
+
+    def forget(db: sqlite3.Connection) -> bool:
+        is_migrated = migrate(db)
+        db.execute("DELETE FROM images WHERE state = 'replaced'")
+        return is_migrated
+
+    index = test_migration.make_old(tmp_path / "photos")
+    monkeypatch.setattr("clipkit.store.database.migrate", forget)
+    with must_be_noticed("the migration loses what a dead run had replaced"):
+        test_migration.test_it_answers_as_its_format_2_does_and_no_byte_of_it_changes(index)
 
 
 # no lock
