@@ -60,7 +60,7 @@ def embeddings_agree(made: tuple[str, str], asked: tuple[str, str]) -> bool:
     Plain floating point agrees to 1e-3, whatever the engine and the number of bits, and may be mixed in one index.
     Anything else, int8 say, agrees with its own engine and precision alone.
     """
-    return made == asked or all(set(precision.split()) <= _FLOATING for _, precision in (made, asked))
+    return made == asked or all(set(precision.split(" ")) <= _FLOATING for _, precision in (made, asked))
 
 
 def identity(encoder: Encoder) -> list[str]:
