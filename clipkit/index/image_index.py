@@ -20,8 +20,8 @@ from clipkit.errors import BadIndex, ClipkitError, IndexNotFound, ModelMismatch,
 from clipkit.index.crash_recovery import Journal, in_flight
 from clipkit.index.paths import path_filter
 from clipkit.index.rebuild import Rebuild
-from clipkit.index.scan import Changes, compare, find_images
-from clipkit.index.update import IndexReport, apply_changes
+from clipkit.index.scan import Changes, Scan, compare, find_images
+from clipkit.index.update import IndexReport, Tally, apply_changes
 from clipkit.models.encoder import Encoder, embeddings_agree
 from clipkit.models.load import load_encoder
 from clipkit.models.registry import find_weights
@@ -29,7 +29,7 @@ from clipkit.search.hits import Hit, Hits
 from clipkit.search.query import embed, parse
 from clipkit.search.vector_cache import IndexCache
 from clipkit.store.database import FILE, Store, make_folder, writing
-from clipkit.store.records import IndexInfo
+from clipkit.store.records import IndexInfo, Known
 
 if TYPE_CHECKING:
     from clipkit.images.recipe import PictureSource
@@ -179,33 +179,10 @@ class ImageIndex:
             known = store.known()
             unreadable = [failure.path for failure in scan.unreadable]
             changes = compare(scan.found, known, unreadable=unreadable, checksum=checksum, retry_failed=retry_failed)
-            suspects = in_flight(self.folder)
-            with closing(Journal(self.folder)) as journal:
-                tally = apply_changes(
-                    store,
-                    self._encoder_of(store.info()) if changes.read else None,
-                    changes,
-                    root=str(self.root),
-                    known=known,
-                    workers=workers or min(8, os.cpu_count() or 1),
-                    progress=progress,
-                    now_and_then=(lambda: None) if self._rebuild else self._refresh_cache,
-                    journal=journal,
-                    suspects=suspects,
-                )
+            tally = self._apply(store, changes, known, workers=workers, progress=progress)
             self._complete_rebuild()
             self._refresh_cache()
-        return IndexReport(
-            found=len(scan.found),
-            encoded=tally.encoded,
-            reused=tally.reused,
-            restored=len(changes.restored),
-            unchanged=changes.unchanged,
-            missing=tally.hidden,
-            failed=tuple(tally.failed),
-            unreadable=tuple(scan.unreadable),
-            seconds=time.monotonic() - started,
-        )
+        return _report(scan, changes, tally, seconds=time.monotonic() - started)
 
     def search(
         self,
@@ -263,6 +240,30 @@ class ImageIndex:
             return None
         _, paths = self.store.paths()
         return np.fromiter((id_ for id_, path in paths.items() if is_chosen(path)), dtype=np.int64)
+
+    def _apply(
+        self,
+        store: Store,
+        changes: Changes,
+        known: dict[str, Known],
+        *,
+        workers: int | None,
+        progress: Callable[[Progress], None] | None,
+    ) -> Tally:
+        suspects = in_flight(self.folder)
+        with closing(Journal(self.folder)) as journal:
+            return apply_changes(
+                store,
+                self._encoder_of(store.info()) if changes.read else None,
+                changes,
+                root=str(self.root),
+                known=known,
+                workers=workers or min(8, os.cpu_count() or 1),
+                progress=progress,
+                now_and_then=(lambda: None) if self._rebuild else self._refresh_cache,
+                journal=journal,
+                suspects=suspects,
+            )
 
     def _make(self, encoder: Encoder, *, is_outside: bool) -> None:
         make_folder(self.folder)
@@ -338,6 +339,20 @@ class ImageIndex:
                 f"not {encoder.engine} in {encoder.precision}",
                 hint=f"{command}{name}",
             )
+
+
+def _report(scan: Scan, changes: Changes, tally: Tally, *, seconds: float) -> IndexReport:
+    return IndexReport(
+        found=len(scan.found),
+        encoded=tally.encoded,
+        reused=tally.reused,
+        restored=len(changes.restored),
+        unchanged=changes.unchanged,
+        missing=tally.hidden,
+        failed=tuple(tally.failed),
+        unreadable=tuple(scan.unreadable),
+        seconds=seconds,
+    )
 
 
 def _load(name: str, exact_pixels: bool) -> Encoder:

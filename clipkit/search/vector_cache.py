@@ -141,9 +141,8 @@ def _drop(index_id: str, *, keep: str = "") -> None:
     One that lives writes anew, or does without: it is only a cache.
     """
     files = (cache_folder() / "faiss").glob(f"{index_id}-*")
-    for file in sorted(
-        files, key=lambda file: file.suffix != ".json"
-    ):  # the header first: without it nobody opens them
+    # Checksums first: without them nobody opens the rest.
+    for file in sorted(files, key=lambda file: file.suffix != ".json"):
         if file.stem != keep:
             with suppress(OSError):
                 file.unlink()
@@ -151,8 +150,8 @@ def _drop(index_id: str, *, keep: str = "") -> None:
 
 def _written(index_id: str) -> set[tuple[int, str]]:
     found = set()
-    for header in (cache_folder() / "faiss").glob(f"{index_id}-*.json"):
-        parts = header.stem.split("-")
+    for file in (cache_folder() / "faiss").glob(f"{index_id}-*.json"):
+        parts = file.stem.split("-")
         if len(parts) == 3 and parts[1].isdigit():
             found.add((int(parts[1]), parts[2]))
     return found
