@@ -49,6 +49,8 @@ DOORS = {
     "pyarrow": "clipkit.index.vector_files",
     "platformdirs": "clipkit.core.cache",
     "matplotlib": "clipkit.output.figures",
+    "jinja2": "clipkit.output.html",
+    "markupsafe": "clipkit.output.html",
     "click": "clipkit.cli",
     "tqdm": "clipkit.cli.output",
     "gradio": "apps",

@@ -22,6 +22,7 @@ from clipkit.explore.question import Answer, plain
 from clipkit.learn import corrections
 from clipkit.learn.corrections import Lesson
 from clipkit.output.copy_files import Transfer, run_transfers
+from clipkit.output.html import Markup
 
 from .. import html
 from ..server.state import Page
@@ -142,7 +143,7 @@ class Actions:
             words = (
                 f"{corrections.describe(lesson)} {moved:,} of {len(new.ids):,} pictures have another class than before."
             )
-            return {**shown, self._screen.learned: f'<p class="ck-lesson" role="status">{html.safe(words)}</p>'}
+            return {**shown, self._screen.learned: html.line(words, kind="ck-lesson", is_status=True)}
 
         return self._safely(session, work)
 
@@ -206,7 +207,7 @@ class Actions:
             screen, told = self._screen, f"{len(session.plan):,} pictures are copied."
             return {
                 screen.session: replace(session, plan=()),
-                screen.plan: f'<p class="ck-line" role="status">{told}</p>',
+                screen.plan: html.line(told, is_status=True),
                 screen.copy: gr.Button(visible=False),
             }
 
@@ -242,7 +243,7 @@ class Actions:
         first = [id_ for column in sorted_[:24] for id_ in column.ids[:6].tolist()]
         self._page.prepare(library, _answer(library, first))
         seconds = time.monotonic() - started
-        notes = "".join(f'<p class="ck-line">{html.safe(note)}</p>' for note in head.notes)
+        notes = Markup("").join(html.line(note) for note in head.notes)
         return {
             screen.session: session,
             screen.notice: notes,

@@ -18,7 +18,7 @@ from clipkit.errors import ClipkitError
 from clipkit.explore.library import Library
 from clipkit.output.copy_files import Transfer, plan_transfers
 
-from ..html import safe, table
+from ..html import line, render, table
 from ..server.routes import Export
 
 FEW = 12  # lines of a plan that are shown
@@ -81,18 +81,16 @@ def plan(library: Library, pictures: Sequence[LabelledPicture], folder: str) -> 
 def shown_plan(steps: Sequence[Transfer], folder: str, pictures: int) -> str:
     """How many go into which folder, and the first of them."""
     if not steps:
-        return '<p class="ck-line" role="status">Every picture lies there already: there is nothing to copy.</p>'
+        return line("Every picture lies there already: there is nothing to copy.", is_status=True)
     counts = Counter(step.target.parent.name for step in steps)
     top = [(name, f"{count:,}") for name, count in sorted(counts.items())]
     size = sum(Path(step.source).stat().st_size for step in steps)
     kept = pictures - len(steps)
     rest = f" {kept:,} stay out: they lie there already, or cannot be read." if kept else ""
-    moves = f"{len(steps):,} pictures ({_bytes(size)}) into {len(counts):,} folders in {printable(folder.strip())}."
+    moves = f"{len(steps):,} pictures ({_bytes(size)}) into {len(counts):,} folders in {folder.strip()}."
     first = [(Path(step.source).name, f"{step.target.parent.name}/{step.target.name}") for step in steps[:FEW]]
-    return (
-        f'<div class="ck-plan"><p class="ck-line" role="status"><b>Nothing is copied yet.</b> {safe(moves + rest)}</p>'
-        f'<div class="ck-two">{table(top, ("folder", "pictures"))}{table(first, ("picture", "becomes"))}</div></div>'
-    )
+    folders, becomes = table(top, ("folder", "pictures")), table(first, ("picture", "becomes"))
+    return render("plan", text=moves + rest, folders=folders, pictures=becomes)
 
 
 def _bytes(size: int) -> str:

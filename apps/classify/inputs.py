@@ -19,6 +19,7 @@ from clipkit.core.text import printable
 from clipkit.errors import ClipkitError, QueryError
 from clipkit.explore.library import Library
 from clipkit.explore.question import clean
+from clipkit.output.html import escape
 
 from .. import html
 from ..search.api import check_asked
@@ -115,7 +116,7 @@ class Namer:
         try:
             return self._answer(classes, int(k), templates, bool(unknown), library)
         except ClipkitError as error:
-            raise gr.Error(html.safe(error.message), print_exception=False) from error
+            raise gr.Error(escape(error.message), print_exception=False) from error
 
     def _answer(self, classes: str, k: int, templates: str, unknown: bool, name: str) -> dict[str, Any]:
         shelf = self._page.shelf

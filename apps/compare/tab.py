@@ -231,18 +231,14 @@ def _without_place(found: Comparison) -> Comparison:
 
 
 def _progress(look: Look) -> str:
-    if not look.is_running:
-        if look.was_stopped:
-            kept = f"{look.done:,} of {look.total:,} steps of it were done" if look.total else "it had just begun"
-            return (
-                f'<p class="ck-line" role="status"><b>Stopped</b>; {kept}. What is finished is kept: press Compare to '
-                "go on from there.</p>"
-            )
-        return '<p class="ck-line" role="status"><b>Finished.</b></p>' if look.code == 0 else ""
-    share = 100 * look.done / look.total if look.total else 0
-    state = f"{look.done:,} of {look.total:,}" if look.total else "the model is being loaded"
-    return (
-        f'<div class="ck-bar" role="progressbar" aria-valuenow="{share:.0f}" aria-valuemin="0" aria-valuemax="100">'
-        f'<i style="width:{share:.1f}%"></i></div><p class="ck-now"><b>{state}</b></p>'
-        f'<p class="ck-now">{html.safe(look.path.rpartition("/")[2]) or "&nbsp;"}</p>'
-    )
+    if look.is_running:
+        state = f"{look.done:,} of {look.total:,}" if look.total else "the model is being loaded"
+        return html.progress(look.done, look.total, state=state, path=look.path.rpartition("/")[2])
+    if look.was_stopped:
+        kept = f"{look.done:,} of {look.total:,} steps of it were done" if look.total else "it had just begun"
+        return _ended("Stopped", f"; {kept}. What is finished is kept: press Compare to go on from there.")
+    return _ended("Finished.") if look.code == 0 else ""
+
+
+def _ended(state: str, rest: str = "") -> str:
+    return html.render("ended", kind="ck-line", state=state, rest=rest, lines=())

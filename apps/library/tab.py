@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -15,6 +16,7 @@ from clipkit.explore.metadata import Catalogue
 from clipkit.explore.question import Answer, plain
 from clipkit.index.check import check, prune
 from clipkit.models.registry import ALIASES
+from clipkit.output.html import Markup
 
 from .. import html
 from ..server.runs import Look
@@ -70,7 +72,8 @@ class Actions:
         libraries = self._page.shelf.libraries()
         if not libraries:
             return html.note("No folder yet", "clipkit shows folders of pictures that it has indexed.", steps=NO_FOLDER)
-        return f'<div class="ck-shelf">{"".join(self._card(library) for library in libraries)}</div>'
+        folders = [self._folder(library) for library in libraries]
+        return html.render("shelf", folders=folders, is_local=self._page.shelf.is_local)
 
     def tick(self) -> tuple[str, Any]:
         return self.shelf(), gr.Timer(active=self._page.is_running())
@@ -114,7 +117,7 @@ class Actions:
     def _answer(self, work: Callable[[], tuple[str, str]]) -> tuple[Any, ...]:
         try:
             sentence, detail = work()
-            notice = f'<p class="ck-count" role="status">{html.safe(sentence)}</p>' if sentence else ""
+            notice = html.line(sentence, kind="ck-count", is_status=True) if sentence else ""
         except ClipkitError as error:
             notice, detail = html.note(error.message, error.hint or "", kind="error"), ""
         return self.shelf(), notice, detail, gr.Timer(active=self._page.is_running())
@@ -147,7 +150,7 @@ class Actions:
         spare = sum(len(ids) - 1 for ids in groups)
         if not groups:
             return f"No two pictures of {printable(library.name)} have the same bytes.", ""
-        shown = "".join(_group(library, catalogue, ids) for ids in groups[:MOST_GROUPS])
+        shown = Markup("").join(_group(library, catalogue, ids) for ids in groups[:MOST_GROUPS])
         more = f"; the first {MOST_GROUPS} are shown" if len(groups) > MOST_GROUPS else ""
         return f"{len(groups):,} pictures are there more than once, {spare:,} copies to spare{more}.", shown
 
@@ -156,47 +159,63 @@ class Actions:
         self._page.shelf.remove(library.key)
         return f"{printable(library.name)} is no longer shown here; nothing on the disk has changed.", ""
 
-    def _card(self, library: Library) -> str:
+    def _folder(self, library: Library) -> _Folder:
         run = self._page.runs.get(library.key)
         look = run.look() if run else None
-        parts = [
-            f"<h3>{html.safe(library.name)}</h3>",
-            f'<p class="ck-where">{html.safe(str(library.root))}</p>' if self._page.shelf.is_local else "",
-        ]
         try:
-            parts += _inside(library) if library.is_indexed else ['<p class="ck-where">not indexed yet</p>']
+            inside = _inside(library) if library.is_indexed else html.line("not indexed yet", kind="ck-where")
         except ClipkitError as error:
-            parts.append(html.note(error.message, error.hint or "", kind="error"))
-        if look is not None:
-            parts.append(_progress(look))
-        parts.append(f'<div class="ck-row">{"".join(self._buttons(library, look))}</div>')
-        return f'<section class="ck-folder" data-key="{html.safe(library.key)}">{"".join(parts)}</section>'
-
-    def _buttons(self, library: Library, look: Look | None) -> Iterator[str]:
-        if look is not None and look.is_running:
-            yield _button("stop", library, "Stopping ..." if look.is_stopping else "Stop", is_off=look.is_stopping)
-            return
-        yield _button("update", library, "Update" if library.is_indexed else "Index")
-        if library.is_indexed:
-            yield _button("retry", library, "Retry failed")
-            yield _button("check", library, "Check")
-            yield _button("prune", library, "Forget missing", ask="Forget the pictures that are gone from the disk?")
-            yield _button("twins", library, "Duplicates")
-        yield _button("remove", library, "Hide", ask="Show this folder here no longer? Nothing on the disk changes.")
+            inside = html.note(error.message, error.hint or "", kind="error")
+        return _Folder(library, inside, _progress(look) if look else "", tuple(_buttons(library, look)))
 
 
-def _inside(library: Library) -> Iterator[str]:
+@dataclass(frozen=True)
+class _Button:
+    """What can be done to a library. question: asked before it is done. is_off: it cannot be pressed now."""
+
+    kind: str
+    text: str
+    question: str = ""
+    is_off: bool = False
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """The card of a library: what is in it, how its run stands, what can be done to it."""
+
+    library: Library
+    contents: str
+    progress: str
+    buttons: tuple[_Button, ...]
+
+
+def _buttons(library: Library, look: Look | None) -> Iterator[_Button]:
+    if look is not None and look.is_running:
+        yield _Button("stop", "Stopping ..." if look.is_stopping else "Stop", is_off=look.is_stopping)
+        return
+    yield _Button("update", "Update" if library.is_indexed else "Index")
+    if library.is_indexed:
+        yield _Button("retry", "Retry failed")
+        yield _Button("check", "Check")
+        yield _Button("prune", "Forget missing", "Forget the pictures that are gone from the disk?")
+        yield _Button("twins", "Duplicates")
+    yield _Button("remove", "Hide", "Show this folder here no longer? Nothing on the disk changes.")
+
+
+def _inside(library: Library) -> str:
     index = library.index
-    counts, info = index.counts(), index.info
-    numbers = (("pictures", counts["ok"]), ("missing", counts["missing"]), ("failed", counts["failed"]))
-    cells = "".join(f"<div><dt>{name}</dt><dd>{number:,}</dd></div>" for name, number in numbers)
-    yield f'<dl class="ck-numbers">{cells}</dl>'
-    yield f"<details><summary>model: {html.safe(info.model)}</summary>{html.table(_model(library))}</details>"
-    if counts["failed"]:
-        rows = [(failure.path, failure.reason) for failure in index.failures()[:FEW]]
-        more = f"<p>and {counts['failed'] - FEW:,} more</p>" if counts["failed"] > FEW else ""
-        summary = f"{counts['failed']:,} could not be read"
-        yield f"<details><summary>{summary}</summary>{html.table(rows, ('file', 'reason'))}{more}</details>"
+    counts = index.counts()
+    failed = counts["failed"]
+    rows = [(failure.path, failure.reason) for failure in index.failures()[:FEW]] if failed else []
+    return html.render(
+        "folder",
+        numbers=(("pictures", counts["ok"]), ("missing", counts["missing"]), ("failed", failed)),
+        model=index.info.model,
+        facts=html.table(_model(library)),
+        failed=failed,
+        failures=html.table(rows, ("file", "reason")),
+        more=max(failed - FEW, 0),
+    )
 
 
 def _model(library: Library) -> Iterator[tuple[str, str]]:
@@ -219,20 +238,14 @@ def _model(library: Library) -> Iterator[tuple[str, str]]:
 
 
 def _progress(look: Look) -> str:
-    lines = "".join(f"<br>{html.safe(line)}" for line in look.lines[-4:])
     if not look.is_running:
         state = "stopped; what was done is kept" if look.was_stopped else "finished" if look.code == 0 else "failed"
-        return f'<p class="ck-where" role="status"><b>{state}</b>{lines}</p>'
-    share = 100 * look.done / look.total if look.total else 0
+        return html.render("ended", kind="ck-where", state=state, rest="", lines=look.lines[-4:])
     left = f", {_time(look.left)} left" if look.left is not None else ""
     state = (
         f"{look.done:,} of {look.total:,}, {look.rate:.0f} pictures/s{left}" if look.total else "looking at the folder"
     )
-    return (
-        f'<div class="ck-bar" role="progressbar" aria-valuenow="{share:.0f}" aria-valuemin="0" aria-valuemax="100">'
-        f'<i style="width:{share:.1f}%"></i></div><p class="ck-now"><b>{state}</b></p>'
-        f'<p class="ck-now">{html.safe(look.path) or "&nbsp;"}</p>'
-    )
+    return html.progress(look.done, look.total, state=state, path=look.path)
 
 
 def _time(seconds: float) -> str:
@@ -241,18 +254,7 @@ def _time(seconds: float) -> str:
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _button(kind: str, library: Library, text: str, *, ask: str = "", is_off: bool = False) -> str:
-    question = f' data-ask="{html.safe(ask)}"' if ask else ""
-    return (
-        f'<button type="button" class="ck-button" data-act="{kind}" data-key="{html.safe(library.key)}"{question}'
-        f"{' disabled' if is_off else ''}>{html.safe(text)}</button>"
-    )
-
-
-def _group(library: Library, catalogue: Catalogue, ids: list[int]) -> str:
+def _group(library: Library, catalogue: Catalogue, ids: list[int]) -> Markup:
     found = plain(library, catalogue, ids[:40])
-    names = "".join(f"<br>{html.safe(one.fact.path)}" for one in found)
-    answer = Answer(found[:1], len(ids), 0.0)
-    return (
-        f'<p class="ck-copies"><b>{len(ids):,} copies</b>{names}</p>{html.grid(library.key, answer, number=0, turn=0)}'
-    )
+    cards = html.grid(library.key, Answer(found[:1], len(ids), 0.0), number=0, turn=0)
+    return html.render("copies", count=len(ids), paths=[one.fact.path for one in found], grid=cards)

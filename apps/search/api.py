@@ -11,6 +11,7 @@ from clipkit.core.text import printable
 from clipkit.errors import ClipkitError
 from clipkit.explore.metadata import Filters
 from clipkit.explore.question import MOST, Question, ask, clean
+from clipkit.output.html import escape
 
 from .. import html
 from ..server.state import Page
@@ -48,7 +49,7 @@ class Endpoints:
             )
             answer = ask(chosen, question, max(1, min(int(k), MOST)))
         except ClipkitError as error:
-            raise gr.Error(html.safe(error.message), print_exception=False) from error
+            raise gr.Error(escape(error.message), print_exception=False) from error
         hits = [
             {
                 "score": round(one.hit.score, 6),

@@ -16,6 +16,7 @@ from clipkit.explore.choices import SHAPES
 from clipkit.explore.library import Library
 from clipkit.explore.metadata import Filters, parse_day
 from clipkit.explore.question import MOST, MOST_MOVES, PAGE, Answer, Question, ask, clean
+from clipkit.output.html import Markup
 
 from .. import html
 from ..server.state import Page
@@ -26,10 +27,6 @@ from .screen import Screen, Session
 from .url_state import as_folder, as_relevance, from_address, to_address
 
 SUFFIXES = [f".{name}" for name in ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "heif")]
-HINT = (
-    '<p class="ck-hint"><kbd>/</kbd> box &nbsp; <kbd>Enter</kbd> search or open &nbsp; <kbd>←↑↓→</kbd> move &nbsp; '
-    "<kbd>Esc</kbd> close</p>"
-)
 RELEVANCES = [("everything", "weak"), ("likely and strong", "likely"), ("strong only", "strong")]
 TEACH = (
     "Add a folder in the Library tab, or start with one: clipkit ui ~/Pictures",
@@ -54,11 +51,11 @@ def tab(page: Page, _: gr.Tab) -> None:
             autofocus=True,
             elem_id="ck-box",
         )
-    piece('<div class="ck-recent"></div>', elem_id="ck-recent", on_load="window.clipkit.showRecent();")
+    piece(html.render("recent"), elem_id="ck-recent", on_load="window.clipkit.showRecent();")
     with gr.Row():
         with gr.Column(scale=5, min_width=300):
             chips = piece(elem_id="ck-chips", on_load="window.clipkit.chips(element);")
-            counted = piece('<p class="ck-count">&nbsp;</p>', elem_id="ck-count")
+            counted = piece(html.render("waiting"), elem_id="ck-count")
             grid = piece(elem_id="ck-grid", on_load="window.clipkit.grid(element, trigger, watch); // sends 'act'")
         with gr.Column(scale=1, min_width=230, elem_id="ck-side"):
             library = gr.Dropdown(label="Library", visible=False, allow_custom_value=True)
@@ -74,7 +71,7 @@ def tab(page: Page, _: gr.Tab) -> None:
                 as_sheet = gr.Button("Contact sheet (HTML)", size="sm", elem_id="ck-sheet")
                 place = gr.Textbox(label="Copy to a folder", placeholder="~/found", visible=page.shelf.is_local)
                 copy = gr.Button("Copy pictures", size="sm", visible=page.shelf.is_local, elem_id="ck-copy")
-            piece(HINT, elem_id="ck-hint")
+            piece(html.render("hint"), elem_id="ck-hint")
     session = gr.State(Session())
     signal = gr.HTML(
         "",
@@ -244,7 +241,7 @@ class Actions:
         answer = ask(library, session.question, min(session.shown + PAGE, MOST))
         rest = replace(answer, found=answer.found[session.shown :])
         self._page.prepare(library, rest)
-        added = "".join(html.card(library.key, one, session.shown + n) for n, one in enumerate(rest.found))
+        added = Markup("").join(html.card(library.key, one, session.shown + n) for n, one in enumerate(rest.found))
         payload = {"append": added, "more": answer.has_more, "turn": session.turn}
         return self._signal(replace(session, shown=len(answer.found)), **payload)
 

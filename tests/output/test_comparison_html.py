@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clipkit.core.progress import Failure
 from clipkit.errors import ClipkitError
 from clipkit.evaluate.comparison import compare
 from clipkit.evaluate.results import Comparison, load_comparison
@@ -168,6 +169,21 @@ def test_names_stay_text(hostile: Comparison, tmp_path: Path) -> None:
     assert load_comparison(tmp_path / "out").rows == hostile.rows
     for file in (tmp_path / "out").glob("*.png"):
         assert pixels(file.read_bytes()).std() > 5
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_everything_that_a_file_says_is_text(found: Comparison) -> None:
+    bad = "<script>alert(1)</script>\u202e"
+    texts = {"dataset": bad, "split": bad, "date": bad, "notes": (bad,), "left_out": (bad,)}
+    maps = {name: {bad: 1} for name in ("counts", "machine", "versions", "feature_seconds")}
+    changed = {
+        **{"model": {"name": bad, "pixels": bad}, "settings": {"intervals": bad}, "failed": (Failure(bad, bad),)},
+        **{"mistakes": tuple(replace(one, actual=bad, files=(bad,)) for one in found.mistakes)},
+    }
+    text = page(replace(found, **texts, **maps, **changed))  # type: ignore[arg-type]
+    assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;\\u202e") > 12
+    assert "script" not in {tag for tag, _ in Reader(text).tags}
+    assert "\u202e" not in text
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -162,6 +162,22 @@ def test_a_broken_picture_gets_a_place_with_its_reason(photos: Path, tmp_path: P
     assert page.words["path"] == ["red.png", "bad.png", "gone.png", "blue.png"]
 
 
+def test_a_sheet_is_written_while_its_pictures_are_read(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, read = contact_sheet.thumbnail, 0
+
+    def counted(file: str, size: int) -> object:
+        nonlocal read
+        read += 1
+        return make(file, size)
+
+    monkeypatch.setattr(contact_sheet, "thumbnail", counted)
+    written = []
+    for piece in contact_sheet._pieces(found(*[photos / "red.png"] * 50), "many"):
+        written.append(piece.count("data:image/jpeg"))
+        assert read <= sum(written) + 2  # the loop of a template looks one item ahead
+    assert sum(written) == read == 50
+
+
 def test_an_earlier_sheet_is_replaced_also_through_a_link(photos: Path, tmp_path: Path) -> None:
     file, link = tmp_path / "sheet.html", tmp_path / "link.html"
     write_sheet(Hits(), file, title="first")
