@@ -11,7 +11,7 @@ from common import RESULTS, Target, photographs, print_table, private_cache, rea
 
 from clipkit.core.progress import Progress
 from clipkit.evaluate.comparison import SEEDS, SHOTS, compare
-from clipkit.evaluate.results import Comparison, Row, said_shots
+from clipkit.evaluate.results import Comparison, Row, format_shots
 from clipkit.learn.methods import METHODS
 from clipkit.learn.trainer import Recipe
 from clipkit.models.load import load_encoder
@@ -53,7 +53,7 @@ def show(now: Progress) -> None:
 
 def line(row: Row) -> tuple[object, ...]:
     """One row of the table that is printed."""
-    return (row.method, said_shots(row.shots), row.acc1, *row.acc1_ci95, row.seconds)
+    return (row.method, format_shots(row.shots), row.acc1, *row.acc1_ci95, row.seconds)
 
 
 def summary(comparison: Comparison) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def summary(comparison: Comparison) -> dict[str, Any]:
         "model": comparison.model,
         "counts": comparison.counts,
         "settings": comparison.settings,
-        "rows": [{**asdict(row), "shots": said_shots(row.shots)} for row in comparison.rows],
+        "rows": [{**asdict(row), "shots": format_shots(row.shots)} for row in comparison.rows],
         "left_out": comparison.left_out,
         "report": f"benchmarks/results/{NAME}/index.html",
     }

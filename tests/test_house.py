@@ -49,6 +49,7 @@ DOORS = {
     "pyarrow": "clipkit.index.vector_files",
     "platformdirs": "clipkit.core.cache",
     "matplotlib": "clipkit.output.figures",
+    "pydantic": "clipkit.evaluate.results",
     "jinja2": "clipkit.output.html",
     "markupsafe": "clipkit.output.html",
     "click": "clipkit.cli",
@@ -56,7 +57,19 @@ DOORS = {
     "gradio": "apps",
     "starlette": "apps",
 }
-HEAVY = ("numpy", "torch", "open_clip", "faiss", "gradio", "pandas", "sklearn", "safetensors", "transformers", "PIL")
+HEAVY = (
+    "numpy",
+    "torch",
+    "open_clip",
+    "faiss",
+    "gradio",
+    "pandas",
+    "sklearn",
+    "safetensors",
+    "transformers",
+    "PIL",
+    "pydantic",
+)
 
 
 def files() -> list[Path]:

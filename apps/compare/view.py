@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipkit.errors import ClipkitError
-from clipkit.evaluate.results import ZERO_SHOT, Comparison, Mistake, Row, said_shots
+from clipkit.evaluate.results import ZERO_SHOT, Comparison, Mistake, Row, format_shots
 from clipkit.explore.library import picture_below
 from clipkit.images.thumbnails import thumbnail, to_jpeg
 from clipkit.output.comparison_html import PNG, ConfusedPair, Thumbnail, gain, matrix_figure, span
@@ -76,7 +76,7 @@ def view(comparison: Comparison, roots: Collection[Path]) -> Markup:
 
 def _cells(row: Row) -> tuple[str, ...]:
     return (
-        said_shots(row.shots),
+        format_shots(row.shots),
         f"{100 * row.acc1:.1f}",
         span(row.acc1_ci95),
         f"{100 * row.mean_per_class:.1f}",
@@ -141,7 +141,7 @@ def _notes(comparison: Comparison) -> list[str]:
 
 
 def _title(row: Row) -> str:
-    labels = "1 label" if row.shots == 1 else f"{said_shots(row.shots)} labels"
+    labels = "1 label" if row.shots == 1 else f"{format_shots(row.shots)} labels"
     return "zero-shot" if row.method == ZERO_SHOT else f"{row.method}, {labels} a class"
 
 

@@ -114,11 +114,11 @@ def _as_table(comparison: Comparison) -> Iterator[str]:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    from clipkit.evaluate.results import said_shots
+    from clipkit.evaluate.results import format_shots
 
     low, high = (f"{100 * share:.1f}" for share in row.acc1_ci95)
     accuracies = (f"{100 * row.acc1:.1f}", f"{low}-{high}", f"{100 * row.mean_per_class:.1f}")
-    return (row.method, said_shots(row.shots), *accuracies, f"{row.seconds:.2f}", f"{row.labels:,}", str(row.seeds))
+    return (row.method, format_shots(row.shots), *accuracies, f"{row.seconds:.2f}", f"{row.labels:,}", str(row.seeds))
 
 
 def _say_the_rest(comparison: Comparison, out: str | None) -> None:

@@ -20,7 +20,7 @@ from clipkit.core.system import machine, versions
 from clipkit.datasets.embed import embed_once
 from clipkit.datasets.splits import Split, check_classes, read_split
 from clipkit.errors import ClipkitError, DatasetError
-from clipkit.evaluate.results import INTERVALS, ZERO_SHOT, Comparison, Shots, said_shots
+from clipkit.evaluate.results import INTERVALS, ZERO_SHOT, Comparison, Shots, format_shots
 from clipkit.evaluate.scoring import find_mistakes, score_cells, score_rows, score_runs
 from clipkit.evaluate.trials import Features, Task, Trial, TrialCache, answer, check_methods, settings_of
 from clipkit.learn.methods import METHODS
@@ -72,7 +72,7 @@ def compare(
     plan = _plan(task, methods, shots, seeds)
     attempts = list(_attempts(plan, task, split, progress))
     comparison = _scored(attempts, split, task, plan, path)
-    settings = {"methods": methods, "shots": [said_shots(n) for n in shots], "seeds": seeds}
+    settings = {"methods": methods, "shots": [format_shots(n) for n in shots], "seeds": seeds}
     return replace(comparison, settings={**settings, **comparison.settings}, feature_seconds=seconds)
 
 
@@ -117,7 +117,7 @@ def _plan(task: Task, methods: Sequence[str], shots: Sequence[Shots], seeds: int
             task.draw(number, 0)
             possible.append(number)
         except DatasetError as error:
-            left_out.append(f"{said_shots(number)} shots: {error.message}")
+            left_out.append(f"{format_shots(number)} shots: {error.message}")
     if learners and not possible:
         raise DatasetError(left_out[0], hint="fewer --shots, or more pictures of each class")
     tasks: list[tuple[str, Shots, int]] = []
@@ -135,7 +135,7 @@ def _attempts(plan: _Plan, task: Task, split: Split, progress: Show) -> Iterator
     digest = split.digest()
     caches = {name: _trial_cache(name, digest, task) for name, _, _ in plan.tasks}
     for done, (name, shots, seed) in enumerate(plan.tasks):
-        at_hand = Progress(done, len(plan.tasks), f"{name}, {said_shots(shots)} shots, seed {seed}")
+        at_hand = Progress(done, len(plan.tasks), f"{name}, {format_shots(shots)} shots, seed {seed}")
         tick = (lambda now=at_hand: progress(now)) if progress else None
         if tick:
             tick()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import numpy as np
 
@@ -26,11 +26,20 @@ INTERVALS = (
     "seeds, the seeds as well; it is the interval of the mean over seeds"
 )
 
-Interval = tuple[float, float]
+
+class _Strict:
+    """Pydantic's strict mode for one type: "1" and true are no numbers. Written out: it is not imported at the top."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {**handler(source), "strict": True}
+
+
+Count = Annotated[int, _Strict()]
+Number = Annotated[float, _Strict()]
+Interval = tuple[Number, Number]
 Shots = int | None  # labelled pictures a class; 0: none, None: all that there are
 Value = int | float | str  # of a hyperparameter
 Which = tuple[str, Shots]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,11 +48,11 @@ class Run:
 
     method: str
     shots: Shots
-    seed: int
-    acc1: float
-    mean_per_class: float
-    seconds: float
-    labels: int
+    seed: Count
+    acc1: Number
+    mean_per_class: Number
+    seconds: Number
+    labels: Count
     chosen: dict[str, Value] = field(default_factory=dict)
 
 
@@ -57,17 +66,17 @@ class Row:
 
     method: str
     shots: Shots
-    seeds: int
-    acc1: float
+    seeds: Count
+    acc1: Number
     acc1_ci95: Interval
-    mean_per_class: float
+    mean_per_class: Number
     mean_per_class_ci95: Interval
-    lowest: float
-    highest: float
-    gain: float | None
+    lowest: Number
+    highest: Number
+    gain: Number | None
     gain_ci95: Interval | None
-    seconds: float
-    labels: int
+    seconds: Number
+    labels: Count
 
 
 @dataclass(frozen=True)
@@ -78,8 +87,8 @@ class Mistake:
     shots: Shots
     actual: str
     predicted: str
-    n: int
-    of: int
+    n: Count
+    of: Count
     files: tuple[str, ...]
 
 
@@ -94,10 +103,13 @@ class Comparison:
     cells: by method and shots the confusions (m, 3): row, column, count over all seeds.
     """
 
+    # How a file is read: of this class and of those of its rows no other fields are known, and NaN is no number.
+    __pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False, "arbitrary_types_allowed": True}  # noqa: RUF012
+
     dataset: str
     path: str
     split: str
-    counts: dict[str, int]
+    counts: dict[str, Count]
     classes: tuple[str, ...]
     groups: tuple[str, ...]
     model: dict[str, str]
@@ -109,7 +121,7 @@ class Comparison:
     notes: tuple[str, ...]
     left_out: tuple[str, ...]
     failed: tuple[Failure, ...]
-    feature_seconds: dict[str, float]
+    feature_seconds: dict[str, Number]
     machine: dict[str, Any]
     versions: dict[str, str]
     date: str
@@ -143,7 +155,7 @@ class Comparison:
         """How often each class (row) was given each class (column), over all seeds (c, c); ClipkitError if not run."""
         cells = self.cells.get((method, shots))
         if cells is None:
-            raise ClipkitError(f"this comparison has no {method} at {said_shots(shots)} shots")
+            raise ClipkitError(f"this comparison has no {method} at {format_shots(shots)} shots")
         matrix = np.zeros((len(self.classes), len(self.classes)), np.int64)
         matrix[cells[:, 0], cells[:, 1]] = cells[:, 2]
         return matrix
@@ -156,13 +168,11 @@ class Comparison:
 
     def to_json(self) -> str:
         """Everything, as results.json has it: one row of a table a line."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TABLES}
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in (*_TABLES, "cells")}
         parts = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in {"format": FORMAT, **plain}.items()]
-        tables: dict[str, list[Any]] = {
-            name: [_spoken(asdict(item)) for item in getattr(self, name)] for name in _NOUNS
-        }
+        tables = {name: [_as_json(item) for item in getattr(self, name)] for name in _TABLES}
         tables["confusion"] = [
-            {"method": method, "shots": said_shots(shots), "cells": cells.tolist()}
+            {"method": method, "shots": format_shots(shots), "cells": cells.tolist()}
             for (method, shots), cells in self.cells.items()
         ]
         for name, items in tables.items():
@@ -171,17 +181,16 @@ class Comparison:
         return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
-_NOUNS: dict[str, type[Any]] = {"rows": Row, "runs": Run, "mistakes": Mistake, "failed": Failure}
-_TABLES = {*_NOUNS, "cells"}
+_TABLES = ("rows", "runs", "mistakes", "failed")
 
 
-def said_shots(shots: Shots) -> str:
+def format_shots(shots: Shots) -> str:
     """As a person reads it: 0, 4, all."""
     return "all" if shots is None else str(shots)
 
 
-def read_shots(text: str) -> Shots:
-    """The number of shots that `said_shots` said; ValueError."""
+def parse_shots(text: str) -> Shots:
+    """The number of shots that `format_shots` wrote; ValueError."""
     return None if text == "all" else int(text)
 
 
@@ -193,7 +202,7 @@ def as_record(row: Row) -> dict[str, Any]:
             low, high = value or (None, None)
             record |= {f"{name.removesuffix('_ci95')}_low": low, f"{name.removesuffix('_ci95')}_high": high}
         else:
-            record[name] = said_shots(value) if name == "shots" else value
+            record[name] = format_shots(value) if name == "shots" else value
     return record
 
 
@@ -213,96 +222,50 @@ def load_comparison(file: str | os.PathLike[str]) -> Comparison:
         raise ClipkitError(f"{place} is not the result of a comparison that this clipkit knows")
     try:
         return _checked(_from(payload))
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ClipkitError(f"{place} is damaged: {error}", hint="run the comparison again") from error
 
 
 def _from(payload: Mapping[str, Any]) -> Comparison:
-    nouns: dict[str, Any] = {name: tuple(_noun(kind, item) for item in payload[name]) for name, kind in _NOUNS.items()}
-    cells = {
-        (str(table["method"]), read_shots(table["shots"])): np.array(table["cells"], np.int64).reshape(-1, 3)
-        for table in payload["confusion"]
-    }
-    plain: dict[str, Any] = {
-        f.name: _like(f.name, payload[f.name]) for f in fields(Comparison) if f.name not in _TABLES
-    }
-    return Comparison(**plain, **nouns, cells=cells)
+    """What a file says, where each value has the type that it has here; ValueError, KeyError, TypeError."""
+    from pydantic import TypeAdapter, ValidationError
+
+    values = {f.name: payload[f.name] for f in fields(Comparison) if f.name != "cells"}
+    for name in ("rows", "runs", "mistakes"):
+        values[name] = [{**item, "shots": parse_shots(item["shots"])} for item in values[name]]
+    triples = TypeAdapter(list[tuple[Count, Count, Count]])
+    try:
+        values["cells"] = {
+            (table["method"], parse_shots(table["shots"])): _matrix(triples.validate_python(table["cells"]))
+            for table in payload["confusion"]
+        }
+        return TypeAdapter(Comparison).validate_python(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:200]) from error
 
 
-def _like(name: str, value: Any) -> Any:
-    """Lists become tuples; every text is a text."""
-    if name in _TEXTS:
-        return tuple(_text(item) for item in value)
-    if name in _MAPS:
-        return {_text(key): item for key, item in dict(value).items()}
-    return _text(value)
-
-
-_TEXTS = ("classes", "groups", "notes", "left_out")
-_MAPS = ("counts", "model", "settings", "references", "feature_seconds", "machine", "versions")
-
-
-def _noun(kind: type[T], item: Mapping[str, Any]) -> T:
-    values = dict(item)
-    if "shots" in values:
-        values["shots"] = read_shots(values["shots"])
-    for name, value in values.items():
-        values[name] = tuple(value) if isinstance(value, list) else value
-        if name in _NUMBERS or (name == "gain" and value is not None):
-            _number(value)
-        elif name in _WORDS:
-            _text(value)
-        elif name.endswith("_ci95") and value is not None:
-            low, high = value
-            _number(low), _number(high)
-    return kind(**values)
-
-
-_NUMBERS = ("seed", "seeds", "acc1", "mean_per_class", "seconds", "labels", "lowest", "highest", "n", "of")
-_WORDS = ("method", "actual", "predicted", "path", "reason")
+def _matrix(triples: list[tuple[int, int, int]]) -> IntArray:
+    return np.array(triples, np.int64).reshape(-1, 3)
 
 
 def _checked(comparison: Comparison) -> Comparison:
     count = len(comparison.classes)
     if not comparison.rows or len(set(comparison.classes)) < count or len(comparison.groups) != count:
         raise ValueError("rows, classes and groups do not fit together")
-    for numbers in (comparison.counts, comparison.feature_seconds):
-        for number in numbers.values():
-            _number(number)
     for which, cells in comparison.cells.items():
         if len(cells) and (cells.min() < 0 or cells[:, :2].max() >= count):
             raise ValueError(f"the confusions of {which[0]} are of other classes")
     missing = [row.method for row in comparison.rows if (row.method, row.shots) not in comparison.cells]
     if missing:
         raise ValueError(f"{missing[0]} has no confusions")
-    for pair in comparison.mistakes:
-        for text in pair.files:
-            _text(text)
     return comparison
 
 
-def _spoken(record: dict[str, Any]) -> dict[str, Any]:
-    if "shots" in record:
-        record["shots"] = said_shots(record["shots"])
-    return record
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no text")
-    return value
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{value!r} is no number")
-    return value
+def _as_json(item: Any) -> dict[str, Any]:
+    record = asdict(item)
+    return {**record, "shots": format_shots(record["shots"])} if "shots" in record else record
 
 
 def _refuse(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number")
-
-
-def group_order(groups: Sequence[str]) -> list[str]:
-    """The groups that have a name, each once, in order of appearance."""
-    return list(dict.fromkeys(group for group in groups if group))

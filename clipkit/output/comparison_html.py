@@ -11,7 +11,7 @@ from typing import Protocol
 
 from clipkit.core.files import replace_file
 from clipkit.errors import ClipkitError, ImageError
-from clipkit.evaluate.results import FORMAT, ZERO_SHOT, Comparison, Interval, Mistake, Row, Shots, said_shots
+from clipkit.evaluate.results import FORMAT, ZERO_SHOT, Comparison, Interval, Mistake, Row, Shots, format_shots
 from clipkit.images.thumbnails import thumbnail, to_jpeg
 from clipkit.output.figures import DARK, LIGHT, Theme, by_confusion, confusion_figure, cost_figure, curves_figure
 from clipkit.output.html import TEMPLATES, data_url, render
@@ -121,7 +121,7 @@ def page(comparison: Comparison, *, thumbnails: bool = True) -> str:
         zero_shot=zero if zero is not best else None,
         gain=gain(best),
         span=span,
-        steps=[said_shots(shots) for shots in _steps(comparison)],
+        steps=[format_shots(shots) for shots in _steps(comparison)],
         accuracies=list(_accuracies(comparison)),
         curves=_figure(comparison, curves_figure, ABOUT_CURVES) if has_curves else None,
         cost=_figure(comparison, cost_figure, ABOUT_COST),
@@ -164,7 +164,7 @@ def _cell(row: Row | None, best: float) -> _Cell:
 def _details(row: Row) -> tuple[str, ...]:
     over = "" if row.gain_ci95 is None or row.method == ZERO_SHOT else _points(row.gain_ci95)
     return (
-        said_shots(row.shots),
+        format_shots(row.shots),
         f"{100 * row.acc1:.1f}",
         span(row.acc1_ci95),
         f"{100 * row.mean_per_class:.1f}",
@@ -247,7 +247,7 @@ def _confusion(comparison: Comparison, row: Row, theme: Theme) -> bytes:
 
 
 def _title(row: Row) -> str:
-    return "zero-shot" if row.method == ZERO_SHOT else f"{row.method}, {said_shots(row.shots)} shots"
+    return "zero-shot" if row.method == ZERO_SHOT else f"{row.method}, {format_shots(row.shots)} shots"
 
 
 def span(interval: Interval) -> str:

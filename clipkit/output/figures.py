@@ -15,7 +15,7 @@ import numpy as np
 from clipkit.core.arrays import IntArray
 from clipkit.core.text import printable
 from clipkit.errors import ClipkitError
-from clipkit.evaluate.results import ZERO_SHOT, Comparison, Row, said_shots
+from clipkit.evaluate.results import ZERO_SHOT, Comparison, Row, format_shots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -135,7 +135,7 @@ def curves_figure(comparison: Comparison, *, narrow: bool = False, theme: Theme 
         axes.axhspan(bottom, top, color=theme.ink, alpha=0.07, linewidth=0)
         axes.axhline(100 * zero.acc1, color=theme.ink, linestyle=(0, (5, 3)), linewidth=1.2)
         ends.append((max(len(steps) - 1, 0), 100 * zero.acc1, "zero-shot", theme.ink))
-    axes.set_xticks(range(len(steps)), [said_shots(shots) for shots in steps])
+    axes.set_xticks(range(len(steps)), [format_shots(shots) for shots in steps])
     axes.set_xlim(-0.2, max(len(steps) - 1, 0) + 0.2)
     axes.set_xlabel("labelled pictures a class", color=theme.ink, fontsize=9)
     axes.set_ylabel("right, % of test pictures", color=theme.ink, fontsize=9)
@@ -255,7 +255,7 @@ def _steps(comparison: Comparison) -> list[int | None]:
 
 
 def _named(row: Row) -> str:
-    return "zero-shot" if row.method == ZERO_SHOT else f"{row.method}, {said_shots(row.shots)}"
+    return "zero-shot" if row.method == ZERO_SHOT else f"{row.method}, {format_shots(row.shots)}"
 
 
 def _seconds(seconds: float) -> str:

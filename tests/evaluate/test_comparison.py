@@ -375,6 +375,14 @@ DAMAGE: dict[str, Callable[[dict[str, object]], object]] = {
     "strange shots": lambda said: said["rows"][0].update(shots="many"),  # type: ignore[index]
     "nan": lambda said: said["rows"][0].update(acc1=float("nan")),  # type: ignore[index]
     "unknown field": lambda said: said["rows"][0].update(more=1),  # type: ignore[index]
+    "true for a number": lambda said: said["rows"][0].update(labels=True),  # type: ignore[index]
+    "a share for a count": lambda said: said["rows"][0].update(labels=0.5),  # type: ignore[index]
+    "a place between two classes": lambda said: said["confusion"][0].update(cells=[[0, 0.5, 1]]),  # type: ignore[index]
+    "a list for a setting": lambda said: said["runs"][0].update(chosen={"C": [1]}),  # type: ignore[index]
+    "a failure with more": lambda said: said.update(failed=[{"path": "a", "reason": "b", "more": 1}]),
+    "a reference that is none": lambda said: said["references"].update(red=None),  # type: ignore[attr-defined]
+    "a text for a list": lambda said: said.update(notes="words"),
+    "a list for a table": lambda said: said.update(rows=[[]]),
     "files that are none": lambda said: said["mistakes"][0].update(files=[3]),  # type: ignore[index]
 }
 
@@ -387,6 +395,33 @@ def test_results_that_are_damaged_are_refused_in_a_sentence(folder: Path, tmp_pa
     file.write_text(json.dumps(said))
     with pytest.raises(ClipkitError, match=r"is damaged|is not the result"):
         load_comparison(file)
+
+
+def test_a_refusal_is_one_line_that_names_the_place(folder: Path, tmp_path: Path) -> None:
+    said = json.loads(run(folder, methods=["zeroshot"]).to_json())
+    said["rows"][0]["acc1"] = "0.5"
+    (tmp_path / "results.json").write_text(json.dumps(said))
+    with pytest.raises(ClipkitError) as caught:
+        load_comparison(tmp_path)
+    place = tmp_path / "results.json"
+    assert caught.value.message == f"{place} is damaged: rows.0.acc1: Input should be a valid number"
+    said["rows"][0] = {"x" * 10_000: 1, "shots": "1"}
+    (tmp_path / "results.json").write_text(json.dumps(said))
+    with pytest.raises(ClipkitError) as caught:
+        load_comparison(tmp_path)
+    assert len(caught.value.message) < len(str(place)) + 250
+
+
+def test_a_result_of_an_earlier_version_is_read_as_it_was_written() -> None:
+    file = REPOSITORY / "benchmarks" / "results" / "pets_compare" / "results.json"
+    assert load_comparison(file).to_json() == file.read_text()
+
+
+def test_names_that_are_not_utf_8_are_read_again(folder: Path, tmp_path: Path) -> None:
+    found = run(folder, methods=["zeroshot"])
+    odd = replace(found, mistakes=tuple(replace(one, files=("caf\udce9.png",)) for one in found.mistakes))
+    (tmp_path / "results.json").write_text(odd.to_json())
+    assert load_comparison(tmp_path).mistakes == odd.mistakes
 
 
 def test_what_is_no_comparison_is_refused_in_a_sentence(tmp_path: Path) -> None:
