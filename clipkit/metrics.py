@@ -106,20 +106,9 @@ def acc1(scores: npt.ArrayLike, targets: npt.ArrayLike) -> float:
     return top_k_accuracy(scores, targets, 1)
 
 
-def acc5(scores: npt.ArrayLike, targets: npt.ArrayLike) -> float:
-    """The share of rows whose right class is among the five best."""
-    return top_k_accuracy(scores, targets, 5)
-
-
 def top_k_accuracy(scores: npt.ArrayLike, targets: npt.ArrayLike, k: int) -> float:
     """The share of rows whose right class is among the k best scores; equal scores count in class order."""
     return float((_ranks(*_checked(scores, targets)) < k).mean())
-
-
-def mean_per_class_recall(predicted: npt.ArrayLike, targets: npt.ArrayLike) -> float:
-    """The mean of each class's own accuracy, over the classes that have pictures."""
-    found, right = np.asarray(predicted), np.asarray(targets, dtype=np.int64)
-    return _mean_recall(found == right, right, int(right.max()) + 1)
 
 
 def confusion(predicted: npt.ArrayLike, targets: npt.ArrayLike, count: int) -> IntArray:
