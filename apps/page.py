@@ -30,7 +30,7 @@ TABS: tuple[tuple[str, Callable[[Page, gr.Tab], None]], ...] = (
     ("Library", library_tab),
 )
 TITLE = (
-    '<header class="ck-head"><h1>clipkit</h1><p>Ask your pictures. Everything stays on this machine.</p>'
+    '<header class="ck-head"><h1>clipkit</h1><p>Search your pictures. Everything stays on this machine.</p>'
     '<button type="button" class="ck-plain-button ck-toggle">Filters</button>'
     '<button type="button" class="ck-plain-button ck-shade" aria-label="light or dark">◐</button></header>'
 )

@@ -172,9 +172,9 @@ class Actions:
             head = _head(session)
             found, _ = self._sorted(session, library)
             made = exports.as_head(head, found.cut(session.strict) if found.usual is not None else None)
-            told = "clipkit classify --head clipkit-head.safetensors sorts by it."
+            told = "Use it with clipkit classify --head clipkit-head.safetensors."
             if head.rejection is None:
-                told += " It names a class for every picture; what is set aside here stays a matter of this page."
+                told += " It gives every picture a class: what is left out as uncertain on this page is not part of it."
             return self._signal(download=self._page.outbox.put(made), say=told)
 
         return self._safely(session, work)
@@ -317,8 +317,8 @@ def _head(session: Session) -> Head:
 
 def _usual(found: Classified) -> str:
     if found.usual is None:
-        return "0 sets nothing aside; 60, what is less than 60 % likely."
-    return "0 sets nothing aside, 50 what is probably none of these, 100 all but the surest."
+        return "0 leaves nothing out; 60, what is less than 60 % likely."
+    return "0 leaves nothing out, 50 what is probably none of these, 100 all but the most certain."
 
 
 def _sentence(error: ClipkitError) -> str:

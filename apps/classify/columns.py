@@ -70,8 +70,8 @@ def columns(pile: Pile, found: Sequence[Column], *, turn: int) -> Markup:
     room = min(max(CARDS // max(len(shown), 1), FEWEST), USUAL)
     empty = [names[column.place] for column in found if not len(column.ids) and column.place != NONE]
     rest = len(filled) - len(shown)
-    sentence = f"No picture yet: {_listed(empty)}." if empty else ""
-    more = f" {rest:,} more classes have pictures; export them, or sort by fewer." if rest > 0 else ""
+    sentence = f"No pictures in {_listed(empty)}." if empty else ""
+    more = f" {rest:,} more classes have pictures; export them, or sort into fewer." if rest > 0 else ""
     foot = line(sentence + more, kind="ck-line ck-empty-classes") if sentence or more else ""
     drawn = [_column(pile, column, names, room) for column in shown]
     return render("columns", columns=drawn, classes=json.dumps(names), turn=turn, foot=foot)
@@ -115,7 +115,7 @@ def summary(found: Sequence[Column], names: Sequence[str], seconds: float, lesso
         total=sum(len(column.ids) for column in found),
         named=sum(len(column.ids) for column in found if column.place != NONE),
         classes=len(names),
-        by="by what was learned" if lesson and lesson.labels else "by the words alone",
+        by="by your corrections" if lesson and lesson.labels else "by the class names alone",
         milliseconds=max(1, round(1000 * seconds)),
     )
 

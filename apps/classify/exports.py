@@ -70,10 +70,10 @@ def plan(library: Library, pictures: Sequence[LabelledPicture], folder: str) -> 
     Pictures that may not be shown (links that lead out of the library) stay where they are.
     """
     if not folder.strip():
-        raise ClipkitError("no folder is named", hint="write where the class folders shall be: ~/sorted")
+        raise ClipkitError("no folder is named", hint="write where the class folders should be: ~/sorted")
     place = Path(folder.strip()).expanduser()
     if not place.is_absolute():
-        raise ClipkitError("the folder is not a whole path", hint="begin with / or ~")
+        raise ClipkitError("the folder is not a full path", hint="begin with / or ~")
     real = ((picture, library.place_of(picture.path)) for picture in pictures)
     return plan_transfers([replace(one, file=str(file)) for one, file in real if file is not None], place, how="copy")
 
@@ -81,15 +81,15 @@ def plan(library: Library, pictures: Sequence[LabelledPicture], folder: str) -> 
 def shown_plan(steps: Sequence[Transfer], folder: str, pictures: int) -> str:
     """How many go into which folder, and the first of them."""
     if not steps:
-        return line("Every picture lies there already: there is nothing to copy.", is_status=True)
+        return line("All pictures are there already: there is nothing to copy.", is_status=True)
     counts = Counter(step.target.parent.name for step in steps)
     top = [(name, f"{count:,}") for name, count in sorted(counts.items())]
     size = sum(Path(step.source).stat().st_size for step in steps)
     kept = pictures - len(steps)
-    rest = f" {kept:,} stay out: they lie there already, or cannot be read." if kept else ""
+    rest = f" {kept:,} skipped: already there, or not readable." if kept else ""
     moves = f"{len(steps):,} pictures ({_bytes(size)}) into {len(counts):,} folders in {folder.strip()}."
     first = [(Path(step.source).name, f"{step.target.parent.name}/{step.target.name}") for step in steps[:FEW]]
-    folders, becomes = table(top, ("folder", "pictures")), table(first, ("picture", "becomes"))
+    folders, becomes = table(top, ("folder", "pictures")), table(first, ("picture", "copied to"))
     return render("plan", text=moves + rest, folders=folders, pictures=becomes)
 
 

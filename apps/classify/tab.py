@@ -16,9 +16,9 @@ from .inputs import OWN, SETS_OF_TEMPLATES, Namer
 from .sorter import Sorter
 
 TEACH = (
-    "Type what there is, with commas: cat, dog, landscape. Press Sort.",
-    "Click a picture that is in the wrong column, and choose the right one; keys 1 to 9 do it, too, and 0 for none.",
-    "Press Learn: the rest follows what you have shown. Take it away as a table, as folders, or as a head.",
+    "Type your classes, separated by commas: cat, dog, landscape. Press Sort.",
+    "Click a picture in the wrong column and choose the right one. Keys 1 to 9 do the same, 0 means none of these.",
+    "Press Learn: the other pictures are sorted again by your corrections. Export a table, folders, or the classifier.",
 )
 
 
@@ -28,7 +28,7 @@ def tab(page: Page, here: gr.Tab) -> None:
         words = gr.Textbox(
             label="Classes",
             placeholder="cat, dog, landscape",
-            info="With commas, or one a line. pets and imagenet stand for their lists.",
+            info="Separated by commas, or one per line. pets and imagenet are ready-made lists.",
             lines=1,
             max_lines=6,
             max_length=100_000,
@@ -37,7 +37,12 @@ def tab(page: Page, here: gr.Tab) -> None:
             elem_id="ck-classes",
         )
         templates = gr.Dropdown(
-            [*SETS_OF_TEMPLATES, OWN], value="simple", label="Said as", scale=1, min_width=130, elem_id="ck-templates"
+            [*SETS_OF_TEMPLATES, OWN],
+            value="simple",
+            label="Prompt templates",
+            scale=1,
+            min_width=130,
+            elem_id="ck-templates",
         )
         library = gr.Dropdown(label="Library", visible=False, scale=1, min_width=130, elem_id="ck-sort-library")
         with gr.Column(scale=0, min_width=150):
@@ -45,7 +50,7 @@ def tab(page: Page, here: gr.Tab) -> None:
             kinds = [".txt", ".csv", ".json", ".safetensors"]
             load = gr.UploadButton("Open a file", file_types=kinds, size="sm", elem_id="ck-load")
     own = gr.Textbox(
-        label="Sentences, one a line", placeholder="a photo of a {}.", visible=False, lines=2, max_length=20_000
+        label="Your templates, one per line", placeholder="a photo of a {}.", visible=False, lines=2, max_length=20_000
     )
     notice = piece(elem_id="ck-sorted-said")
     with gr.Column(visible=False, elem_id="ck-tools") as tools:
@@ -55,32 +60,34 @@ def tab(page: Page, here: gr.Tab) -> None:
                 100,
                 value=USUAL,
                 step=1,
-                label="Set aside what is unsure",
+                label="Leave out uncertain pictures",
                 scale=3,
                 min_width=320,
                 elem_id="ck-strict",
             )
             learn = gr.Button("Learn", variant="primary", scale=0, min_width=160, elem_id="ck-learn")
-            forget = gr.Button("Forget labels", scale=0, min_width=150, elem_id="ck-forget")
+            forget = gr.Button("Clear labels", scale=0, min_width=150, elem_id="ck-forget")
         learned = piece(elem_id="ck-learned")
     counted = piece(elem_id="ck-sorted")
     sends = "window.clipkitClassify.columns(element, trigger, watch); // sends 'act'"
     board = piece(
-        html.note("Sort your pictures", "Name what there is.", steps=TEACH), elem_id="ck-board", on_load=sends
+        html.note("Sort your pictures", "Name the classes, and each picture gets one.", steps=TEACH),
+        elem_id="ck-board",
+        on_load=sends,
     )
-    with gr.Accordion("Take it away", open=False, elem_id="ck-away"):
+    with gr.Accordion("Export", open=False, elem_id="ck-away"):
         with gr.Row():
             as_csv = gr.Button("Table of labels (CSV)", size="sm", elem_id="ck-labels-csv")
-            as_head = gr.Button("This classifier (head)", size="sm", elem_id="ck-save-head")
+            as_head = gr.Button("Classifier (.safetensors)", size="sm", elem_id="ck-save-head")
         with gr.Row(visible=page.shelf.is_local):
             folder = gr.Textbox(
-                label="Copies in class folders",
+                label="Copy into class folders",
                 placeholder="~/sorted",
                 max_length=4096,
                 scale=4,
                 elem_id="ck-sort-into",
             )
-            show = gr.Button("Show the plan", size="sm", scale=1, min_width=120, elem_id="ck-plan")
+            show = gr.Button("Preview", size="sm", scale=1, min_width=120, elem_id="ck-plan")
             copy = gr.Button("Copy now", variant="primary", size="sm", visible=False, scale=1, min_width=120)
         plan = piece(elem_id="ck-plan-shown")
     signal = gr.HTML(

@@ -141,7 +141,7 @@ def wish_of(dataset: Path, methods: Sequence[str], shots: Sequence[str], seeds: 
     if not numbers and chosen != ("zeroshot",):
         raise ClipkitError("no number of labelled pictures is chosen", hint="1, 4 and all are a good start")
     if not os.path.exists(dataset):
-        raise ClipkitError(f"{dataset} is not there", hint="a folder with one folder a class, say")
+        raise ClipkitError(f"{dataset} is not there", hint="a folder with one folder per class, say")
     return Wish(dataset, chosen, numbers or ("1",), min(max(int(seeds), 1), MOST_SEEDS), model or "auto")
 
 

@@ -1,4 +1,4 @@
-"""Compare tab: what labels would buy, run beside the page, and earlier results opened again."""
+"""Compare tab: how accuracy grows with labels, measured beside the page, and earlier results opened again."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ SECONDS = 1.0  # between two looks at a run
 FIRST_METHODS = ("zeroshot", "probe", "text-probe", "knn", "prototypes")
 FIRST_SHOTS = ("1", "4", "16", "all")
 TEACH = (
-    "Choose pictures whose answers are known: a folder with one folder a class, a CSV image,label, or the folder "
-    "that holds oxford-iiit-pet.",
-    "Choose methods, and how many labelled pictures a class they may learn from. Press Compare.",
-    "Stop when you like: what is finished is kept, and the same comparison goes on from there.",
+    "Choose labelled pictures: a folder with one folder per class, a CSV file with the columns image,label, or the "
+    "folder that holds oxford-iiit-pet.",
+    "Choose methods, and how many labelled pictures per class they may learn from. Press Compare.",
+    "Stop at any time: finished steps are kept, and the same comparison continues from there.",
 )
 
 
@@ -47,12 +47,14 @@ def tab(page: Page, here: gr.Tab) -> None:
             min_width=260,
             elem_id="ck-dataset",
         )
-        seeds = gr.Slider(1, MOST_SEEDS, value=3, step=1, label="Draws", scale=1, min_width=150, elem_id="ck-seeds")
+        seeds = gr.Slider(
+            1, MOST_SEEDS, value=3, step=1, label="Random seeds", scale=1, min_width=150, elem_id="ck-seeds"
+        )
     methods = gr.CheckboxGroup(
         [(name, name) for name in METHODS], value=list(FIRST_METHODS), label="Methods", elem_id="ck-methods"
     )
     shots = gr.CheckboxGroup(
-        list(SHOTS), value=list(FIRST_SHOTS), label="Labelled pictures a class", elem_id="ck-shots"
+        list(SHOTS), value=list(FIRST_SHOTS), label="Labelled pictures per class", elem_id="ck-shots"
     )
     with gr.Row():
         start = gr.Button("Compare", variant="primary", scale=0, min_width=130, elem_id="ck-compare")
@@ -71,7 +73,7 @@ def tab(page: Page, here: gr.Tab) -> None:
     notice = piece(elem_id="ck-compare-said")
     now = piece(elem_id="ck-compare-now")
     shown = piece(
-        html.note("What would labels buy?", "Measure it on pictures of your own.", steps=TEACH),
+        html.note("How much would labels help?", "Measure it on your own pictures.", steps=TEACH),
         elem_id="ck-comparison",
     )
     with gr.Row(visible=False) as away:
@@ -192,10 +194,10 @@ class Actions:
         if not self._page.shelf.is_local:
             raise ClipkitError("there is no such library here", hint="clipkit ui FOLDER ...")
         if not chosen.strip():
-            raise ClipkitError("no pictures are named", hint="a folder with one folder a class, say")
+            raise ClipkitError("no pictures are named", hint="a folder with one folder per class, say")
         place = Path(chosen.strip()).expanduser()
         if not place.is_absolute():
-            raise ClipkitError("that is not a whole path", hint="begin with / or ~")
+            raise ClipkitError("that is not a full path", hint="begin with / or ~")
         return place
 
     def _now(self) -> dict[Any, Any]:
@@ -213,7 +215,7 @@ class Actions:
 
     def _export(self, mine: Comparison | None, name: str, kind: str, make: Callable[[Comparison], str]) -> Any:
         if mine is None:
-            return json.dumps({"say": "There is no comparison to take away."})
+            return json.dumps({"say": "There is no comparison to export."})
         content = make(mine if self._page.shelf.is_local else _without_place(mine))
         address = self._page.outbox.put(Export(name, kind, content.encode()))
         return json.dumps({"download": address})
@@ -235,8 +237,8 @@ def _progress(look: Look) -> str:
         state = f"{look.done:,} of {look.total:,}" if look.total else "the model is being loaded"
         return html.progress(look.done, look.total, state=state, path=look.path.rpartition("/")[2])
     if look.was_stopped:
-        kept = f"{look.done:,} of {look.total:,} steps of it were done" if look.total else "it had just begun"
-        return _ended("Stopped", f"; {kept}. What is finished is kept: press Compare to go on from there.")
+        when = f"after {look.done:,} of {look.total:,} steps" if look.total else "at the start"
+        return _ended("Stopped", f" {when}. Finished steps are kept: press Compare to continue from there.")
     return _ended("Finished.") if look.code == 0 else ""
 
 

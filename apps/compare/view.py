@@ -99,7 +99,7 @@ def _confused(comparison: Comparison, row: Row, root: Path | None) -> _Confused:
 
 def _matrices(comparison: Comparison, row: Row) -> tuple[tuple[tuple[str, str], ...], str]:
     if len(comparison.classes) > MOST_DRAWN:
-        return (), f"{len(comparison.classes):,} classes are too many for a matrix on a page."
+        return (), f"{len(comparison.classes):,} classes are too many for a confusion matrix on this page."
     try:
         drawn = [(name, data_url(matrix_figure(comparison, row, theme), PNG)) for theme, name in THEMES]
     except ClipkitError as error:
@@ -112,7 +112,7 @@ def _pair(comparison: Comparison, pair: Mistake, root: Path | None) -> ConfusedP
         return ConfusedPair(pair, None, None)
     small = tuple(made for file in pair.files[:6] if (made := _picture(root, file, file)))
     like = comparison.references.get(pair.predicted)
-    reference = _picture(root, like, f"{pair.predicted}, as it was learned") if isinstance(like, str) else None
+    reference = _picture(root, like, f"{pair.predicted}, from the training pictures") if isinstance(like, str) else None
     return ConfusedPair(pair, small, reference)
 
 
@@ -142,7 +142,7 @@ def _notes(comparison: Comparison) -> list[str]:
 
 def _title(row: Row) -> str:
     labels = "1 label" if row.shots == 1 else f"{format_shots(row.shots)} labels"
-    return "zero-shot" if row.method == ZERO_SHOT else f"{row.method}, {labels} a class"
+    return "zero-shot" if row.method == ZERO_SHOT else f"{row.method}, {labels} per class"
 
 
 def _percent(share: float) -> str:

@@ -27,7 +27,7 @@ SECONDS = 1.0  # between two looks at a run
 FEW = 200  # failures listed on a card
 MOST_GROUPS = 60  # of duplicates
 NO_FOLDER = (
-    "Type a folder of pictures below, and press Add: ~/Pictures, say.",
+    "Type a folder of pictures below, and press Add and index: ~/Pictures, say.",
     "It is indexed here; nothing leaves this machine.",
 )
 
@@ -49,7 +49,9 @@ def tab(page: Page, _: gr.Tab) -> None:
         add = gr.Button("Add and index", variant="primary", scale=1, min_width=140, elem_id="ck-add")
     detail = piece(elem_id="ck-detail")
     with gr.Row():
-        doctor = gr.Button("Examine this installation (doctor)", size="sm", scale=0, min_width=280, elem_id="ck-doctor")
+        doctor = gr.Button(
+            "Diagnose this installation (doctor)", size="sm", scale=0, min_width=280, elem_id="ck-doctor"
+        )
     findings = piece(elem_id="ck-findings")
     timer = gr.Timer(SECONDS, active=page.is_running())
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -112,7 +114,7 @@ class Actions:
         first = self._page.shelf.first()
         findings = examine(first.root if first else None, at=first.at if first else None)
         rows = [(one.state, one.name, one.fact, one.advice) for one in findings]
-        return html.table(rows, ("state", "what", "found", "to do"))
+        return html.table(rows, ("state", "check", "found", "what to do"))
 
     def _answer(self, work: Callable[[], tuple[str, str]]) -> tuple[Any, ...]:
         try:
@@ -135,14 +137,14 @@ class Actions:
         report = check(library.index)
         if not report.damage:
             return (
-                f"{report.rows:,} rows of {printable(library.name)} were looked at; all are as clipkit wrote them.",
+                f"{report.rows:,} rows of {printable(library.name)} were checked; none is damaged.",
                 "",
             )
         rows = [(one.path or "the index", one.what) for one in report.damage[:FEW]]
         return f"{len(report.damage):,} are damaged: clipkit check --repair", html.table(rows, ("picture", "damage"))
 
     def _prune(self, library: Library) -> tuple[str, str]:
-        return f"{len(prune(library.index)):,} missing pictures are forgotten.", ""
+        return f"{len(prune(library.index)):,} missing pictures were removed from the index.", ""
 
     def _twins(self, library: Library) -> tuple[str, str]:
         catalogue = library.catalogue()
@@ -152,7 +154,7 @@ class Actions:
             return f"No two pictures of {printable(library.name)} have the same bytes.", ""
         shown = Markup("").join(_group(library, catalogue, ids) for ids in groups[:MOST_GROUPS])
         more = f"; the first {MOST_GROUPS} are shown" if len(groups) > MOST_GROUPS else ""
-        return f"{len(groups):,} pictures are there more than once, {spare:,} copies to spare{more}.", shown
+        return f"{len(groups):,} pictures are there more than once: {spare:,} extra copies{more}.", shown
 
     def _remove(self, library: Library) -> tuple[str, str]:
         self._stop(library)
@@ -197,9 +199,9 @@ def _buttons(library: Library, look: Look | None) -> Iterator[_Button]:
     if library.is_indexed:
         yield _Button("retry", "Retry failed")
         yield _Button("check", "Check")
-        yield _Button("prune", "Forget missing", "Forget the pictures that are gone from the disk?")
+        yield _Button("prune", "Remove missing", "Remove pictures that are gone from the disk from the index, too?")
         yield _Button("twins", "Duplicates")
-    yield _Button("remove", "Hide", "Show this folder here no longer? Nothing on the disk changes.")
+    yield _Button("remove", "Hide", "Hide this folder from the page? Nothing on the disk changes.")
 
 
 def _inside(library: Library) -> str:
@@ -220,7 +222,7 @@ def _inside(library: Library) -> str:
 
 def _model(library: Library) -> Iterator[tuple[str, str]]:
     info = library.index.info
-    yield "width", f"{info.dim:,} values a picture"
+    yield "embedding", f"{info.dim:,} values per picture"
     yield "weights", info.weights_sha256[:16]
     alias = next((alias for alias in ALIASES.values() if alias.model == info.model), None)
     if alias is not None:
@@ -230,10 +232,10 @@ def _model(library: Library) -> Iterator[tuple[str, str]]:
         yield "published", ", ".join(published) or f"see {alias.source}"
     towers = getattr(library.loaded, "towers", None)
     if towers is None:
-        yield "runs", "when the first question comes"
+        yield "loaded", "at the first search"
     else:
         precision = str(towers.image).removeprefix("torch.")
-        yield "runs", f"on {towers.device.type} in {precision}"
+        yield "loaded", f"on {towers.device.type} in {precision}"
     yield "made by", f"{info.created_by}, revision {info.revision:,}"
 
 
@@ -243,7 +245,7 @@ def _progress(look: Look) -> str:
         return html.render("ended", kind="ck-where", state=state, rest="", lines=look.lines[-4:])
     left = f", {_time(look.left)} left" if look.left is not None else ""
     state = (
-        f"{look.done:,} of {look.total:,}, {look.rate:.0f} pictures/s{left}" if look.total else "looking at the folder"
+        f"{look.done:,} of {look.total:,}, {look.rate:.0f} pictures/s{left}" if look.total else "scanning the folder"
     )
     return html.progress(look.done, look.total, state=state, path=look.path)
 

@@ -1,4 +1,4 @@
-"""Answers as files: a table, a contact sheet, or copies in a folder. Only what the page may show is in them."""
+"""Exports of search results: a table, a contact sheet, or copies in a folder, of what the page may show."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def as_sheet(library: Library, answer: Answer, title: str) -> Export:
 def copy_to(library: Library, answer: Answer, folder: str) -> int:
     """How many pictures are now in the folder, which is on the machine of the page."""
     if not folder.strip():
-        raise ClipkitError("no folder is named", hint="write where the copies shall go: ~/found")
+        raise ClipkitError("no folder is named", hint="write where the copies should go: ~/found")
     place = Path(folder.strip()).expanduser()
     if not place.is_absolute():
-        raise ClipkitError("the folder is not a whole path", hint="begin with / or ~")
+        raise ClipkitError("the folder is not a full path", hint="begin with / or ~")
     return len(copy_hits(Hits(shown(library, answer)), place))
 
 

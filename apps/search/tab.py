@@ -30,8 +30,8 @@ SUFFIXES = [f".{name}" for name in ("jpg", "jpeg", "png", "webp", "gif", "bmp", 
 RELEVANCES = [("everything", "weak"), ("likely and strong", "likely"), ("strong only", "strong")]
 TEACH = (
     "Add a folder in the Library tab, or start with one: clipkit ui ~/Pictures",
-    "Wait until it is indexed; pictures answer as soon as they are in.",
-    "Come back here and type what you look for.",
+    "Wait while it is indexed; pictures can be found as soon as they are in.",
+    "Come back here and type what you are looking for.",
 )
 _turns = count(1)
 

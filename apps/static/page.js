@@ -139,7 +139,7 @@ window.clipkit = (() => {
       button.addEventListener("click", () => act("words", { words }));
       place.append(button);
     }
-    const forget = make("button", "ck-past ck-forget", "forget these", { type: "button" });
+    const forget = make("button", "ck-past ck-forget", "clear history", { type: "button" });
     forget.addEventListener("click", () => { localStorage.removeItem(HISTORY); showRecent(); });
     place.append(forget);
   }

@@ -115,7 +115,7 @@ def test_filters_are_applied_before_the_search(page: Robot) -> None:
     with page.new_answer():
         page.window.get_by_label("portrait").check()
     assert page.shows([])
-    assert "No picture passes the filters" in page.window.locator(".ck-nothing").inner_text()
+    assert "No picture matches the filters" in page.window.locator(".ck-nothing").inner_text()
 
 
 def test_everything_can_be_done_from_the_keyboard(page: Robot) -> None:
@@ -271,7 +271,7 @@ def test_an_empty_page_teaches_then_indexes_shows_progress_and_can_be_stopped(
         page.window.get_by_text("1 could not be read").click()
         assert "bad.jpg" in page.window.locator(".ck-folder").inner_text()
         page.window.get_by_role("button", name="Check").click()
-        page.window.get_by_text("all are as clipkit wrote them").wait_for()
+        page.window.get_by_text("none is damaged").wait_for()
         page.shoot("library")
         page.tab("Search")
         page.window.wait_for_selector("#ck-grid .ck-card", timeout=60_000)  # nobody has to load the page again

@@ -1,4 +1,4 @@
-"""Classify and Compare in a real browser: sort, put right, learn, take away; compare, stop, go on, open again."""
+"""Classify and Compare in a real browser: sort, put right, learn, export; compare, stop, go on, open again."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_words_sort_three_are_put_right_the_rest_is_learned_and_taken_away(
     assert "Learned from 3 labelled pictures" in page.window.locator(".ck-lesson").inner_text()
     page.shoot("classify-learned")
 
-    page.window.get_by_text("Take it away").click()
+    page.window.get_by_text("Export", exact=True).click()
     with open(taken(page, "#ck-labels-csv", tmp_path), newline="") as stream:
         rows = {row["image"]: row for row in csv.DictReader(stream)}
     assert len(rows) == 15
@@ -241,7 +241,7 @@ def test_a_comparison_is_stopped_goes_on_and_is_opened_again(page: Robot, colour
     assert page.search("a motorcycle")[0] == "motorcycle_left.png"
     page.tab("Compare")
     page.window.locator("#ck-compare-stop").click()
-    now.get_by_text("go on from there").wait_for(timeout=60_000)
+    now.get_by_text("continue from there").wait_for(timeout=60_000)
     page.shoot("compare-stopped")
     page.window.locator("#ck-compare").click()
     page.window.locator(".ck-result").wait_for(timeout=150_000)

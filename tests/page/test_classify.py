@@ -1,4 +1,4 @@
-"""The Classify tab without a browser: columns, labels by hand, learning, and what is taken away."""
+"""The Classify tab without a browser: columns, labels by hand, learning, and exports."""
 
 from __future__ import annotations
 
@@ -353,7 +353,7 @@ def test_copies_are_planned_first_and_then_made(actions: Actions, photos: Path, 
     assert "nothing to copy" in actions.plan(session, str(tmp_path / "sorted"))["plan"]
 
 
-@pytest.mark.parametrize(("folder", "said"), [("", "no folder is named"), ("sorted", "not a whole path")])
+@pytest.mark.parametrize(("folder", "said"), [("", "no folder is named"), ("sorted", "not a full path")])
 def test_a_folder_that_cannot_be_is_said_so(actions: Actions, folder: str, said: str) -> None:
     assert said in actions.plan(sort(actions, "red, green")["session"], folder)["notice"]
 
@@ -371,7 +371,7 @@ def test_a_picture_that_a_link_leads_out_to_is_not_copied(actions: Actions, phot
     (photos / "red.png").unlink()
     (photos / "red.png").symlink_to(outside)
     planned = actions.plan(session, str(tmp_path / "sorted"))
-    assert "1 stay out" in planned["plan"]
+    assert "1 skipped" in planned["plan"]
     assert all(Path(step.source).name != "red.png" or "1" in step.source for step in planned["session"].plan)
 
 

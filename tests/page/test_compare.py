@@ -137,7 +137,7 @@ def test_zero_shot_alone_needs_no_labels(dataset: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "said"), [("", "no pictures are named"), ("x", "not a whole path"), ("/no/", "not there")]
+    ("place", "said"), [("", "no pictures are named"), ("x", "not a full path"), ("/no/", "not there")]
 )
 def test_a_dataset_that_cannot_be_is_a_sentence(actions: Actions, place: str, said: str) -> None:
     assert said in actions.start(place, ["knn"], ["1"], 1)["notice"]
@@ -161,7 +161,7 @@ def test_a_run_shows_its_steps_and_is_stopped(actions: Actions, dataset: Path, m
     actions.stop()
     done = said_of(actions, "Stopped")
     assert "3 of 12 steps" in done
-    assert "go on from there" in done
+    assert "continue from there" in done
 
 
 def test_a_stopped_run_leaves_no_folder_and_another_may_begin(
@@ -224,7 +224,7 @@ def test_figures_have_words_for_those_who_do_not_see_them(found: Comparison, dat
 def test_no_picture_is_shown_of_a_dataset_that_the_page_has_not_open(found: Comparison, tmp_path: Path) -> None:
     html = view(found, {tmp_path / "another"})
     assert "data:image/jpeg" not in html
-    assert "datasets that this page has open" in html
+    assert "only for datasets that are open on this page" in html
 
 
 @pytest.mark.parametrize("trick", ["../secret.png", "/{outside}", "link.png", "pipe.png", "..\x00", "folder.png"])

@@ -380,7 +380,7 @@ def test_sorted_pictures_keep_their_names_in_columns_chooser_table_and_plan(desk
     window.locator(".ck-choice").nth(3).click()
     window.keyboard.press("Escape")
     assert desk.is_quiet()
-    window.get_by_text("Take it away").click()
+    window.get_by_text("Export", exact=True).click()
     rows = list(csv.DictReader(io.StringIO(taken(desk, "#ck-labels-csv").decode(), newline="")))
     assert len(rows) == len(FILES)
     assert not any(cell.startswith(FORMULA_STARTS) for row in rows for cell in row.values())
