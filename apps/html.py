@@ -1,4 +1,4 @@
-"""The page's own HTML, from the templates beside this file: the grid of pictures, notes, tables, progress."""
+"""HTML of the page, from the templates beside this file: the grid of pictures, notes, tables, progress."""
 
 from __future__ import annotations
 

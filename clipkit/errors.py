@@ -1,12 +1,62 @@
-"""Every error a user can meet: what happened, and what to type next."""
+"""Error tree of clipkit: what happened, and what to type next.
+
+ClipkitError
+    The root of them all.
+ImageError
+    A picture could not be read.
+ModelError
+    A model could not be found, fetched or loaded.
+DatasetError
+    Folder, table or labels of a dataset do not fit together.
+NotFittedError
+    An estimator was asked before it was fitted.
+ShapeError
+    Embeddings of a wrong width, or with a zero, NaN or infinite row.
+QueryError
+    A query that cannot be understood.
+BadIndex
+    An index that cannot be used as it is; the root of the next five.
+IndexNotFound
+    There is no index.
+ModelMismatch
+    An index or a head belongs to another model.
+IndexTooNew
+    The index was written by a newer clipkit.
+IndexLocked
+    Another process is writing the index.
+IndexDamaged
+    The index file is not what clipkit wrote.
+"""
 
 from __future__ import annotations
 
 
 class ClipkitError(Exception):
-    """The root of clipkit's errors: `message` names the thing and the fact, `hint` is what to type next.
+    """The root of clipkit's errors.
 
-    `exit_code` is what the command line ends with: 1 error, 3 damaged index, 11 locked.
+    Parameters
+    ----------
+    message : str
+        The thing and the fact.
+    hint : str, optional
+        What to type next.
+
+    Attributes
+    ----------
+    message : str
+        As given.
+    hint : str or None
+        As given.
+    exit_code : int
+        What the command line ends with: 1 for an error, 3 for a damaged index, 11 for a locked one.
+
+    Examples
+    --------
+    >>> try:
+    ...     clipkit.ImageIndex.open("animals")
+    ... except clipkit.ClipkitError as error:
+    ...     print(error.message, "|", error.hint, "|", error.exit_code)
+    animals has no index | clipkit index animals | 1
     """
 
     exit_code = 1
@@ -18,52 +68,166 @@ class ClipkitError(Exception):
 
 
 class ImageError(ClipkitError):
-    """A picture could not be read; the message names the file and the reason."""
+    """A picture could not be read; the message names the file and the reason.
+
+    Examples
+    --------
+    >>> encoder = clipkit.load_encoder("starter")
+    >>> encoder.encode_images(["classes.txt"])
+    Traceback (most recent call last):
+        ...
+    clipkit.errors.ImageError: classes.txt: ...
+    """
 
 
 class ModelError(ClipkitError):
-    """A model could not be found, fetched or loaded."""
+    """A model could not be found, fetched or loaded.
+
+    Examples
+    --------
+    >>> clipkit.load_encoder("ViT-B-33")
+    Traceback (most recent call last):
+        ...
+    clipkit.errors.ModelError: no model is called ViT-B-33
+    """
 
 
 class DatasetError(ClipkitError):
-    """A dataset's folder, table or labels do not fit together."""
+    """A dataset's folder, table or labels do not fit together.
+
+    Examples
+    --------
+    >>> clipkit.load_dataset("photos")
+    Traceback (most recent call last):
+        ...
+    clipkit.errors.DatasetError: photos has no folders with pictures, one a class
+    """
 
 
 class NotFittedError(ClipkitError):
-    """An estimator was asked before it was fitted."""
+    """An estimator was asked before it was fitted.
+
+    Examples
+    --------
+    >>> clipkit.LinearProbe().predict(np.eye(2))
+    Traceback (most recent call last):
+        ...
+    clipkit.errors.NotFittedError: this LinearProbe has learned nothing yet
+    """
 
 
 class ShapeError(ClipkitError):
-    """Embeddings of a wrong width, or with a row that is zero, NaN or infinite."""
+    """Embeddings of a wrong width, or with a row that is zero, NaN or infinite.
+
+    Also raised for one picture or one text where a list of them is asked for.
+
+    Examples
+    --------
+    >>> index = clipkit.ImageIndex.open("photos")
+    >>> index.search_embeddings(np.eye(2))
+    Traceback (most recent call last):
+        ...
+    clipkit.errors.ShapeError: ...
+    """
 
 
 class QueryError(ClipkitError):
-    """A query that cannot be understood, or names a file that is not there."""
+    """A query that cannot be understood, or names a file that is not there.
+
+    Examples
+    --------
+    >>> index = clipkit.ImageIndex.open("photos")
+    >>> index.search("a cat", k=0)
+    Traceback (most recent call last):
+        ...
+    clipkit.errors.QueryError: 0 answers were asked for
+    """
 
 
 class BadIndex(ClipkitError):
-    """An index that cannot be used as it is."""
+    """An index that cannot be used as it is.
+
+    The root of `IndexNotFound`, `ModelMismatch`, `IndexTooNew`, `IndexLocked` and `IndexDamaged`.
+
+    Examples
+    --------
+    >>> try:
+    ...     index = clipkit.ImageIndex.open("animals")
+    ... except clipkit.BadIndex as error:
+    ...     print(type(error).__name__)
+    IndexNotFound
+    """
 
 
 class IndexNotFound(BadIndex):
-    """No index in this folder or above it."""
+    """No index in this folder or above it.
+
+    Examples
+    --------
+    >>> clipkit.ImageIndex.open("animals")
+    Traceback (most recent call last):
+        ...
+    clipkit.errors.IndexNotFound: animals has no index
+    """
 
 
 class ModelMismatch(BadIndex):
-    """The index was made with another model or another way of reading pixels."""
+    """An index or a head was made with another model, or an index with another way of reading pixels.
+
+    Examples
+    --------
+    >>> encoder = clipkit.load_encoder("starter", exact_pixels=True)
+    >>> clipkit.ImageIndex.create("photos", encoder)
+    Traceback (most recent call last):
+        ...
+    clipkit.errors.ModelMismatch: ... was indexed with other pixels ...
+    """
 
 
 class IndexTooNew(BadIndex):
-    """The index was written by a newer clipkit."""
+    """The index was written by a newer clipkit.
+
+    Examples
+    --------
+    >>> import sqlite3
+    >>> with sqlite3.connect("photos/.clipkit/index.db") as database:
+    ...     _ = database.execute("PRAGMA user_version = 99")
+    >>> database.close()
+    >>> clipkit.ImageIndex.open("photos")
+    Traceback (most recent call last):
+        ...
+    clipkit.errors.IndexTooNew: ...
+    """
 
 
 class IndexLocked(BadIndex):
-    """Another process is writing this index."""
+    """Another process is writing this index.
+
+    Examples
+    --------
+    >>> from filelock import FileLock
+    >>> index = clipkit.ImageIndex.open("photos")
+    >>> with FileLock("photos/.clipkit/lock"):  # what a writer holds
+    ...     index.update()
+    Traceback (most recent call last):
+        ...
+    clipkit.errors.IndexLocked: another clipkit is writing the index in ...
+    """
 
     exit_code = 11
 
 
 class IndexDamaged(BadIndex):
-    """The index file is not what clipkit wrote."""
+    """The index file is not what clipkit wrote.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> _ = Path("photos/.clipkit/index.db").write_bytes(b"not a database" * 1000)
+    >>> clipkit.ImageIndex.open("photos")
+    Traceback (most recent call last):
+        ...
+    clipkit.errors.IndexDamaged: ...
+    """
 
     exit_code = 3

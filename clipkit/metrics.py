@@ -1,4 +1,36 @@
-"""Metrics with intervals: accuracy, calibration, rejection and retrieval."""
+"""Metrics with intervals: accuracy, calibration, rejection and retrieval.
+
+classification_metrics
+    Accuracy, recall, calibration and confusion of a table of scores.
+retrieval_metrics
+    Recall at k of pictures and texts that search each other.
+acc1
+    Top-1 accuracy.
+acc5
+    Top-5 accuracy.
+top_k_accuracy
+    Top-k accuracy.
+mean_per_class_recall
+    Mean of each class's own accuracy.
+confusion
+    Confusion matrix.
+per_class
+    Recall and precision of each class.
+most_confused
+    The most frequent mistakes.
+ece
+    Expected calibration error.
+auroc
+    Area under the ROC curve.
+f1
+    F1 score.
+bootstrap
+    95 % interval of any statistic.
+ClassScore
+    One class of `per_class`.
+Confused
+    One pair of `most_confused`.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +56,25 @@ Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class of a table. n: pictures of it. recall, precision: None where there is nothing to divide by."""
+    """Recall and precision of one class.
+
+    Attributes
+    ----------
+    name : str
+        The class.
+    n : int
+        Pictures of it.
+    recall : float or None
+        Share of its pictures that were named rightly; None where it has no pictures.
+    precision : float or None
+        Share of right ones among the pictures that were given this class; None where none was.
+
+    Examples
+    --------
+    >>> from clipkit import metrics
+    >>> metrics.per_class(metrics.confusion([0, 1, 1], [0, 0, 1], 2), ["cat", "dog"])[0]
+    ClassScore(name='cat', n=2, recall=0.5, precision=1.0)
+    """
 
     name: str
     n: int
@@ -34,7 +84,23 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Confused:
-    """How often pictures of one class were given another."""
+    """How often pictures of one class were given another.
+
+    Attributes
+    ----------
+    actual : str
+        The right class.
+    predicted : str
+        The class that was given.
+    n : int
+        How often.
+
+    Examples
+    --------
+    >>> from clipkit import metrics
+    >>> metrics.most_confused(metrics.confusion([0, 1, 1], [0, 0, 1], 2), ["cat", "dog"])
+    [Confused(actual='cat', predicted='dog', n=1)]
+    """
 
     actual: str
     predicted: str
@@ -44,11 +110,45 @@ class Confused:
 def classification_metrics(
     scores: npt.ArrayLike, targets: npt.ArrayLike, *, probabilities: npt.ArrayLike | None = None
 ) -> dict[str, Any]:
-    """CLIP_benchmark's keys and ours: n acc1 acc5 mean_per_class_recall ece confusion, and ci95 of the numbers.
+    """Accuracy, recall, calibration error and confusion of a table of scores, with intervals.
 
-    scores (n, c), targets (n,) positions of the right classes. acc5 is None for fewer than 5 classes, ece without
-    `probabilities` (n, c). confusion: rows are the truth. ci95: bootstrap over pictures, (low, high) by key; that of
-    ece leans upwards, since a resample holds the same picture twice.
+    The keys are those of CLIP_benchmark, and a few more.
+
+    Parameters
+    ----------
+    scores : array_like of shape (n, c)
+        A score for each picture and class; larger is more likely.
+    targets : array_like of shape (n,), int
+        Positions of the right classes.
+    probabilities : array_like of shape (n, c), optional
+        For the calibration error.
+
+    Returns
+    -------
+    dict
+        `n`, `acc1`, `acc5` (None for fewer than 5 classes), `mean_per_class_recall`, `ece` (None without
+        `probabilities`), `confusion` (rows are the truth), and `ci95`: (low, high) by key, from a bootstrap over
+        pictures. The interval of `ece` leans upwards, since a resample holds the same picture twice.
+
+    Raises
+    ------
+    ShapeError
+        If shapes do not fit together, a target is no position of a class, or a score is NaN or infinite.
+
+    References
+    ----------
+    .. [1] C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+    .. [2] B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", Chapman & Hall 1993.
+
+    Examples
+    --------
+    >>> from clipkit.metrics import classification_metrics
+    >>> found = classification_metrics([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], [0, 1, 1])
+    >>> round(found["acc1"], 3), found["confusion"]
+    (0.667, [[1, 0], [1, 1]])
+    >>> low, high = found["ci95"]["acc1"]
+    >>> low <= found["acc1"] <= high
+    True
     """
     table, right = _checked(scores, targets)
     count = table.shape[1]
@@ -78,11 +178,39 @@ def classification_metrics(
 def retrieval_metrics(
     images: Embeddings, texts: Embeddings, owners: npt.ArrayLike, *, ks: Sequence[int] = RECALLS
 ) -> dict[str, Any]:
-    """Both ways at each k: image_retrieval_recall@k (a text finds its picture), text_retrieval_recall@k; n and ci95.
+    """Recall at k of pictures and texts that search each other, with intervals.
 
-    images (n, d), texts (m, d), owners (m,): the picture each text belongs to. A picture with several texts is found
-    by any of them, as CLIP_benchmark counts. Intervals are over pictures, with their texts. ShapeError if a picture
-    has no text.
+    A picture with several texts is found by any of them, as CLIP_benchmark counts.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n, d), float32
+        Embeddings of the pictures.
+    texts : ndarray of shape (m, d), float32
+        Embeddings of the texts.
+    owners : array_like of shape (m,), int
+        The position of the picture that each text belongs to.
+    ks : sequence of int, default (1, 5, 10)
+        Each k that is counted.
+
+    Returns
+    -------
+    dict
+        `image_retrieval_recall@k` (a text finds its picture) and `text_retrieval_recall@k` (a picture finds one of its
+        texts) for each k, `n`, `n_texts`, and `ci95`: (low, high) by key, over pictures with their texts.
+
+    Raises
+    ------
+    ShapeError
+        If shapes do not fit together, or a picture has no text.
+
+    Examples
+    --------
+    >>> from clipkit.metrics import retrieval_metrics
+    >>> embeddings = np.eye(3, dtype=np.float32)
+    >>> found = retrieval_metrics(embeddings, embeddings[[0, 2, 1]], [0, 1, 2], ks=[1])
+    >>> round(found["image_retrieval_recall@1"], 3)
+    0.333
     """
     by_text, by_image, of = _retrieval_ranks(images, texts, np.asarray(owners, dtype=np.int64))
     captions = np.bincount(of, minlength=len(images))
@@ -102,23 +230,115 @@ def retrieval_metrics(
 
 
 def acc1(scores: npt.ArrayLike, targets: npt.ArrayLike) -> float:
-    """The share of rows whose best score is the right class; of equal scores the first counts as best."""
+    """Top-1 accuracy: the share of rows whose best score is the right class.
+
+    Parameters
+    ----------
+    scores : array_like of shape (n, c)
+        Larger is more likely; of equal scores the first counts as best.
+    targets : array_like of shape (n,), int
+        Positions of the right classes.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+
+    Raises
+    ------
+    ShapeError
+        As `classification_metrics`.
+
+    Examples
+    --------
+    >>> from clipkit.metrics import acc1
+    >>> acc1([[0.9, 0.1], [0.6, 0.4]], [0, 1])
+    0.5
+    """
     return top_k_accuracy(scores, targets, 1)
 
 
 def top_k_accuracy(scores: npt.ArrayLike, targets: npt.ArrayLike, k: int) -> float:
-    """The share of rows whose right class is among the k best scores; equal scores count in class order."""
+    """Top-k accuracy: the share of rows whose right class is among the k best scores.
+
+    Parameters
+    ----------
+    scores : array_like of shape (n, c)
+        Larger is more likely; equal scores count in class order.
+    targets : array_like of shape (n,), int
+        Positions of the right classes.
+    k : int
+        How many classes count as found.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+
+    Raises
+    ------
+    ShapeError
+        As `classification_metrics`.
+
+    Examples
+    --------
+    >>> from clipkit.metrics import top_k_accuracy
+    >>> scores = [[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]
+    >>> top_k_accuracy(scores, [0, 1], 1), top_k_accuracy(scores, [0, 1], 2)
+    (0.5, 1.0)
+    """
     return float((_ranks(*_checked(scores, targets)) < k).mean())
 
 
 def confusion(predicted: npt.ArrayLike, targets: npt.ArrayLike, count: int) -> IntArray:
-    """How often each of `count` classes (row) was given each class (column): (count, count)."""
+    """Confusion matrix: how often each class was given each class.
+
+    Parameters
+    ----------
+    predicted : array_like of shape (n,), int
+        Positions of the classes that were given.
+    targets : array_like of shape (n,), int
+        Positions of the right classes.
+    count : int
+        Number of classes.
+
+    Returns
+    -------
+    ndarray of shape (count, count), int64
+        Rows are the right classes, columns those that were given.
+
+    Examples
+    --------
+    >>> from clipkit.metrics import confusion
+    >>> confusion([0, 1, 1], [0, 0, 1], 2)
+    array([[1, 1],
+           [0, 1]])
+    """
     cells = np.asarray(targets, dtype=np.int64) * count + np.asarray(predicted, dtype=np.int64)
     return np.bincount(cells, minlength=count * count).reshape(count, count)
 
 
 def per_class(matrix: IntArray, classes: Sequence[str]) -> list[ClassScore]:
-    """Recall and precision of each class, from a confusion matrix."""
+    """Recall and precision of each class, from a confusion matrix.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (c, c), int
+        Rows are the right classes, as `confusion` makes it.
+    classes : sequence of str
+        The c names.
+
+    Returns
+    -------
+    list of ClassScore
+        In the order of `classes`.
+
+    Examples
+    --------
+    >>> from clipkit.metrics import confusion, per_class
+    >>> [score.recall for score in per_class(confusion([0, 1, 1], [0, 0, 1], 2), ["cat", "dog"])]
+    [0.5, 1.0]
+    """
     rows, columns, right = matrix.sum(axis=1).tolist(), matrix.sum(axis=0).tolist(), matrix.diagonal().tolist()
     return [
         ClassScore(name, n, hit / n if n else None, hit / given if given else None)
@@ -127,7 +347,28 @@ def per_class(matrix: IntArray, classes: Sequence[str]) -> list[ClassScore]:
 
 
 def most_confused(matrix: IntArray, classes: Sequence[str], k: int = 10) -> list[Confused]:
-    """The k most frequent mistakes, most frequent first."""
+    """The k most frequent mistakes, most frequent first.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (c, c), int
+        Rows are the right classes, as `confusion` makes it.
+    classes : sequence of str
+        The c names.
+    k : int, default 10
+        How many at most.
+
+    Returns
+    -------
+    list of Confused
+        Only pairs that occur; equally frequent ones in the order of the matrix.
+
+    Examples
+    --------
+    >>> from clipkit.metrics import confusion, most_confused
+    >>> most_confused(confusion([1, 1, 0], [0, 0, 1], 2), ["cat", "dog"], k=1)
+    [Confused(actual='cat', predicted='dog', n=2)]
+    """
     wrong = matrix - np.diag(matrix.diagonal())
     order = np.argsort(-wrong, axis=None, kind="stable")[:k]
     places = zip(*np.unravel_index(order, wrong.shape), strict=True)
@@ -135,7 +376,32 @@ def most_confused(matrix: IntArray, classes: Sequence[str], k: int = 10) -> list
 
 
 def ece(confidence: npt.ArrayLike, is_right: npt.ArrayLike, *, bins: int = BINS) -> float:
-    """Expected calibration error: how far confidence is from accuracy, over `bins` of equal width."""
+    """Expected calibration error: how far confidence is from accuracy.
+
+    Parameters
+    ----------
+    confidence : array_like of shape (n,)
+        Probability of the class that was given.
+    is_right : array_like of shape (n,), bool
+        Whether it was right.
+    bins : int, default 15
+        Bins of equal width, open on the left.
+
+    Returns
+    -------
+    float
+        From 0 (calibrated) to 1.
+
+    References
+    ----------
+    .. [1] C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+
+    Examples
+    --------
+    >>> from clipkit.metrics import ece
+    >>> ece([1.0, 1.0], [True, False])
+    0.5
+    """
     sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(is_right, dtype=np.float64)
     place = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)  # bins are open on the left
     gaps = np.bincount(place, weights=right - sure, minlength=bins)
@@ -143,7 +409,36 @@ def ece(confidence: npt.ArrayLike, is_right: npt.ArrayLike, *, bins: int = BINS)
 
 
 def auroc(scores: npt.ArrayLike, is_positive: npt.ArrayLike) -> float:
-    """How often a positive scores above a negative, equal scores counting half; ShapeError without both kinds."""
+    """Area under the ROC curve: how often a positive scores above a negative.
+
+    Parameters
+    ----------
+    scores : array_like of shape (n,)
+        Larger is more likely positive; equal scores count half.
+    is_positive : array_like of shape (n,), bool
+        The truth.
+
+    Returns
+    -------
+    float
+        From 0 to 1; 0.5 is chance.
+
+    Raises
+    ------
+    ShapeError
+        If positives or negatives are missing.
+
+    References
+    ----------
+    .. [1] J. Hanley and B. McNeil, "The Meaning and Use of the Area under a Receiver Operating Characteristic (ROC)
+       Curve", Radiology 1982.
+
+    Examples
+    --------
+    >>> from clipkit.metrics import auroc
+    >>> auroc([0.1, 0.4, 0.35, 0.8], [False, False, True, True])
+    0.75
+    """
     positive = np.asarray(is_positive, dtype=bool)
     count = int(positive.sum())
     if not 0 < count < len(positive):
@@ -154,7 +449,26 @@ def auroc(scores: npt.ArrayLike, is_positive: npt.ArrayLike) -> float:
 
 
 def f1(is_accepted: npt.ArrayLike, is_positive: npt.ArrayLike) -> float:
-    """The harmonic mean of precision and recall of what was accepted; 0 where nothing right was."""
+    """F1 score: the harmonic mean of precision and recall of what was accepted.
+
+    Parameters
+    ----------
+    is_accepted : array_like of shape (n,), bool
+        What was accepted.
+    is_positive : array_like of shape (n,), bool
+        What should have been.
+
+    Returns
+    -------
+    float
+        From 0 to 1; 0 where nothing right was accepted.
+
+    Examples
+    --------
+    >>> from clipkit.metrics import f1
+    >>> f1([True, True, False], [True, False, False]) == 2 / 3
+    True
+    """
     accepted, positive = np.asarray(is_accepted, dtype=bool), np.asarray(is_positive, dtype=bool)
     both = int((accepted & positive).sum())
     return 2 * both / int(accepted.sum() + positive.sum()) if both else 0.0
@@ -163,9 +477,35 @@ def f1(is_accepted: npt.ArrayLike, is_positive: npt.ArrayLike) -> float:
 def bootstrap(
     statistic: Callable[[IntArray], float], n: int, *, draws: int = DRAWS, seed: int = SEED
 ) -> tuple[float, float]:
-    """The 95 % percentile interval of `statistic`, which is given the positions of n rows drawn with replacement.
+    """The 95 % percentile interval of a statistic, by bootstrap.
 
-    Draws for which it is NaN, since they lack one of two kinds, do not count.
+    Parameters
+    ----------
+    statistic : callable
+        Given positions (n,) drawn with replacement, returns a float. Draws for which it is NaN do not count.
+    n : int
+        Number of pictures.
+    draws : int, default 1000
+        How many resamples.
+    seed : int, default 0
+        Of the random generator.
+
+    Returns
+    -------
+    tuple of float
+        (low, high).
+
+    References
+    ----------
+    .. [1] B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", Chapman & Hall 1993.
+
+    Examples
+    --------
+    >>> from clipkit.metrics import bootstrap
+    >>> is_right = np.array([True] * 90 + [False] * 10)
+    >>> low, high = bootstrap(lambda rows: is_right[rows].mean(), 100)
+    >>> 0.8 < low < 0.9 < high < 1
+    True
     """
     rng = np.random.default_rng(seed)
     values = [statistic(rng.integers(0, n, n)) for _ in range(draws)]

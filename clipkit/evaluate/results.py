@@ -1,4 +1,4 @@
-"""What a comparison found, as data: rows, runs, confusions, mistakes; written as results.json and read again."""
+"""Comparison results as data: rows, runs, confusions, mistakes; written as results.json and read again."""
 
 from __future__ import annotations
 

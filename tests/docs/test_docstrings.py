@@ -1,0 +1,192 @@
+"""Docstrings of public names: their numpydoc sections, and their examples, which are run."""
+
+from __future__ import annotations
+
+import dataclasses
+import doctest
+import importlib
+import inspect
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpydoc.docscrape import NumpyDocString
+
+import clipkit
+from clipkit.models.load import load_encoder
+from clipkit.models.registry import starter_folder
+from tests.support.tiny_vits import make_vit
+
+PACKAGES = ("", "models", "index", "datasets", "classify", "learn", "explore", "evaluate", "output")
+MODULES = ("errors", "metrics")  # all that is public in them
+PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+CROPS = 5  # pictures of each class in `animals`
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+HAS_STARTER = (starter_folder() / "open_clip_model.safetensors").exists()
+
+Public = dict[str, Any]  # objects by dotted name
+
+
+def _exports() -> Public:
+    """Every exported class and function, once, under the shortest of its names."""
+    found: dict[int, tuple[str, Any]] = {}
+    for package in PACKAGES:
+        name = f"clipkit.{package}".rstrip(".")
+        module = importlib.import_module(name)
+        for exported in module.__all__:
+            value = getattr(module, exported)
+            if inspect.isclass(value) or inspect.isfunction(value):
+                found.setdefault(id(value), (f"{name}.{exported}", value))
+    for package in MODULES:
+        module = importlib.import_module(f"clipkit.{package}")
+        for exported, value in vars(module).items():
+            is_own = getattr(value, "__module__", "") == module.__name__ and not exported.startswith("_")
+            if is_own and (inspect.isclass(value) or inspect.isfunction(value)):
+                found.setdefault(id(value), (f"{module.__name__}.{exported}", value))
+    return dict(found.values())
+
+
+def _methods(owner: type) -> Iterator[tuple[str, Any]]:
+    """The public methods and properties that a class of ours defines or inherits from one of ours."""
+    ours = [base for base in owner.__mro__ if base.__module__.startswith("clipkit")]
+    for name in dict.fromkeys(name for base in ours for name in vars(base) if not name.startswith("_")):
+        value = inspect.getattr_static(owner, name)
+        if isinstance(value, property | classmethod | staticmethod) or inspect.isfunction(value):
+            yield name, value
+
+
+EXPORTS = _exports()
+METHODS: Public = {
+    f"{owner}.{name}": method
+    for owner, value in EXPORTS.items()
+    if inspect.isclass(value)
+    for name, method in _methods(value)
+}
+WITH_EXAMPLES = [name for name, value in {**EXPORTS, **METHODS}.items() if ">>>" in (inspect.getdoc(value) or "")]
+
+
+def _parsed(value: Any) -> NumpyDocString:
+    return NumpyDocString(inspect.getdoc(value) or "")
+
+
+def _names(parsed: NumpyDocString, section: str) -> list[str]:
+    """The names that a section documents; `a, b : float` are two."""
+    return [name.strip().lstrip("*") for entry in parsed[section] for name in entry.name.split(",")]
+
+
+def _parameters(value: Callable[..., Any]) -> list[str]:
+    names = inspect.signature(value).parameters
+    return [name for name in names if name not in ("self", "cls") and not name.startswith("_")]
+
+
+def _is_made_by_own_parameters(value: type) -> bool:
+    maker = next((base for base in value.__mro__ if "__init__" in vars(base)), object)
+    inherits_error = issubclass(value, Exception) and maker is not value
+    return maker.__module__.startswith("clipkit") and not inherits_error and not getattr(value, "_is_protocol", False)
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_an_exported_name_has_the_sections_that_it_needs(name: str) -> None:
+    value = EXPORTS[name]
+    parsed = _parsed(value)
+    assert len(parsed["Summary"]) == 1, "a summary of one line"
+    assert parsed["Summary"][0].endswith((".", "?"))
+    assert parsed["Examples"], "examples"
+    if dataclasses.is_dataclass(value):
+        fields = [field.name for field in dataclasses.fields(value) if not field.name.startswith("_")]
+        assert [n for n in _names(parsed, "Attributes") + _names(parsed, "Parameters") if n in fields] == fields
+    elif inspect.isfunction(value) or _is_made_by_own_parameters(value):
+        assert _names(parsed, "Parameters") == _parameters(value)
+    if inspect.isfunction(value) and inspect.signature(value).return_annotation not in (None, "None"):
+        assert parsed["Returns"], "what it returns"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_public_method_has_a_summary_and_names_its_parameters_rightly(name: str) -> None:
+    method = METHODS[name]
+    parsed = _parsed(method)
+    assert len(parsed["Summary"]) == 1, "a summary of one line"
+    assert parsed["Summary"][0].endswith(".")
+    if parsed["Parameters"]:
+        assert _names(parsed, "Parameters") == _parameters(getattr(method, "__func__", method))
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, *MODULES])
+def test_a_package_lists_what_it_exports(package: str) -> None:
+    module = importlib.import_module(f"clipkit.{package}".rstrip("."))
+    listed = (module.__doc__ or "").split()
+    names = getattr(module, "__all__", None) or [n.rpartition(".")[2] for n in EXPORTS if f".{package}." in n]
+    missing = [name for name in names if not name.startswith("__") and name not in listed]
+    assert not missing
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the examples find around them: photographs with an index, two classes of crops, captions, a tiny ViT."""
+    import skimage
+    from PIL import Image
+
+    source = Path(skimage.__file__).parent / "data"
+    place = tmp_path_factory.mktemp("examples") / "template"
+    (place / "photos").mkdir(parents=True)
+    for name in PHOTOS:
+        shutil.copyfile(source / name, place / "photos" / name)
+    for label, names in {"cat": ["chelsea.png"], "other": ["coffee.png", "rocket.jpg"]}.items():
+        (place / "animals" / label).mkdir(parents=True)
+        for i in range(CROPS):
+            with Image.open(source / names[i % len(names)]) as picture:
+                crop = picture.crop((10 * i, 5 * i, 280 + 10 * i, 260 + 5 * i))
+            crop.save(place / "animals" / label / f"{i}.png")
+    captions = ["chelsea.png,a cat", "coffee.png,a cup of coffee", "rocket.jpg,a rocket"]
+    (place / "captions.csv").write_text("\n".join(["image,caption", *(f"photos/{line}" for line in captions)]))
+    (place / "classes.txt").write_text("cat\ncup of coffee\nrocket\n")
+    make_vit("vit", place / "tiny-vit")
+    return place
+
+
+@pytest.fixture(scope="module")
+def starter(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """`load_encoder` that loads each model once."""
+    return cache(load_encoder)
+
+
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shared-cache")
+
+
+@pytest.fixture
+def example_folder(
+    template: Path,
+    shared_cache: Path,
+    starter: Callable[..., Any],
+    private_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """A copy of the template as the current folder; every example may change it."""
+    monkeypatch.setenv("CLIPKIT_CACHE", str(shared_cache))  # what one example embeds, the next one has
+    monkeypatch.setattr(clipkit, "load_encoder", starter)
+    monkeypatch.setattr("clipkit.models.load_encoder", starter, raising=False)
+    monkeypatch.setattr("clipkit.index.image_index.load_encoder", starter)
+    if not (template / "photos" / ".clipkit").exists():
+        clipkit.ImageIndex.create(template / "photos", starter("starter")).update()
+    place = shutil.copytree(template, tmp_path / "examples")
+    monkeypatch.chdir(place)
+    return place
+
+
+@pytest.mark.skipif(not HAS_STARTER, reason="data/starter has no weights")
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_the_examples_of_a_docstring_run_as_shown(name: str, example_folder: Path) -> None:
+    text = inspect.getdoc({**EXPORTS, **METHODS}[name]) or ""
+    test = doctest.DocTestParser().get_doctest(text, {"clipkit": clipkit, "np": np}, name, None, 0)
+    report = io.StringIO()
+    failed, attempted = doctest.DocTestRunner(optionflags=FLAGS).run(test, out=report.write)
+    assert attempted
+    assert not failed, report.getvalue()
