@@ -19,11 +19,33 @@ Pixels = npt.NDArray[np.uint8]  # (3, height, width), RGB
 
 @dataclass(frozen=True)
 class PixelRecipe:
-    """How a model wants its pictures: what open_clip calls `preprocess`, as data.
+    """Pixel recipe: how a model wants its pictures, what open_clip calls `preprocess`, as data.
 
-    size: (height, width) in pixels. interpolation: "bicubic" | "bilinear". resize_mode: "shortest" (resize the shorter
-    side, crop the centre), "longest" (resize the longer side, pad with `fill_color`), "squash" (ignore proportions).
-    exact: decode and resize exactly as open_clip's own transform does, instead of the fast path.
+    Its text, `str(recipe)`, is one line that names all that changes a pixel; an index stores and compares it.
+
+    Attributes
+    ----------
+    size : tuple of int
+        (height, width) in pixels.
+    mean, std : tuple of float
+        Of each channel, for pixels from 0 to 1.
+    interpolation : {"bicubic", "bilinear"}, default "bicubic"
+        How pictures are resized.
+    resize_mode : {"shortest", "longest", "squash"}, default "shortest"
+        Resize the shorter side and crop the centre; resize the longer side and pad; or ignore proportions.
+    fill_color : int, default 0
+        Of the padding.
+    exact : bool, default False
+        Decode and resize exactly as open_clip's own transform does, instead of the fast path.
+
+    Examples
+    --------
+    >>> half = (0.5, 0.5, 0.5)
+    >>> recipe = clipkit.PixelRecipe(size=(224, 224), mean=half, std=half)
+    >>> print(recipe)
+    fast-1 224x224 shortest bicubic 0.5,0.5,0.5,0.5,0.5,0.5
+    >>> clipkit.load_encoder("starter").recipe.size
+    (288, 288)
     """
 
     size: tuple[int, int]

@@ -52,11 +52,34 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class AttentionMaps:
-    """What a tower did with one picture.
+    """Attention maps of one picture: last layer and rollout.
 
-    last, rollout: of the last layer and through all of them, summing to at most 1, the rest being the prefix's share;
-    None where `reason` says why. rollout is (rows, columns); last too, or smaller where the tower narrows its grid.
-    seen: the picture as the model reads it (height, width, 3). speaker: whose attention it is.
+    Attributes
+    ----------
+    model : str
+        Canonical name.
+    grid : Grid
+        How the tower cuts a picture: `image` and `patch` in pixels, `rows` and `columns` of cells, `tokens`.
+    seen : ndarray of shape (height, width, 3), uint8
+        The picture as the model reads it.
+    last : ndarray of shape (rows, columns), float32, or None
+        Attention of the last layer to each patch; smaller where the tower narrows its grid. Sums to at most 1: the rest
+        goes to class and register tokens. None where `reason` says why.
+    rollout : ndarray of shape (rows, columns), float32, or None
+        Attention through all layers.
+    speaker : str
+        Whose attention it is: "class token", "attention pool" or "mean of the patches".
+    reason : str or None
+        Why there are no maps.
+
+    Examples
+    --------
+    >>> from clipkit.models import explain_attention
+    >>> maps = explain_attention(clipkit.ViTClassifier("tiny-vit"), "photos/chelsea.png")
+    >>> maps.grid.rows, maps.grid.columns, maps.grid.tokens
+    (4, 4, 17)
+    >>> bool(maps.last.sum() <= 1)
+    True
     """
 
     model: str
@@ -68,7 +91,18 @@ class AttentionMaps:
     reason: str | None = None
 
     def overlay(self) -> bytes:
-        """A PNG: the picture as it was read, with the last layer's attention, and with the rollout; else ModelError."""
+        """A PNG of three panels: the picture as it was read, the last layer's attention, and the rollout.
+
+        Returns
+        -------
+        bytes
+            The PNG file.
+
+        Raises
+        ------
+        ModelError
+            If there are no maps; the message is `reason`.
+        """
         if self.last is None or self.rollout is None:
             raise ModelError(self.reason or "there is no attention to draw", hint=WITH_ATTENTION)
         factor = -(-SHOWN // self.seen.shape[1])
@@ -92,9 +126,39 @@ class _Looked:
 
 
 def explain_attention(model: OpenClipEncoder | ViTClassifier, picture: str | os.PathLike[str]) -> AttentionMaps:
-    """Grid and attention for one picture, in float32; where a tower has no token that looks at patches, why.
+    r"""Attention maps of a vision transformer for one picture.
 
-    The network is read from its file again, so that `model` is left alone and nothing is rounded.
+    The network is read from its file again and runs in float32, so that `model` is left alone and nothing is rounded.
+
+    Parameters
+    ----------
+    model : OpenClipEncoder or ViTClassifier
+        A convolutional tower has no attention; `reason` says so then.
+    picture : str or path
+        The picture's file.
+
+    Returns
+    -------
+    AttentionMaps
+        Grid, last layer and rollout.
+
+    Raises
+    ------
+    ImageError
+        If the picture cannot be read.
+
+    References
+    ----------
+    .. [1] S. Abnar and W. Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020.
+
+    Examples
+    --------
+    >>> from clipkit.models import explain_attention
+    >>> maps = explain_attention(clipkit.ViTClassifier("tiny-vit"), "photos/chelsea.png")
+    >>> maps.rollout.shape
+    (4, 4)
+    >>> maps.overlay()[:4]
+    b'\x89PNG'
     """
     if isinstance(model, ViTClassifier):
         network, pixels, recipe = model.copy_network(), model.pixels([picture]), model.recipe

@@ -20,38 +20,134 @@ _FLOATING = frozenset({"float32", "bfloat16", "float16", UNRECORDED})
 
 
 class Encoder(Protocol):
-    """What turns pictures and words into embeddings.
+    """Protocol of what turns pictures and texts into embeddings.
 
-    model: canonical name. source: what load_encoder takes to find it again. fingerprint: SHA-256 of the weights.
-    engine: what computes, "torch" say. precision: of its towers, "float32" say, or "bfloat16 float32" where that of
-    pictures and that of texts differ. Of another engine or precision embeddings are other numbers, if only a little.
-    logit_scale, logit_bias: a cosine c means the logit `logit_scale * c + logit_bias`.
+    Every function of clipkit that takes an encoder takes any object with these members. Embeddings are float32, of
+    shape (n, dim), and every row has length 1.
+
+    Attributes
+    ----------
+    model : str
+        Canonical name of the model.
+    source : str
+        What `load_encoder` takes to find it again.
+    fingerprint : str
+        SHA-256 of the weights.
+    engine : str
+        What computes: "torch", for instance.
+    precision : str
+        Of the towers: "float32", or "bfloat16 float32" where images and texts differ. Embeddings of another engine or
+        precision are slightly other numbers.
+    dim : int
+        Width of the embeddings.
+    recipe : PixelRecipe
+        How it wants its pictures.
+    logit_scale, logit_bias : float
+        A cosine c means the logit `logit_scale * c + logit_bias`.
+    batch_size : int
+        Pictures encoded together.
+
+    See Also
+    --------
+    load_encoder : Loads one by name.
+
+    Examples
+    --------
+    >>> encoder = clipkit.load_encoder("starter")
+    >>> encoder.dim, encoder.engine
+    (384, 'torch')
+    >>> images = encoder.encode_images(["photos/chelsea.png"])
+    >>> texts = encoder.encode_texts(["a cat", "a rocket"])
+    >>> cosines = images @ texts.T  # (1, 2)
+    >>> int(cosines.argmax())
+    0
     """
 
     @property
-    def model(self) -> str: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def fingerprint(self) -> str: ...
-    @property
-    def engine(self) -> str: ...
-    @property
-    def precision(self) -> str: ...
-    @property
-    def dim(self) -> int: ...
-    @property
-    def recipe(self) -> PixelRecipe: ...
-    @property
-    def logit_scale(self) -> float: ...
-    @property
-    def logit_bias(self) -> float: ...
-    @property
-    def batch_size(self) -> int: ...
+    def model(self) -> str:
+        """Canonical name."""
 
-    def encode_images(self, pictures: Sequence[PictureSource], *, space: str = "projected") -> Embeddings: ...
-    def encode_pixels(self, pixels: npt.NDArray[np.uint8], *, space: str = "projected") -> Embeddings: ...
-    def encode_texts(self, texts: Sequence[str]) -> Embeddings: ...
+    @property
+    def source(self) -> str:
+        """What `load_encoder` takes to find it again."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights."""
+
+    @property
+    def engine(self) -> str:
+        """What computes, "torch" for instance."""
+
+    @property
+    def precision(self) -> str:
+        """Precision of its towers: one name, or two where images and texts differ."""
+
+    @property
+    def dim(self) -> int:
+        """Width of the embeddings."""
+
+    @property
+    def recipe(self) -> PixelRecipe:
+        """How it wants its pictures."""
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor from cosines to logits."""
+
+    @property
+    def logit_bias(self) -> float:
+        """What is added to logits; 0 for models trained with a softmax."""
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures encoded together."""
+
+    def encode_images(self, pictures: Sequence[PictureSource], *, space: str = "projected") -> Embeddings:
+        """Embeddings of pictures.
+
+        Parameters
+        ----------
+        pictures : sequence of path, PIL.Image.Image or ndarray of shape (h, w, 3), uint8
+            RGB, of any sizes.
+        space : {"projected", "backbone"}, default "projected"
+            The space of the texts, or the features before the projection, of a width of their own.
+
+        Returns
+        -------
+        ndarray of shape (n, d), float32
+            In order; rows of length 1.
+        """
+
+    def encode_pixels(self, pixels: npt.NDArray[np.uint8], *, space: str = "projected") -> Embeddings:
+        """Embeddings of pixels that are decoded by this encoder's recipe.
+
+        Parameters
+        ----------
+        pixels : ndarray of shape (n, 3, height, width), uint8
+            RGB, without mean and std.
+        space : {"projected", "backbone"}, default "projected"
+            As in `encode_images`.
+
+        Returns
+        -------
+        ndarray of shape (n, d), float32
+            In order; rows of length 1.
+        """
+
+    def encode_texts(self, texts: Sequence[str]) -> Embeddings:
+        """Embeddings of texts.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            What exceeds the model's context is cut off.
+
+        Returns
+        -------
+        ndarray of shape (n, dim), float32
+            In order; rows of length 1.
+        """
 
 
 def embeddings_agree(made: tuple[str, str], asked: tuple[str, str]) -> bool:

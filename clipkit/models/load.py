@@ -25,10 +25,55 @@ def load_encoder(
     allow_pickle: bool = False,
     notify: Notify | None = None,
 ) -> OpenClipEncoder:
-    """An encoder for any name that `clipkit models` explains; ModelError if it cannot be had or does not fit.
+    """Load an open_clip encoder by name.
 
-    precision: "auto" is the fastest that keeps cosines to 1e-3 on this machine; "float32", "bfloat16" and "float16"
-    hold for both towers. `notify` gets a sentence when something is fetched, replaced or made smaller.
+    Weights that are not on this disk are fetched from the hub and cached.
+
+    Parameters
+    ----------
+    model : str, default "auto"
+        An alias ("fast", "balanced", "best", "multilingual", "starter"), an open_clip name
+        ("ViT-B-32/laion2b_s34b_b79k", also with a comma or two underscores), a repository ("hf-hub:owner/name") or a
+        folder. "auto" is "balanced" where its weights are on this disk or the hub answers, else "starter", which comes
+        with clipkit.
+    device : str, default "auto"
+        "cpu", "cuda", "mps"; "auto" takes the fastest.
+    precision : {"auto", "float32", "bfloat16", "float16"}, default "auto"
+        "auto" is the fastest that keeps cosines to 1e-3 on this machine; the others hold for both towers.
+    batch_size : int, optional
+        Pictures through the image tower at once; by default what is fast on the device.
+    exact_pixels : bool, default False
+        Decode and resize exactly as open_clip's own transform does, instead of the fast path.
+    allow_pickle : bool, default False
+        Accept weights that are only there as a pickle, which can run code when it is read.
+    notify : callable, optional
+        Given a sentence when something is fetched, replaced or made smaller.
+
+    Returns
+    -------
+    OpenClipEncoder
+        Ready to encode.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be had, or does not fit this machine.
+
+    See Also
+    --------
+    load_model : Also loads classifiers of transformers.
+
+    References
+    ----------
+    .. [1] A. Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021.
+    .. [2] X. Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023.
+
+    Examples
+    --------
+    >>> encoder = clipkit.load_encoder("starter")
+    >>> encoder.encode_texts(["a cat", "a dog"]).shape
+    (2, 384)
+    >>> encoder = clipkit.load_encoder("ViT-B-32/laion2b_s34b_b79k")  # doctest: +SKIP
     """
     if batch_size is not None and batch_size < 1:
         raise ModelError(f"a batch of {batch_size} has no pictures in it")
@@ -55,7 +100,40 @@ def load_model(
     allow_pickle: bool = False,
     notify: Notify | None = None,
 ) -> OpenClipEncoder | ViTClassifier:
-    """An open_clip model for every name and folder that `load_encoder` knows, else a classifier of transformers."""
+    """Load any model by name: an open_clip encoder, or an image classifier of transformers.
+
+    Parameters
+    ----------
+    name : str
+        What `load_encoder` takes; or a repository "owner/name" that open_clip does not know, or a folder that
+        `save_pretrained` wrote, for a `ViTClassifier`.
+    device : str, default "auto"
+        "cpu", "cuda", "mps"; "auto" takes the fastest.
+    precision : {"auto", "float32", "bfloat16", "float16"}, default "auto"
+        As in `load_encoder`.
+    allow_pickle : bool, default False
+        As in `load_encoder`; classifiers are never read from a pickle.
+    notify : callable, optional
+        Given a sentence when something is fetched, replaced or made smaller.
+
+    Returns
+    -------
+    OpenClipEncoder or ViTClassifier
+        Ready to use.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be had, or does not fit this machine.
+
+    Examples
+    --------
+    >>> from clipkit.models import load_model
+    >>> type(load_model("tiny-vit")).__name__
+    'ViTClassifier'
+    >>> load_model("google/vit-base-patch16-224").predict(["photos/chelsea.png"])  # doctest: +SKIP
+    array(['Egyptian cat'], dtype='<U...')
+    """
     if is_transformers(name):
         return ViTClassifier(name, device=device, precision=precision, notify=notify)
     return load_encoder(name, device=device, precision=precision, allow_pickle=allow_pickle, notify=notify)

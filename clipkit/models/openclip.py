@@ -91,10 +91,53 @@ def open_clip_catalogue() -> Catalogue:
 
 
 class OpenClipEncoder:
-    """An open_clip model on one device; safe to share between threads.
+    """An open_clip model on one device, as an `Encoder`; safe to share between threads.
 
-    Attributes as `Encoder` has them. batch_size halves when memory runs out, and stays there. most: pictures through
-    the image tower at once; by default all of a batch, on a CPU as many as are fastest.
+    Made by `load_encoder`.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The open_clip model, in float32 on the CPU.
+    tokenizer : callable
+        Texts to tokens (n, context).
+    weights : Weights
+        Names and fingerprint.
+    recipe : PixelRecipe
+        How the model wants its pictures.
+    towers : Towers
+        Device and precision.
+    batch_size : int
+        Pictures read and encoded together.
+    most : int, optional
+        Pictures through the image tower at once; by default all of a batch, on a CPU as many as are fastest.
+    notify : callable, optional
+        Given a sentence when a batch is made smaller.
+
+    Attributes
+    ----------
+    model, source, fingerprint, engine, precision, dim, recipe, logit_scale, logit_bias
+        As `Encoder` has them.
+    batch_size : int
+        Halves when memory runs out, and stays there.
+    towers : Towers
+        Device and precision of the image tower and the text tower.
+
+    References
+    ----------
+    .. [1] A. Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021.
+    .. [2] M. Cherti et al., "Reproducible Scaling Laws for Contrastive Language-Image Learning", CVPR 2023.
+
+    Examples
+    --------
+    >>> encoder = clipkit.load_encoder("starter")
+    >>> encoder.model
+    'starter'
+    >>> embeddings = encoder.encode_images(["photos/chelsea.png", "photos/coffee.png"])
+    >>> embeddings.shape, embeddings.dtype
+    ((2, 384), dtype('float32'))
+    >>> bool(np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5))
+    True
     """
 
     engine = "torch"
@@ -127,15 +170,32 @@ class OpenClipEncoder:
 
     @property
     def precision(self) -> str:
-        """Of the image tower and the text tower, once where they are the same: "bfloat16", "float32 bfloat16"."""
+        """Precision of the image and the text tower, once where they are the same: "float32", "float32 bfloat16"."""
         return " ".join(
             dict.fromkeys(str(kind).removeprefix("torch.") for kind in (self.towers.image, self.towers.text))
         )
 
     def encode_images(self, pictures: Sequence[PictureSource], *, space: str = "projected") -> Embeddings:
-        """(n, dim), in order. Files, Pillow images or uint8 arrays (h, w, 3); ImageError names the first bad one.
+        """Embeddings of pictures, decoded in threads and encoded in batches.
 
-        space: "projected", where texts are too, or "backbone": the features before that, of a width of their own.
+        Parameters
+        ----------
+        pictures : sequence of path, PIL.Image.Image or ndarray of shape (h, w, 3), uint8
+            RGB, of any sizes.
+        space : {"projected", "backbone"}, default "projected"
+            The space of the texts, or the features before the projection, of a width of their own.
+
+        Returns
+        -------
+        ndarray of shape (n, d), float32
+            In order; rows of length 1. d is `dim` in the projected space.
+
+        Raises
+        ------
+        ImageError
+            Names the first picture that cannot be read.
+        ShapeError
+            If `pictures` is one path instead of a list, or the space is unknown.
         """
         if isinstance(pictures, str | os.PathLike):
             raise ShapeError("encode_images takes a list of pictures", hint=f"encode_images([{str(pictures)!r}])")
@@ -150,7 +210,25 @@ class OpenClipEncoder:
         return np.concatenate(parts)
 
     def encode_pixels(self, pixels: npt.NDArray[np.uint8], *, space: str = "projected") -> Embeddings:
-        """(n, dim) of pixels (n, 3, height, width) that `images.decode` made with this encoder's recipe."""
+        """Embeddings of pixels that are decoded by this encoder's recipe.
+
+        Parameters
+        ----------
+        pixels : ndarray of shape (n, 3, height, width), uint8
+            RGB at the recipe's size, without mean and std.
+        space : {"projected", "backbone"}, default "projected"
+            As in `encode_images`.
+
+        Returns
+        -------
+        ndarray of shape (n, d), float32
+            In order; rows of length 1.
+
+        Raises
+        ------
+        ShapeError
+            If the pixels have another shape or type, or the space is unknown.
+        """
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, *self.recipe.size):
             wanted = f"uint8 (n, 3, {self.recipe.size[0]}, {self.recipe.size[1]})"
             raise ShapeError(f"pixels are {pixels.dtype} {pixels.shape}, and {self.model} reads {wanted}")
@@ -161,7 +239,23 @@ class OpenClipEncoder:
         return check_embeddings(rows, self.dim if space == "projected" else rows.shape[1])
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
-        """(n, dim), in order; equal texts are encoded once, and what exceeds the model's context is cut off."""
+        """Embeddings of texts; equal texts are encoded once.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            What exceeds the model's context is cut off.
+
+        Returns
+        -------
+        ndarray of shape (n, dim), float32
+            In order; rows of length 1.
+
+        Raises
+        ------
+        ShapeError
+            If `texts` is one text instead of a list.
+        """
         if isinstance(texts, str):
             raise ShapeError("encode_texts takes a list of texts", hint=f"encode_texts([{texts!r}])")
         if not len(texts):

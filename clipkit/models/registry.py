@@ -143,7 +143,19 @@ def is_cached(alias: str) -> bool:
 
 
 def starter_folder() -> Path:
-    """The folder of the model that comes with clipkit; it may be empty in a development tree."""
+    """Folder of the model that comes with clipkit.
+
+    Returns
+    -------
+    Path
+        May be empty in a development tree.
+
+    Examples
+    --------
+    >>> from clipkit.models import starter_folder
+    >>> starter_folder().name
+    'starter'
+    """
     return Path(str(importlib.import_module("clipkit_data").__file__)).parent / "starter"
 
 

@@ -45,16 +45,64 @@ class Answer:
 
 
 class ViTClassifier:
-    """A trained image classifier on one device: any `AutoModelForImageClassification` with safetensors weights.
+    """A trained image classifier of transformers on one device: ViT, DeiT, Swin, BEiT, ConvNeXT.
 
-    model: a name on the hub, or a folder that `save_pretrained` wrote. A processor whose pictures have another size
-    than the model was built for is a ModelError, unless `interpolate_pos_encoding` asks to stretch the positions.
-    revision: a commit of the hub, or the SHA-256 of a folder's weights; what is there must agree with it.
+    Any `AutoModelForImageClassification` with safetensors weights, with its own processor and labels.
 
-    Attributes: model, source, as an Encoder has them. revision: the commit, or for a folder the fingerprint.
-    fingerprint: SHA-256 of the weights. classes_: (c,) labels in the order of the logits. image_size: (height, width).
-    network, processor: those of transformers. has_head: False where the weights bring no head, and only `finetune` can
-    use it. batch_size halves when memory runs out, and stays there.
+    Parameters
+    ----------
+    model : str or path
+        A name on the hub, or a folder that `save_pretrained` wrote.
+    device : str, default "auto"
+        "cpu", "cuda", "mps"; "auto" takes the fastest.
+    precision : {"auto", "float32", "bfloat16", "float16"}, default "auto"
+        "auto" is the fastest that is accurate on this machine.
+    revision : str, optional
+        A commit of the hub, or the SHA-256 of a folder's weights; what is there must agree with it.
+    interpolate_pos_encoding : bool, default False
+        Stretch the positions of a model whose processor makes pictures of another size than it was built for.
+    notify : callable, optional
+        Given a sentence when something is fetched.
+
+    Attributes
+    ----------
+    model, source : str
+        Canonical name, and what finds the model again.
+    revision : str
+        The commit, or for a folder the fingerprint.
+    fingerprint : str
+        SHA-256 of the weights.
+    classes_ : ndarray of shape (c,), str
+        Labels in the order of the logits.
+    image_size : tuple of int
+        (height, width) of what the processor makes.
+    network, processor
+        Those of transformers.
+    has_head : bool
+        False where the weights bring no head, and only `finetune` can use the model.
+    batch_size : int
+        Halves when memory runs out, and stays there.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be had, is damaged, or its processor makes pictures of another size than it was built for.
+
+    References
+    ----------
+    .. [1] A. Dosovitskiy et al., "An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale",
+       ICLR 2021.
+
+    Examples
+    --------
+    >>> vit = clipkit.ViTClassifier("tiny-vit")  # random weights: the labels mean nothing
+    >>> vit.classes_.tolist()
+    ['cat', 'dog', 'boat']
+    >>> vit.predict_proba(["photos/chelsea.png", "photos/coffee.png"]).shape
+    (2, 3)
+    >>> vit = clipkit.ViTClassifier("google/vit-base-patch16-224")  # doctest: +SKIP
+    >>> vit.predict(["photos/chelsea.png"])  # doctest: +SKIP
+    array(['Egyptian cat'], dtype='<U...')
     """
 
     def __init__(
@@ -74,16 +122,38 @@ class ViTClassifier:
 
     @classmethod
     def of(cls, other: ViTClassifier, network: Any, processor: Any) -> ViTClassifier:
-        """`network` and `processor`, which were made from those of `other`, where and as that one computes.
+        """A classifier of `network` and `processor`, on the device and at the precision of `other`.
 
         It lies in no folder before it is saved, so that it has no revision and no fingerprint.
+
+        Parameters
+        ----------
+        other : ViTClassifier
+            The classifier that both were made from.
+        network : transformers.PreTrainedModel
+            The changed network.
+        processor : transformers.BaseImageProcessor
+            Its processor.
+
+        Returns
+        -------
+        ViTClassifier
+            Named after `other`, with ", changed".
         """
         self, place = cls.__new__(cls), Place(None, f"{other.model}, changed", other.source, "", "")
         self._keep(place, network, processor, other.towers, interpolates=other.interpolates, has_head=True)
         return self
 
     def copy_network(self) -> Any:
-        """The network in float32, from its file where it has one: that at hand may have been rounded to bfloat16."""
+        """The network in float32, read from its file where it has one.
+
+        The one at hand may have been rounded to bfloat16.
+
+        Returns
+        -------
+        transformers.PreTrainedModel
+            A copy.
+        """
         return _load(self._place)[0] if self._place.folder else copy.deepcopy(self.network).float()
 
     def _keep(
@@ -115,11 +185,40 @@ class ViTClassifier:
         )
 
     def predict(self, pictures: Sequence[PictureSource]) -> npt.NDArray[np.str_]:
-        """The label of the likeliest class (n,). ImageError names the first picture that cannot be read."""
+        """Label of the likeliest class.
+
+        Parameters
+        ----------
+        pictures : sequence of path, PIL.Image.Image or ndarray of shape (h, w, 3), uint8
+            RGB, of any sizes.
+
+        Returns
+        -------
+        ndarray of shape (n,), str
+            In order.
+
+        Raises
+        ------
+        ImageError
+            Names the first picture that cannot be read.
+        NotFittedError
+            If the weights bring no head.
+        """
         return np.asarray(self.classes_[self.logits(pictures).argmax(axis=1)])
 
     def predict_proba(self, pictures: Sequence[PictureSource]) -> FloatArray:
-        """(n, c): by softmax, or for a model of several labels a picture by a sigmoid for each."""
+        """Probabilities of the classes: by softmax, or by a sigmoid for a model of several labels a picture.
+
+        Parameters
+        ----------
+        pictures : sequence of path, PIL.Image.Image or ndarray of shape (h, w, 3), uint8
+            RGB, of any sizes.
+
+        Returns
+        -------
+        ndarray of shape (n, c), float32
+            In the order of `classes_`.
+        """
         logits = self.logits(pictures).astype(np.float64)
         if self.network.config.problem_type == "multi_label_classification":
             return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
@@ -127,13 +226,44 @@ class ViTClassifier:
         return np.asarray(table / table.sum(axis=1, keepdims=True), np.float32)
 
     def top_k(self, pictures: Sequence[PictureSource], k: int = 5) -> list[tuple[Answer, ...]]:
-        """The k likeliest classes of each picture, likeliest first; k is cut to the number of classes."""
+        """The k likeliest classes of each picture, likeliest first.
+
+        Parameters
+        ----------
+        pictures : sequence of path, PIL.Image.Image or ndarray of shape (h, w, 3), uint8
+            RGB, of any sizes.
+        k : int, default 5
+            Cut to the number of classes.
+
+        Returns
+        -------
+        list of tuple of Answer
+            Each answer has a `label` and a `probability`.
+        """
         table = self.predict_proba(pictures)
         best = np.argsort(-table, axis=1, kind="stable")[:, :k]
         return [tuple(Answer(str(self.classes_[i]), float(row[i])) for i in places) for row, places in zip(table, best)]  # noqa: B905
 
     def logits(self, pictures: Sequence[PictureSource]) -> FloatArray:
-        """(n, c) float32, in order. Files, Pillow images or uint8 arrays (h, w, 3), of any sizes."""
+        """Logits of the classes.
+
+        Parameters
+        ----------
+        pictures : sequence of path, PIL.Image.Image or ndarray of shape (h, w, 3), uint8
+            RGB, of any sizes.
+
+        Returns
+        -------
+        ndarray of shape (n, c), float32
+            In the order of `classes_`.
+
+        Raises
+        ------
+        NotFittedError
+            If the weights bring no head.
+        ShapeError
+            If `pictures` is one path instead of a list.
+        """
         if not self.has_head:
             raise NotFittedError(
                 f"{self.model} brings no head, so that its answers would be random",
@@ -148,7 +278,18 @@ class ViTClassifier:
         return np.concatenate(parts)
 
     def pixels(self, pictures: Sequence[PictureSource]) -> torch.Tensor:
-        """(n, 3, height, width) float32, as the model's own processor makes them of the upright pictures."""
+        """Pixels of pictures, as the model's own processor makes them.
+
+        Parameters
+        ----------
+        pictures : sequence of path, PIL.Image.Image or ndarray of shape (h, w, 3), uint8
+            Turned upright first.
+
+        Returns
+        -------
+        torch.Tensor of shape (n, 3, height, width), float32
+            Normalised by mean and std.
+        """
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
             arrays = list(pool.map(read_whole, pictures))
         batch: torch.Tensor = self.processor(images=arrays, return_tensors="pt", input_data_format="channels_last")[
@@ -157,7 +298,18 @@ class ViTClassifier:
         return batch
 
     def compute(self, pixels: torch.Tensor) -> FloatArray:
-        """(n, c) float32 logits of pixels (n, 3, height, width) that are normalised already."""
+        """Logits of pixels that are normalised already.
+
+        Parameters
+        ----------
+        pixels : torch.Tensor of shape (n, 3, height, width)
+            As `pixels` makes them.
+
+        Returns
+        -------
+        ndarray of shape (n, c), float32
+            In the order of `classes_`.
+        """
         import torch
 
         parts, start = [], 0
@@ -177,7 +329,20 @@ class ViTClassifier:
         return np.concatenate(parts)
 
     def forward(self, pixels: torch.Tensor, **options: Any) -> Any:
-        """What the network says of pixels (n, 3, height, width), at its device and precision; transformers' output."""
+        """The network's output for pixels, at its device and precision.
+
+        Parameters
+        ----------
+        pixels : torch.Tensor of shape (n, 3, height, width)
+            As `pixels` makes them.
+        **options
+            For the network's own `forward`.
+
+        Returns
+        -------
+        transformers.modeling_outputs.ImageClassifierOutput
+            With `logits` (n, c).
+        """
         import torch
 
         layout = torch.channels_last if self.towers.channels_last else torch.contiguous_format
@@ -187,7 +352,13 @@ class ViTClassifier:
         return self.network(pixel_values=batch, **options)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """As `save_pretrained` does: config, safetensors and processor, at the precision the network is in."""
+        """Save config, safetensors and processor, as `save_pretrained` does, at the network's precision.
+
+        Parameters
+        ----------
+        folder : str or path
+            Made if need be; `ViTClassifier(folder)` reads it.
+        """
         with quietly():
             self.network.save_pretrained(folder)
             self.processor.save_pretrained(folder)

@@ -11,7 +11,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer. score: cosine of query and picture, -1 to 1. path: relative to the root. file: on this disk."""
+    """One search result.
+
+    Attributes
+    ----------
+    score : float
+        Cosine of query and picture, -1 to 1.
+    path : str
+        Relative to the index's root, with `/`.
+    file : str
+        On this disk.
+    id : int
+        Of the picture in its index.
+
+    Examples
+    --------
+    >>> index = clipkit.ImageIndex.open("photos")
+    >>> hit = index.search("a cat", k=1)[0]
+    >>> hit.path, hit.score > 0.5
+    ('chelsea.png', True)
+    """
 
     score: float
     path: str
@@ -20,10 +39,31 @@ class Hit:
 
 
 class Hits(list[Hit]):
-    """Answers, best first."""
+    """Search results, best first: a list of `Hit`.
+
+    Examples
+    --------
+    >>> hits = clipkit.ImageIndex.open("photos").search("a rocket on its launch pad", k=2)
+    >>> len(hits), hits[0].path
+    (2, 'rocket.jpg')
+    >>> hits[0].score >= hits[1].score
+    True
+    """
 
     def to_frame(self) -> pd.DataFrame:
-        """A table with the columns score, path, file and id."""
+        """The hits as a pandas table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            With the columns score, path, file and id.
+
+        Examples
+        --------
+        >>> hits = clipkit.ImageIndex.open("photos").search("a cat")
+        >>> hits.to_frame().columns.tolist()
+        ['score', 'path', 'file', 'id']
+        """
         import pandas as pd
 
         return pd.DataFrame(
