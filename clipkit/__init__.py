@@ -1,4 +1,65 @@
-"""clipkit: ask a folder of pictures, classify it without training, and see what a few labels buy."""
+"""clipkit: search a folder of pictures with CLIP, classify it without training, and see what a few labels buy.
+
+Search
+    load_encoder
+        A model by name.
+    ImageIndex
+        A folder of pictures that can be searched.
+    Hit
+        One search result.
+    Hits
+        Search results, best first.
+    IndexReport
+        What one update of an index did.
+Classify
+    ZeroShotClassifier
+        Classes from words alone.
+    LinearProbe
+        Logistic regression on embeddings.
+    Head
+        A classifier over embeddings, in one small file.
+    UNKNOWN
+        The answer where no class is right.
+    ViTClassifier
+        A trained image classifier of transformers.
+Learn and compare
+    load_dataset
+        Labelled or captioned pictures.
+    finetune
+        A new head by gradient descent, perhaps with the tower.
+    compare
+        Methods on one dataset, with intervals.
+Interfaces
+    Encoder
+        Protocol of what makes embeddings.
+    PixelRecipe
+        How a model wants its pictures.
+Errors (clipkit.errors)
+    ClipkitError
+        The root of them all.
+    ImageError
+        A picture could not be read.
+    ModelError
+        A model could not be had.
+    QueryError
+        A query that cannot be understood.
+    ShapeError
+        What is no array of embeddings.
+    BadIndex
+        An index that cannot be used; the root of the next five.
+    IndexNotFound
+        There is none.
+    ModelMismatch
+        It is of another model.
+    IndexTooNew
+        It is of a newer clipkit.
+    IndexLocked
+        Another process is writing it.
+    IndexDamaged
+        It is not what clipkit wrote.
+
+More is in the packages models, index, datasets, classify, learn, explore, evaluate and output, and in metrics.
+"""
 
 from __future__ import annotations
 

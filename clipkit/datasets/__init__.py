@@ -1,4 +1,24 @@
-"""Labelled and captioned datasets: loading, splitting, sampling, embedding."""
+"""Datasets of labelled or captioned pictures: loading, splitting, sampling, embedding.
+
+load_dataset
+    Pictures and labels from the layouts people have them in.
+Dataset
+    Pictures and what is known of each.
+read_split
+    A dataset in train, validation and test.
+Split
+    What `read_split` gives; test labels are apart.
+split_validation
+    A share of each class held out.
+held_back
+    Positions of a fifth of each class, to choose settings on.
+draw_shots
+    A few pictures of each class, drawn by a seed.
+embed_once
+    Embeddings of a dataset, cached on disk.
+EmbeddedDataset
+    A dataset and its embeddings.
+"""
 
 from __future__ import annotations
 

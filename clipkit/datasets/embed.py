@@ -23,7 +23,33 @@ def embed_once(
     space: str = "projected",
     progress: Callable[[Progress], None] | None = None,
 ) -> EmbeddedDataset:
-    """As `embed_pictures`, from the cache where the same bytes were embedded by the same model and recipe before."""
+    """Embeddings of a dataset's pictures, from the cache where they were computed before.
+
+    The cache is keyed by the bytes of the pictures, the model, its precision and its pixel recipe.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Its pictures are encoded.
+    encoder : Encoder
+        By this model.
+    space : {"projected", "backbone"}, default "projected"
+        The space of the texts, or the features before the projection.
+    progress : callable, optional
+        Given a `Progress` after each batch.
+
+    Returns
+    -------
+    EmbeddedDataset
+        Pictures that cannot be read are in `dataset.failed`, with the reason.
+
+    Examples
+    --------
+    >>> from clipkit.datasets import embed_once
+    >>> embedded = embed_once(clipkit.load_dataset("animals"), clipkit.load_encoder("starter"))
+    >>> embedded.embeddings.shape
+    (10, 384)
+    """
     digests = [digest(file) or "unreadable" for file in dataset.files]
     cache = ArrayCache("pictures", form="clipkit pictures 1")
     key = cache_key(identity(encoder), space, digests)
@@ -41,7 +67,22 @@ def embed_once(
 
 @dataclass(frozen=True)
 class EmbeddedDataset:
-    """A dataset and the embeddings of its pictures: row i belongs to files[i]."""
+    """A dataset and the embeddings of its pictures.
+
+    Attributes
+    ----------
+    dataset : Dataset
+        The pictures that could be read.
+    embeddings : ndarray of shape (n, d), float32
+        Row i belongs to `dataset.files[i]`.
+
+    Examples
+    --------
+    >>> from clipkit.datasets import embed_once
+    >>> embedded = embed_once(clipkit.load_dataset("animals"), clipkit.load_encoder("starter"))
+    >>> len(embedded.embeddings) == len(embedded.dataset)
+    True
+    """
 
     dataset: Dataset
     embeddings: Embeddings

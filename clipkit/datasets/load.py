@@ -25,10 +25,31 @@ Rows = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures that are there, and what is known of each.
+    """Pictures that are there, and what is known of each; `len(dataset)` is their number.
 
-    files: on this disk. labels: one a file, or none at all. classes: the names, each once. captions: those of each
-    file, or none at all. failed: pictures that were named but are missing or cannot be read, with the reason.
+    Attributes
+    ----------
+    name : str
+        For people.
+    files : tuple of str
+        On this disk.
+    labels : tuple of str
+        One a file, or none at all.
+    classes : tuple of str
+        The names, each once, sorted.
+    captions : tuple of tuple of str
+        Those of each file, or none at all.
+    failed : tuple of Failure
+        Pictures that were named but are missing or cannot be read, each with `path` and `reason`.
+
+    Examples
+    --------
+    >>> from clipkit.datasets import Dataset
+    >>> pets = Dataset("pets", ("a.jpg", "b.jpg"), labels=("cat", "dog"), classes=("cat", "dog"))
+    >>> len(pets)
+    2
+    >>> pets.targets(["dog", "cat"])
+    array([1, 0])
     """
 
     name: str
@@ -42,7 +63,23 @@ class Dataset:
         return len(self.files)
 
     def targets(self, classes: Sequence[str]) -> IntArray:
-        """Where each label stands in `classes` (n,): matched by name. DatasetError for labels that are not there."""
+        """Position of each label in `classes`, matched by name.
+
+        Parameters
+        ----------
+        classes : sequence of str
+            In any order.
+
+        Returns
+        -------
+        ndarray of shape (n,), int64
+            One a picture.
+
+        Raises
+        ------
+        DatasetError
+            If a label is not among `classes`.
+        """
         place = {name: i for i, name in enumerate(classes)}
         unknown = [name for name in dict.fromkeys(self.labels) if name not in place]
         if unknown:
@@ -53,14 +90,41 @@ class Dataset:
         return np.array([place[label] for label in self.labels], dtype=np.int64)
 
     def renamed(self, names: Mapping[str, str]) -> Dataset:
-        """The same with other names for its classes; DatasetError where two would become one."""
+        """The same with other names for its classes.
+
+        Parameters
+        ----------
+        names : mapping of str to str
+            New name by old; classes that are not in it stay as they are.
+
+        Returns
+        -------
+        Dataset
+            A copy.
+
+        Raises
+        ------
+        DatasetError
+            If two classes would become one.
+        """
         classes = tuple(names.get(name, name) for name in self.classes)
         if len(set(classes)) < len(classes):
             raise DatasetError(f"two classes of {self.name} would have the same name")
         return replace(self, classes=classes, labels=tuple(names.get(label, label) for label in self.labels))
 
     def without(self, failures: Iterable[Failure]) -> Dataset:
-        """The same without these files, which stand in `failed` from now on."""
+        """The same without some files, which move to `failed`.
+
+        Parameters
+        ----------
+        failures : iterable of Failure
+            The files and why.
+
+        Returns
+        -------
+        Dataset
+            A copy.
+        """
         gone = tuple(failures)
         bad = {failure.path for failure in gone}
         readable = [i for i, file in enumerate(self.files) if file not in bad]
@@ -76,12 +140,42 @@ class Dataset:
 def load_dataset(
     path: str | os.PathLike[str], *, split: str | None = None, label: str = "label", download: bool = False
 ) -> Dataset:
-    """Oxford-IIIT Pet, folders of classes, or a CSV `image,label` or `image,caption`; DatasetError if it is none.
+    """Load labelled or captioned pictures: folders of classes, a CSV, or Oxford-IIIT Pet.
 
-    path: the folder that holds `oxford-iiit-pet` (or it), a folder with one folder a class, perhaps below one folder a
-    split, a CSV, or a folder with `labels.csv` or `captions.csv`. Pictures lie relative to the CSV, or in `images`
-    beside it. split: for Pets "trainval" or "test" (what is read without a word); else a folder, or a value of the
-    CSV's column `split`. label: the CSV's column of labels. download: fetch Pets if it is not there.
+    Parameters
+    ----------
+    path : str or path
+        A folder with one folder a class, perhaps below one folder a split; a CSV `image,label` or `image,caption`; a
+        folder with `labels.csv`, `captions.csv` or `metadata.csv`; or the folder that is or holds `oxford-iiit-pet`.
+        Pictures of a CSV lie relative to it, or in `images` beside it.
+    split : str, optional
+        A folder, or a value of the CSV's column `split`; for Pets "trainval" or "test", by default "test".
+    label : str, default "label"
+        The CSV's column of labels.
+    download : bool, default False
+        Fetch Pets if it is not there.
+
+    Returns
+    -------
+    Dataset
+        Pictures that are missing are in `failed`.
+
+    Raises
+    ------
+    DatasetError
+        If there is no dataset, or a picture has two labels.
+
+    References
+    ----------
+    .. [1] O. Parkhi et al., "Cats and Dogs", CVPR 2012.
+
+    Examples
+    --------
+    >>> animals = clipkit.load_dataset("animals")
+    >>> len(animals), animals.classes
+    (10, ('cat', 'other'))
+    >>> clipkit.load_dataset("captions.csv").captions[0]
+    ('a cat',)
     """
     place = Path(path)
     root = pets_root(place)

@@ -30,10 +30,40 @@ class Draw:
 
 
 def draw_shots(labels: Labels, shots: int | None, *, seed: int) -> Draw:
-    """`shots` pictures of each class to learn from and min(shots, 4) more to choose on, as CoOp (Zhou et al. 2022).
+    """A few pictures of each class to learn from, and some more to choose settings on, as CoOp draws them.
 
-    None: all but those to choose on, of which there are at most 4 and at most half. With one seed, more shots hold the
-    fewer. DatasetError names the class that has too few pictures.
+    With one seed, a draw of more shots holds that of fewer.
+
+    Parameters
+    ----------
+    labels : sequence or ndarray of shape (n,)
+        One a picture.
+    shots : int or None
+        Pictures a class to learn from, and min(shots, 4) more to choose on. None: all but those to choose on, of which
+        there are at most 4 and at most half of a class.
+    seed : int
+        Of the random generator.
+
+    Returns
+    -------
+    Draw
+        `train` and `validation`: ascending positions, int64.
+
+    Raises
+    ------
+    DatasetError
+        Names the class that has too few pictures.
+
+    References
+    ----------
+    .. [1] K. Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022.
+
+    Examples
+    --------
+    >>> from clipkit.datasets import draw_shots
+    >>> draw = draw_shots(["cat"] * 8 + ["dog"] * 8, shots=2, seed=0)
+    >>> len(draw.train), len(draw.validation)
+    (4, 4)
     """
     if shots is not None and shots < 1:
         raise DatasetError(f"{shots} shots are nothing to learn from", hint="1 or more, or all")
@@ -54,7 +84,34 @@ def draw_shots(labels: Labels, shots: int | None, *, seed: int) -> Draw:
 
 
 def held_back(labels: Labels, *, seed: int) -> tuple[IntArray, IntArray]:
-    """Positions (to learn from, to choose on): of a class every fifth picture, one of two to four, none of one."""
+    """Positions to learn from, and positions to choose settings on.
+
+    Held back is a fifth of each class, one of two to four pictures, none of one.
+
+    Parameters
+    ----------
+    labels : sequence or ndarray of shape (n,)
+        One a picture.
+    seed : int
+        Of the random generator.
+
+    Returns
+    -------
+    tuple of ndarray, int64
+        (to learn from, to choose on), ascending.
+
+    Raises
+    ------
+    DatasetError
+        If every class has one picture.
+
+    Examples
+    --------
+    >>> from clipkit.datasets import held_back
+    >>> train, validation = held_back(["cat"] * 10 + ["dog"] * 10, seed=0)
+    >>> len(train), len(validation)
+    (16, 4)
+    """
     classes, targets = class_targets(labels, len(labels))
     rng = np.random.default_rng(seed)
     is_held = np.zeros(len(targets), dtype=bool)
@@ -79,7 +136,29 @@ def class_targets(labels: Labels, count: int) -> tuple[npt.NDArray[Any], IntArra
 
 
 def split_validation(dataset: Dataset, *, share: float = VALIDATION, seed: int = 42) -> tuple[Dataset, Dataset]:
-    """(the rest, about `share` of each class and at least one); a class of one picture stays whole in the rest."""
+    """Hold out a share of each class.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        With labels.
+    share : float, default 0.1
+        Of each class, and at least one picture; a class of one picture stays whole in the rest.
+    seed : int, default 42
+        Of the random generator.
+
+    Returns
+    -------
+    tuple of Dataset
+        (the rest, the pictures held out).
+
+    Examples
+    --------
+    >>> from clipkit.datasets import split_validation
+    >>> rest, validation = split_validation(clipkit.load_dataset("animals"))
+    >>> len(rest), len(validation)
+    (8, 2)
+    """
     rng = np.random.default_rng(seed)
     labels = np.array(dataset.labels)
     chosen: list[int] = []

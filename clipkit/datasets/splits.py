@@ -43,10 +43,37 @@ class Answers:
 
 @dataclass(frozen=True)
 class Split:
-    """A dataset in parts. test has no labels: they are in `answers`.
+    """A dataset in parts, whose test labels are held apart.
 
-    name: of the dataset. description: where the parts come from, in a sentence. validation: None where the dataset has
-    none of its own. groups: for each class the group it belongs to, or "". notes: what a reader should know.
+    Attributes
+    ----------
+    name : str
+        Of the dataset.
+    description : str
+        Where the parts come from, in a sentence.
+    train : Dataset
+        To learn from.
+    validation : Dataset or None
+        To choose settings on; None where the dataset has none of its own.
+    test : Dataset
+        To measure on; without labels.
+    answers : Answers
+        The test labels; `answers.open(files)` gives them, and comes after the last prediction.
+    classes : tuple of str
+        Names of the training labels, sorted.
+    groups : tuple of str
+        For each class the group it belongs to, or "".
+    notes : tuple of str
+        What a reader should know, a sentence each.
+
+    Examples
+    --------
+    >>> from clipkit.datasets import read_split
+    >>> split = read_split("animals")
+    >>> split.test.labels
+    ()
+    >>> sorted(split.answers.open(split.test.files))
+    ['cat', 'cat', 'other', 'other']
     """
 
     name: str
@@ -61,24 +88,66 @@ class Split:
 
     @property
     def parts(self) -> dict[str, Dataset]:
-        """Those that there are, by name."""
+        """The parts that there are, by name: train, validation, test."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: part for name, part in named.items() if part is not None}
 
     def having(self, parts: Mapping[str, Dataset]) -> Split:
-        """The same with these parts."""
+        """The same with other parts.
+
+        Parameters
+        ----------
+        parts : mapping of str to Dataset
+            "train" and "test", perhaps "validation".
+
+        Returns
+        -------
+        Split
+            A copy.
+        """
         return replace(self, train=parts["train"], validation=parts.get("validation"), test=parts["test"])
 
     def digest(self) -> str:
-        """Of the bytes of every picture and of all labels but those of test: what was learned from, and asked."""
+        """SHA-256 of the bytes of every picture and of all labels but those of test.
+
+        Returns
+        -------
+        str
+            In hex.
+        """
         parts = [(_digests(part.files), part.labels) for part in self.parts.values()]
         return hashlib.sha256(repr((self.classes, parts)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def read_split(path: str | os.PathLike[str]) -> Split:
-    """The parts of a dataset: its own (folders, or the column `split` of its table), else a hold-out fixed by a seed.
+    """A dataset in train, validation and test.
 
-    path: as for `load_dataset`. DatasetError where a part is missing, has no labels, or is of one class only.
+    Its own parts (folders, or the column `split` of its table); else a hold-out of 30 % of each class, fixed by a seed,
+    where pictures with the same bytes stay on one side.
+
+    Parameters
+    ----------
+    path : str or path
+        As for `load_dataset`.
+
+    Returns
+    -------
+    Split
+        Test labels are in `answers`.
+
+    Raises
+    ------
+    DatasetError
+        If a part is missing, has no labels, or is of one class only.
+
+    Examples
+    --------
+    >>> from clipkit.datasets import read_split
+    >>> split = read_split("animals")
+    >>> split.description
+    'a hold-out of 30% of each class, seed 0'
+    >>> len(split.train), len(split.test)
+    (6, 4)
     """
     place = Path(path)
     if root := pets_root(place):

@@ -1,4 +1,16 @@
-"""The index of a folder: scan, update, search, check, import and export."""
+"""Index of a folder: scan, update, search, check, import and export.
+
+ImageIndex
+    A folder of pictures that can be searched.
+IndexReport
+    What one update did.
+export
+    Write embeddings as other tools lay them out.
+import_
+    Take embeddings that another tool made.
+prune
+    Forget pictures that are missing.
+"""
 
 from __future__ import annotations
 

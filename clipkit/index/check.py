@@ -141,10 +141,40 @@ def _repair(index: ImageIndex, ids: list[int]) -> None:
 
 
 def prune(index: ImageIndex, *, dry_run: bool = False, force: bool = False) -> list[str]:
-    """Forget the pictures that are missing, and give their space back; their paths.
+    """Forget the pictures that are missing, and give their space back.
 
-    A picture that is there again is kept. ClipkitError where everything is missing, as with an unplugged disk, unless
-    `force`.
+    A picture that is there again is not forgotten.
+
+    Parameters
+    ----------
+    index : ImageIndex
+        Whose missing pictures are deleted.
+    dry_run : bool, default False
+        Only say which.
+    force : bool, default False
+        Also where every picture is missing, as with an unplugged disk.
+
+    Returns
+    -------
+    list of str
+        Paths of the pictures that were, or would be, forgotten.
+
+    Raises
+    ------
+    ClipkitError
+        If every picture is missing, unless `force`.
+    IndexLocked
+        While another process writes.
+
+    Examples
+    --------
+    >>> import os
+    >>> from clipkit.index import prune
+    >>> index = clipkit.ImageIndex.open("photos")
+    >>> os.remove("photos/coffee.png")
+    >>> report = index.update()
+    >>> prune(index)
+    ['coffee.png']
     """
     missing = [row for row in index.store.raw_rows() if row.state == "missing"]
     gone = [row for row in missing if not os.path.lexists(os.path.join(index.root, row.path))]

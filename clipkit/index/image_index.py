@@ -40,15 +40,43 @@ Loader = Callable[[str, bool], Encoder]  # a model's name, and whether pixels ar
 
 
 class ImageIndex:
-    """Pictures below `root`, their embeddings, and what finds them. Made by `create` or `open`.
+    """A folder of pictures that can be searched.
 
-    The encoder is loaded on the first query or file that needs it. Usable from several threads; may be used as a
-    context manager, though nothing is held open between calls.
+    Made by `create` or `open`. The encoder is loaded on the first query or file that needs it. Usable from several
+    threads; may be used as a context manager, though nothing is held open between calls. `len(index)` is the number of
+    pictures that answer.
 
-    Attributes:
-        root: the folder of pictures, absolute.
-        folder: where `index.db` lies: `root/.clipkit`, or what was given as `at`.
-        store: the rows that answer; those of a rebuild take their place when `update` has completed.
+    Parameters
+    ----------
+    root : Path
+        The folder of pictures.
+    folder : Path
+        Where `index.db` lies.
+    encoder : Encoder, optional
+        Used instead of loading the model that the index was made with.
+    load : callable, optional
+        Loads an encoder, given a model's name and whether pixels are exact; by default `load_encoder`.
+
+    Attributes
+    ----------
+    root : Path
+        The folder of pictures, absolute.
+    folder : Path
+        Where `index.db` lies: `root/.clipkit`, or what was given as `at`.
+    store : Store
+        The rows that answer; those of a rebuild take their place when `update` has completed.
+
+    Examples
+    --------
+    >>> encoder = clipkit.load_encoder("starter")
+    >>> index = clipkit.ImageIndex.create("animals", encoder)
+    >>> report = index.update()
+    >>> report.found, len(index)
+    (10, 10)
+    >>> index.embeddings.shape
+    (10, 384)
+    >>> index.search("a cat", k=1)[0].path.startswith("cat/")
+    True
     """
 
     def __init__(self, root: Path, folder: Path, *, encoder: Encoder | None = None, load: Loader | None = None) -> None:
@@ -64,10 +92,39 @@ class ImageIndex:
     def create(
         cls, root: str | Path, encoder: Encoder, *, at: str | Path | None = None, rebuild: bool = False
     ) -> ImageIndex:
-        """The index of `root`, made if there is none; ModelMismatch if there is one of another model.
+        """The index of `root`, made if there is none.
 
-        `at`: keep it in that folder instead of `root/.clipkit`. `rebuild`: whatever is there is replaced, in one step
-        and only when `update` has completed.
+        Nothing is encoded before `update`.
+
+        Parameters
+        ----------
+        root : str or Path
+            The folder of pictures.
+        encoder : Encoder
+            The model of the index.
+        at : str or Path, optional
+            Keep the index in that folder instead of `root/.clipkit`.
+        rebuild : bool, default False
+            Replace whatever is there, in one step and only when `update` has completed.
+
+        Returns
+        -------
+        ImageIndex
+            Open.
+
+        Raises
+        ------
+        ModelMismatch
+            If there is an index of another model or pixel recipe.
+        ClipkitError
+            If `root` is not a folder.
+
+        Examples
+        --------
+        >>> encoder = clipkit.load_encoder("starter")
+        >>> index = clipkit.ImageIndex.create("animals", encoder, at="animals-index")
+        >>> len(index)
+        0
         """
         place = real_folder(root)
         index = cls(place, index_folder(place, at), encoder=encoder)
@@ -89,9 +146,38 @@ class ImageIndex:
         encoder: Encoder | None = None,
         load: Loader | None = None,
     ) -> ImageIndex:
-        """The index of `root`; IndexNotFound if there is none.
+        """The index that `root` has.
 
-        The model it was made with is loaded when first needed: `encoder` instead of it, or `load` to choose how.
+        Parameters
+        ----------
+        root : str or Path
+            The folder of pictures.
+        at : str or Path, optional
+            Where the index is, if not in `root/.clipkit`.
+        encoder : Encoder, optional
+            Used instead of loading the model that the index was made with.
+        load : callable, optional
+            Loads an encoder when it is first needed, given a model's name and whether pixels are exact.
+
+        Returns
+        -------
+        ImageIndex
+            Its model is not loaded yet.
+
+        Raises
+        ------
+        IndexNotFound
+            If there is none.
+        IndexTooNew, IndexDamaged
+            If it cannot be read.
+        ModelMismatch
+            If `encoder` is not the model it was made with.
+
+        Examples
+        --------
+        >>> with clipkit.ImageIndex.open("photos") as index:
+        ...     index.model, index.paths
+        ('starter', ['astronaut.png', 'chelsea.png', 'coffee.png', 'rocket.jpg'])
         """
         place = Path(os.path.abspath(root))
         index = cls(place, index_folder(place, at), encoder=encoder, load=load)
@@ -125,7 +211,7 @@ class ImageIndex:
 
     @property
     def revision(self) -> int:
-        """Grows by one with every transaction."""
+        """Number of the last transaction; grows by one with each."""
         return self.info.revision
 
     @property
@@ -145,15 +231,33 @@ class ImageIndex:
         return self._encoder_of(self.info)
 
     def counts(self) -> dict[str, int]:
-        """Pictures by state: ok, missing, failed."""
+        """Number of pictures by state.
+
+        Returns
+        -------
+        dict
+            With the keys ok, missing and failed.
+        """
         return self.store.counts()
 
     def failures(self) -> list[Failure]:
-        """Pictures that could not be read, with the reason."""
+        """Pictures that could not be read.
+
+        Returns
+        -------
+        list of Failure
+            Each with `path` and `reason`.
+        """
         return self.store.failures()
 
     def blocks(self) -> Iterator[Embeddings]:
-        """The embeddings in pieces of at most 2,048 rows, float32 (m, d), in the order of `paths`."""
+        """The embeddings in pieces, for indexes that do not fit into memory.
+
+        Yields
+        ------
+        ndarray of shape (m, d), float32
+            At most 2,048 rows, in the order of `paths`.
+        """
         return (rows.astype(np.float32) for _, _, rows in self.store.blocks() if len(rows))
 
     def update(
@@ -168,9 +272,36 @@ class ImageIndex:
     ) -> IndexReport:
         """Bring the index up to date with the folder; what is committed stays, whatever happens.
 
-        checksum: read every file again, not only those whose stamp changed. retry_failed: read those again that failed.
-        exclude_dirs: names of folders, or paths relative to the root, to leave out. Raises IndexLocked while another
-        process writes.
+        Parameters
+        ----------
+        progress : callable, optional
+            Given a `Progress` (`done`, `total`, `path`) after each picture.
+        workers : int, optional
+            Threads that read and decode; by default one a core, at most 8.
+        exclude_dirs : collection of str, optional
+            Names of folders, or paths relative to the root, to leave out.
+        include_hidden : bool, default False
+            Also what begins with a dot.
+        checksum : bool, default False
+            Read every file again, not only those whose size or date changed.
+        retry_failed : bool, default False
+            Read those again that failed before.
+
+        Returns
+        -------
+        IndexReport
+            What was done, in pictures.
+
+        Raises
+        ------
+        IndexLocked
+            While another process writes.
+
+        Examples
+        --------
+        >>> report = clipkit.ImageIndex.open("photos").update()
+        >>> report.unchanged + report.reused, report.encoded
+        (4, 0)
         """
         started = time.monotonic()
         with writing(self.folder):
@@ -194,12 +325,66 @@ class ImageIndex:
         below: str = "",
         exclude_dirs: Collection[str] = (),
     ) -> Hits:
-        """The k pictures nearest to words, a picture's path, or a sum of them, as `clipkit search` reads it."""
+        """The k pictures nearest to a query.
+
+        Parameters
+        ----------
+        query : str
+            Words, a picture's path (beginning with `./`, `../`, `/` or `~`), or a sum of them with weights and signs,
+            as `clipkit search` reads it.
+        k : int, default 10
+            Cut to what is there.
+        add, subtract : sequence of str, optional
+            Further terms that are added to or taken from the query.
+        below : str, optional
+            Only pictures in that folder, relative to the root.
+        exclude_dirs : collection of str, optional
+            No pictures in folders of these names.
+
+        Returns
+        -------
+        Hits
+            Best first.
+
+        Raises
+        ------
+        QueryError
+            If the query cannot be understood, or names a file that is not there.
+        ModelMismatch
+            If the weights of the index's model are not the same any more.
+
+        Examples
+        --------
+        >>> index = clipkit.ImageIndex.open("photos")
+        >>> [hit.path for hit in index.search("a cup of coffee", k=2)]
+        ['coffee.png', 'chelsea.png']
+        """
         terms = parse(query, add=add, subtract=subtract)
         return self.search_embeddings(embed(terms, self.encoder), k, below=below, exclude_dirs=exclude_dirs)[0]
 
     def search_image(self, picture: PictureSource, k: int = 10, *, below: str = "") -> Hits:
-        """The k pictures nearest to one: a path, a Pillow image or a uint8 array (h, w, 3)."""
+        """The k pictures nearest to a picture.
+
+        Parameters
+        ----------
+        picture : path, PIL.Image.Image or ndarray of shape (h, w, 3), uint8
+            RGB, of any size.
+        k : int, default 10
+            Cut to what is there.
+        below : str, optional
+            Only pictures in that folder, relative to the root.
+
+        Returns
+        -------
+        Hits
+            Best first.
+
+        Examples
+        --------
+        >>> index = clipkit.ImageIndex.open("photos")
+        >>> index.search_image("animals/cat/0.png", k=1)[0].path
+        'chelsea.png'
+        """
         return self.search_embeddings(self.encoder.encode_images([picture]), k, below=below)[0]
 
     def search_embeddings(
@@ -211,10 +396,39 @@ class ImageIndex:
         exclude_dirs: Collection[str] = (),
         only: IntArray | None = None,
     ) -> list[Hits]:
-        """The k nearest pictures of each row of `embeddings` (q, d), best first; k is cut to what is there.
+        """The k nearest pictures of each row of embeddings.
 
-        below: only pictures in that folder, relative to the root. exclude_dirs: none in folders of these names. only:
-        these ids (n,), instead; before the search. QueryError for k < 1, ShapeError for rows that are no embeddings.
+        Parameters
+        ----------
+        embeddings : ndarray of shape (q, d) or (d,), float32
+            Rows of length 1, by the index's model.
+        k : int, default 10
+            Cut to what is there.
+        below : str, optional
+            Only pictures in that folder, relative to the root.
+        exclude_dirs : collection of str, optional
+            No pictures in folders of these names.
+        only : ndarray of shape (n,), int64, optional
+            Only these ids, instead of `below` and `exclude_dirs`.
+
+        Returns
+        -------
+        list of Hits
+            One a row, best first; equal scores in the order of ids.
+
+        Raises
+        ------
+        QueryError
+            If k is less than 1.
+        ShapeError
+            If the rows are no embeddings of this width.
+
+        Examples
+        --------
+        >>> index = clipkit.ImageIndex.open("photos")
+        >>> texts = index.encoder.encode_texts(["a cat", "a rocket on its launch pad"])
+        >>> [hits[0].path for hits in index.search_embeddings(texts, k=1)]
+        ['chelsea.png', 'rocket.jpg']
         """
         if k < 1:
             raise QueryError(f"{k} answers were asked for", hint="ask for 1 or more")
@@ -235,7 +449,20 @@ class ImageIndex:
         ]
 
     def ids_in(self, below: str = "", exclude_dirs: Collection[str] = ()) -> IntArray | None:
-        """Ids of the pictures that `search` may answer with; None for all of them."""
+        """Ids of the pictures that `search` may answer with.
+
+        Parameters
+        ----------
+        below : str, optional
+            Only pictures in that folder, relative to the root.
+        exclude_dirs : collection of str, optional
+            No pictures in folders of these names.
+
+        Returns
+        -------
+        ndarray of shape (n,), int64, or None
+            None for all of them.
+        """
         if (is_chosen := path_filter(below, exclude_dirs)) is None:
             return None
         _, paths = self.store.paths()

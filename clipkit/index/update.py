@@ -234,11 +234,37 @@ def _row(reading: Reading, vector: bytes) -> Row:
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What one run of `update` did, in pictures.
+    """What one run of `ImageIndex.update` did, in pictures.
 
-    found: met by the scan. encoded: through the model. reused: moved, copied or merely touched, embedding kept.
-    restored: back after they were missing. missing: newly hidden. unchanged: not opened at all.
-    failed: unreadable pictures met in this run. unreadable: folders and files the scan could not enter.
+    Attributes
+    ----------
+    found : int
+        Met by the scan.
+    encoded : int
+        Went through the model.
+    reused : int
+        Moved, copied or merely touched; the embedding is reused.
+    restored : int
+        Back after they were missing.
+    unchanged : int
+        Not opened at all.
+    missing : int
+        Newly missing, and hidden from results.
+    failed : tuple of Failure
+        Pictures met in this run that could not be read, each with `path` and `reason`.
+    unreadable : tuple of Failure
+        Folders and files that the scan could not enter.
+    seconds : float
+        Wall time.
+
+    Examples
+    --------
+    >>> import os
+    >>> index = clipkit.ImageIndex.open("photos")
+    >>> os.remove("photos/coffee.png")
+    >>> report = index.update()
+    >>> report.found, report.missing, report.encoded
+    (3, 1, 0)
     """
 
     found: int
