@@ -47,14 +47,47 @@ class Rejection:
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """A classifier over the embeddings of one model: logits are temperature * (embeddings @ weight.T + bias).
+    """A classifier over the embeddings of one model, in one small file.
 
-    weight: (c, d) float32. bias: (c,) float32. temperature: the logit scale; larger is surer. model, fingerprint: whose
-    embeddings these are. space: "projected", as an index holds them, or "backbone", the features before the projection.
-    multi_label: each class is a question of its own, answered by a sigmoid; otherwise one is right, by softmax.
-    rejection: for "none of these", or None. notes: what whoever uses it should know, a sentence each. hidden: a layer
-    that embeddings pass first, or None; weight is (c, h) then.
-    ShapeError where these do not fit together.
+    Logits are `temperature * (embeddings @ weight.T + bias)`.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        Names, each once.
+    weight : ndarray of shape (c, d), float32
+        One row a class; (c, h) behind a hidden layer of h units.
+    bias : ndarray of shape (c,), float32
+        One number a class.
+    temperature : float
+        The logit scale; larger is surer.
+    model, fingerprint : str
+        Whose embeddings these are: canonical name, and SHA-256 of the weights.
+    space : {"projected", "backbone"}, default "projected"
+        Embeddings as an index holds them, or the features before the projection.
+    multi_label : bool, default False
+        Each class is a question of its own, answered by a sigmoid; otherwise one is right, by softmax.
+    rejection : Rejection or None
+        For "none of these": `neutral` (d,), `typical` (c,) and `cut`.
+    notes : tuple of str
+        What whoever uses it should know, a sentence each.
+    hidden : Hidden or None
+        A layer with GELU that embeddings pass first.
+
+    Raises
+    ------
+    ShapeError
+        If these do not fit together.
+
+    Examples
+    --------
+    >>> encoder = clipkit.load_encoder("starter")
+    >>> head = clipkit.ZeroShotClassifier(encoder, ["cat", "rocket"]).head
+    >>> head.predict(encoder.encode_images(["photos/chelsea.png"])).tolist()
+    ['cat']
+    >>> head.save("head.safetensors")
+    >>> clipkit.Head.load("head.safetensors").classes
+    ('cat', 'rocket')
     """
 
     classes: tuple[str, ...]
@@ -94,11 +127,29 @@ class Head:
         return self.hidden.dim if self.hidden else int(self.weight.shape[1])
 
     def check(self, encoder: Encoder, *, space: str | None = None) -> None:
-        """ModelMismatch if its embeddings are not those of `encoder`, or not of the `space` at hand."""
+        """Raise ModelMismatch if the head cannot read the embeddings of an encoder.
+
+        Parameters
+        ----------
+        encoder : Encoder
+            Its fingerprint is compared.
+        space : {"projected", "backbone"}, optional
+            The space at hand, if it matters.
+        """
         self.check_model(encoder.model, encoder.fingerprint, space=space)
 
     def check_model(self, model: str, fingerprint: str, *, space: str | None = None) -> None:
-        """As `check`, where only the name and the fingerprint of the model are at hand, as in an index."""
+        """Raise ModelMismatch as `check`, where only a name and a fingerprint are at hand, as in an index.
+
+        Parameters
+        ----------
+        model : str
+            Canonical name.
+        fingerprint : str
+            SHA-256 of the weights.
+        space : {"projected", "backbone"}, optional
+            The space at hand, if it matters.
+        """
         if fingerprint != self.fingerprint:
             name = "other weights of the same name" if model == self.model else model
             raise ModelMismatch(f"this head was made with {self.model}, not {name}", hint=f"--model {self.model}")
@@ -111,7 +162,23 @@ class Head:
             )
 
     def logits(self, embeddings: npt.ArrayLike) -> FloatArray:
-        """(n, c) float32 for embeddings (n, d); ShapeError for another width, a NaN or an infinity."""
+        """Logits of the classes.
+
+        Parameters
+        ----------
+        embeddings : array_like of shape (n, d)
+            In the head's space.
+
+        Returns
+        -------
+        ndarray of shape (n, c), float32
+            In the order of `classes`.
+
+        Raises
+        ------
+        ShapeError
+            If the width is another, or a value is NaN or infinite.
+        """
         rows = self._checked(embeddings)
         table = np.empty((len(rows), len(self.classes)), np.float32)
         for block, scores in self._blocks(rows):
@@ -119,17 +186,38 @@ class Head:
         return table
 
     def probabilities(self, embeddings: npt.ArrayLike) -> FloatArray:
-        """(n, c) float32: by softmax, or where `multi_label` by a sigmoid for each class."""
+        """Probabilities of the classes: by softmax, or with `multi_label` by a sigmoid for each.
+
+        Parameters
+        ----------
+        embeddings : array_like of shape (n, d)
+            In the head's space.
+
+        Returns
+        -------
+        ndarray of shape (n, c), float32
+            In the order of `classes`.
+        """
         table = self.logits(embeddings)
         for block in self._places(len(table)):
             table[block] = _sigmoid(table[block]) if self.multi_label else softmax(table[block])
         return table
 
     def best(self, embeddings: npt.ArrayLike) -> IntArray:
-        """Position of the best class (n,).
+        """Position of the best class.
 
         Where the two best lie within rounding they are summed again in double precision, row by row, so that neither
         the size of a block nor the order of the classes changes an answer; equal ones go by name.
+
+        Parameters
+        ----------
+        embeddings : array_like of shape (n, d)
+            In the head's space.
+
+        Returns
+        -------
+        ndarray of shape (n,), int64
+            Positions in `classes`.
         """
         rows = self._checked(embeddings)
         chosen = np.empty(len(rows), np.int64)
@@ -138,9 +226,19 @@ class Head:
         return chosen
 
     def ranked(self, embeddings: npt.ArrayLike, k: int = 1) -> tuple[IntArray, FloatArray]:
-        """The k best classes of each picture, best first as `best` has it, and their probabilities: both (n, k).
+        """The k best classes of each row, best first as `best` has it, and their probabilities.
 
-        k is cut to the number of classes. One product, and never more scores in memory than a block has.
+        Parameters
+        ----------
+        embeddings : array_like of shape (n, d)
+            In the head's space.
+        k : int, default 1
+            Cut to the number of classes.
+
+        Returns
+        -------
+        tuple of ndarray
+            Positions, int64, and probabilities, float32: both of shape (n, k).
         """
         rows, k = self._checked(embeddings), min(k, len(self.classes))
         places, sure = np.empty((len(rows), k), np.int64), np.empty((len(rows), k), np.float32)
@@ -153,7 +251,23 @@ class Head:
         return places, sure
 
     def known(self, embeddings: npt.ArrayLike) -> FloatArray:
-        """How surely each picture shows one of the classes (n,): below `rejection.cut` it is "none of these"."""
+        """How surely each row shows one of the classes: below `rejection.cut` it is "none of these".
+
+        Parameters
+        ----------
+        embeddings : array_like of shape (n, d)
+            In the head's space.
+
+        Returns
+        -------
+        ndarray of shape (n,), float32
+            Cosine with the best class, without what neutral texts say.
+
+        Raises
+        ------
+        NotFittedError
+            If the head has no rejection.
+        """
         rule = self.rejection
         if rule is None:
             raise NotFittedError("this head cannot say 'none of these'", hint="unknown=True")
@@ -166,11 +280,28 @@ class Head:
         return best
 
     def distinct(self) -> FloatArray:
-        """What each class says beyond the neutral texts, at length 1 (c, d); the weight without a rejection."""
+        """What each class says beyond neutral texts, at length 1; the weight where there is no rejection.
+
+        Returns
+        -------
+        ndarray of shape (c, d), float32
+            One row a class.
+        """
         return _unit(self.weight - self.rejection.neutral) if self.rejection else self.weight
 
     def predict(self, embeddings: npt.ArrayLike) -> npt.NDArray[Any]:
-        """The name of the best class (n,), or UNKNOWN where it is rejected; where `multi_label`, bool (n, c)."""
+        """Names of the classes.
+
+        Parameters
+        ----------
+        embeddings : array_like of shape (n, d)
+            In the head's space.
+
+        Returns
+        -------
+        ndarray of shape (n,), str, or of shape (n, c), bool
+            "unknown" where a row is rejected; with `multi_label`, which classes are there.
+        """
         if self.multi_label:
             return np.asarray(self.logits(embeddings) > 0)
         names = np.array([*self.classes, UNKNOWN])
@@ -180,7 +311,13 @@ class Head:
         return names[chosen]
 
     def save(self, file: str | os.PathLike[str]) -> None:
-        """One safetensors file, written whole or not at all."""
+        """Save as one safetensors file, written whole or not at all.
+
+        Parameters
+        ----------
+        file : str or path
+            Replaced if it exists.
+        """
         arrays = {"weight": np.ascontiguousarray(self.weight), "bias": np.ascontiguousarray(self.bias)}
         payload: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
         if self.rejection is not None:
@@ -193,7 +330,23 @@ class Head:
 
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> Head:
-        """The head in `file`; ModelError if there is none, or it is not what `save` wrote."""
+        """Load a head that `save` wrote.
+
+        Parameters
+        ----------
+        file : str or path
+            Nothing in it is unpickled.
+
+        Returns
+        -------
+        Head
+            As it was saved.
+
+        Raises
+        ------
+        ModelError
+            If there is no file, or it is not what `save` wrote.
+        """
         stored = read_tensors(file, forms=FORMATS, kind="head", hint=MAKE)
         try:
             return _from(stored.payload, stored.arrays)

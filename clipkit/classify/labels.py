@@ -41,10 +41,41 @@ class LabelledPicture:
 
 
 def label_index(index: ImageIndex, head: Head, *, top_k: int = 1, below: str = "") -> list[LabelledPicture]:
-    """What every picture of the index is called, by path; from stored embeddings, no picture is opened.
+    """Labels of every picture of an index, from stored embeddings; no picture is opened.
 
-    One answer each, `top_k` of them, or where the head is `multi_label` those that are likelier than not, perhaps none.
-    A rejected picture is called "unknown" first. ModelMismatch for a head of another model.
+    Parameters
+    ----------
+    index : ImageIndex
+        Whose pictures are labelled.
+    head : Head
+        Over projected embeddings of the index's model.
+    top_k : int, default 1
+        Answers a picture. A `multi_label` head gives those that are likelier than not, at most so many, perhaps none.
+    below : str, optional
+        Only pictures in that folder, relative to the root.
+
+    Returns
+    -------
+    list of LabelledPicture
+        By path: `path`, `file`, `answers` (pairs of label and probability, best first) and `labels`. A rejected picture
+        is called "unknown" first.
+
+    Raises
+    ------
+    ModelMismatch
+        If the head is of another model, or reads backbone features.
+
+    See Also
+    --------
+    label_pictures : For heads of backbone features.
+
+    Examples
+    --------
+    >>> from clipkit.classify import label_index
+    >>> index = clipkit.ImageIndex.open("photos")
+    >>> head = clipkit.ZeroShotClassifier(index.encoder, ["cat", "cup of coffee", "rocket"]).head
+    >>> [(picture.path, picture.labels[0]) for picture in label_index(index, head)][1:]
+    [('chelsea.png', 'cat'), ('coffee.png', 'cup of coffee'), ('rocket.jpg', 'rocket')]
     """
     named, answers = _answered(index, head, top_k, below)
     return _labelled(index, head, sorted((named[id_], given) for id_, given in answers.items()))
@@ -58,7 +89,42 @@ def label_pictures(
     below: str = "",
     progress: Callable[[Progress], None] | None = None,
 ) -> tuple[list[LabelledPicture], tuple[Failure, ...]]:
-    """As `label_index`, for a head of backbone features: every picture is read again; also those that cannot be."""
+    """Labels of every picture of an index; the pictures are read and encoded again.
+
+    For heads of backbone features, which an index does not hold.
+
+    Parameters
+    ----------
+    index : ImageIndex
+        Whose pictures are labelled.
+    head : Head
+        Of the index's model.
+    top_k : int, default 1
+        As in `label_index`.
+    below : str, optional
+        Only pictures in that folder, relative to the root.
+    progress : callable, optional
+        Given a `Progress` after each batch.
+
+    Returns
+    -------
+    tuple
+        List of LabelledPicture, as in `label_index`; and a tuple of Failure for pictures that cannot be read.
+
+    Raises
+    ------
+    ModelMismatch
+        If the head is of another model.
+
+    Examples
+    --------
+    >>> from clipkit.classify import label_pictures
+    >>> index = clipkit.ImageIndex.open("photos")
+    >>> head = clipkit.ZeroShotClassifier(index.encoder, ["cat", "rocket"]).head
+    >>> labelled, failed = label_pictures(index, head)
+    >>> labelled[1].labels, failed
+    (('cat',), ())
+    """
     encoder = index.encoder
     head.check(encoder, space=head.space)
     is_chosen = path_filter(below)

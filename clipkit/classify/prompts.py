@@ -58,7 +58,21 @@ _COLUMNS = ("class", "label", "name", "classname")
 
 @dataclass(frozen=True)
 class ClassPrompts:
-    """Classes and what is said of each: prompts[i] belong to classes[i]."""
+    """Classes and the prompts of each.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        Names, each once.
+    prompts : tuple of tuple of str
+        prompts[i] belong to classes[i].
+
+    Examples
+    --------
+    >>> from clipkit.classify import ClassPrompts
+    >>> ClassPrompts(("cat",), (("a photo of a cat.",),)).prompts[0]
+    ('a photo of a cat.',)
+    """
 
     classes: tuple[str, ...]
     prompts: tuple[tuple[str, ...], ...]
@@ -70,11 +84,43 @@ def make_prompts(
     *,
     words: Mapping[str, str] | None = None,
 ) -> ClassPrompts:
-    """Every template filled with every class, or with what `words` has in its place.
+    """Fill every template with every class.
 
-    A mapping brings phrases of its own: with a template that has `{d}` each phrase goes there (DCLIP), otherwise the
-    phrases are the prompts (CuPL), their slots filled with the class, and the templates are not used.
-    QueryError for a template without a slot, no class at all, a repeated class, or a class without a name or prompt.
+    A mapping brings phrases of its own. Where a template has `{d}`, each phrase goes there (DCLIP); otherwise the
+    phrases are the prompts (CuPL), their `{}` filled with the class, and the templates are not used.
+
+    Parameters
+    ----------
+    classes : sequence of str, or mapping of str to sequence of str
+        Names, or phrases by name.
+    templates : sequence of str
+        Each with `{}` or `{c}` where the class goes.
+    words : mapping of str to str, optional
+        What is filled in instead of a class's name.
+
+    Returns
+    -------
+    ClassPrompts
+        In the order of `classes`.
+
+    Raises
+    ------
+    QueryError
+        If a template has no slot, there is no class, or a class is repeated or has no name or prompt.
+
+    References
+    ----------
+    .. [1] S. Menon and C. Vondrick, "Visual Classification via Description from Large Language Models", ICLR 2023.
+    .. [2] S. Pratt et al., "What does a platypus look like? Generating customized prompts for zero-shot image
+       classification", ICCV 2023.
+
+    Examples
+    --------
+    >>> from clipkit.classify import make_prompts
+    >>> make_prompts(["cat", "dog"], ["a photo of a {}."]).prompts
+    (('a photo of a cat.',), ('a photo of a dog.',))
+    >>> make_prompts({"cat": ["whiskers", "a tail"]}, ["{c}, which has {d}."]).prompts
+    (('cat, which has whiskers.', 'cat, which has a tail.'),)
     """
     names = [str(name).strip() for name in classes]
     _check_names(names)
@@ -122,10 +168,33 @@ def check_templates(templates: Sequence[str]) -> None:
 
 
 def read_classes(classes: Classes) -> tuple[str, ...] | dict[str, tuple[str, ...]]:
-    """The classes of a set's name, a text file (one a line), a CSV, names with commas between, or a list.
+    """Classes from a list, a text, a file or the name of a set.
 
-    A JSON file or a mapping `{class: [phrases]}` brings phrases for `make_prompts`. A CSV has a column called class,
-    label or name, or a single one; classes come in the order in which they first appear.
+    Parameters
+    ----------
+    classes : str, path, sequence of str, or mapping of str to sequence of str
+        "pets"; names with commas between; a text file with one a line; a CSV with a column class, label, name or
+        classname, or a single one; a JSON list; or phrases by name, as a mapping or a JSON file.
+
+    Returns
+    -------
+    tuple of str, or dict of str to tuple of str
+        In the order in which they first appear; a dict where there are phrases.
+
+    Raises
+    ------
+    QueryError
+        If a file cannot be read, or holds no classes.
+
+    Examples
+    --------
+    >>> from clipkit.classify import read_classes
+    >>> read_classes("cat, dog")
+    ('cat', 'dog')
+    >>> read_classes("classes.txt")
+    ('cat', 'cup of coffee', 'rocket')
+    >>> len(read_classes("pets"))
+    37
     """
     if isinstance(classes, Mapping):
         return _described(classes, "the classes")

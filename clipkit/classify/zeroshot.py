@@ -49,16 +49,61 @@ SAME = 1e-3  # length of the difference of equal texts in one batch, which is 0 
 
 
 class ZeroShotClassifier:
-    """Names the class of a picture from words alone, with scikit-learn's methods.
+    """Zero-shot classifier: names the class of a picture from words alone, with scikit-learn's methods.
 
-    X is pictures (paths, Pillow images, uint8 arrays) or their embeddings (n, d). `unknown`: answers "unknown" where no
-    class is right; see `adapt` and `calibrate`. `multi_label`: each class is a question of its own. `notify` gets a
-    sentence when a prompt is longer than the model reads.
+    A class is the mean embedding of its prompts. Wherever the methods take X, it is a list of pictures (paths, Pillow
+    images, uint8 arrays) or their embeddings (n, d).
 
-    Attributes:
-        classes_: names (c,), in the order given.
-        head: what is computed with, and what may be saved.
-        prompts: what was said of each class; None where the head came from a file.
+    Parameters
+    ----------
+    encoder : Encoder
+        Encodes prompts and pictures.
+    classes : str, path, sequence of str, or mapping of str to sequence of str
+        What `read_classes` takes, or "imagenet". A mapping gives each class its own phrases.
+    templates : str, path or sequence of str, default "simple"
+        A set ("plain", "simple", "imagenet", "pets", "dclip"), a template such as "a photo of a {}.", a list of them,
+        or a text file with one a line.
+    unknown : bool, default False
+        Answer "unknown" where no class is right; see `adapt` and `calibrate`.
+    multi_label : bool, default False
+        Each class is a question of its own: none, one or several may be right.
+    notify : callable, optional
+        Given a sentence when a prompt is longer than the model reads.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (c,), str
+        Names, in the order given.
+    head : Head
+        What is computed with, and what may be saved.
+    prompts : ClassPrompts or None
+        The prompts of each class; None where the head came from a file.
+    encoder : Encoder
+        As given.
+
+    Raises
+    ------
+    QueryError
+        If classes or templates cannot be used.
+
+    See Also
+    --------
+    LinearProbe : Learns from labels.
+
+    References
+    ----------
+    .. [1] A. Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021.
+    .. [2] S. Menon and C. Vondrick, "Visual Classification via Description from Large Language Models", ICLR 2023.
+
+    Examples
+    --------
+    >>> encoder = clipkit.load_encoder("starter")
+    >>> classifier = clipkit.ZeroShotClassifier(encoder, ["cat", "cup of coffee", "rocket"])
+    >>> classifier.predict(["photos/chelsea.png", "photos/rocket.jpg"])
+    array(['cat', 'rocket'], dtype='<U13')
+    >>> index = clipkit.ImageIndex.open("photos")
+    >>> classifier.predict_proba(index.embeddings).shape
+    (4, 3)
     """
 
     def __init__(
@@ -85,7 +130,33 @@ class ZeroShotClassifier:
 
     @classmethod
     def from_head(cls, encoder: Encoder, head: Head) -> ZeroShotClassifier:
-        """A classifier with a head that was saved; ModelMismatch under another model, or for backbone features."""
+        """A classifier with a head that was saved.
+
+        Parameters
+        ----------
+        encoder : Encoder
+            The model that the head was made with.
+        head : Head
+            Over projected embeddings.
+
+        Returns
+        -------
+        ZeroShotClassifier
+            Without prompts.
+
+        Raises
+        ------
+        ModelMismatch
+            If the head is of another model, or reads backbone features.
+
+        Examples
+        --------
+        >>> encoder = clipkit.load_encoder("starter")
+        >>> clipkit.ZeroShotClassifier(encoder, ["cat", "rocket"]).head.save("head.safetensors")
+        >>> classifier = clipkit.ZeroShotClassifier.from_head(encoder, clipkit.Head.load("head.safetensors"))
+        >>> classifier.predict(["photos/chelsea.png"]).tolist()
+        ['cat']
+        """
         head.check(encoder, space="projected")
         classifier = cls.__new__(cls)
         classifier.encoder, classifier.head, classifier.prompts = encoder, head, None
@@ -97,23 +168,92 @@ class ZeroShotClassifier:
         return np.array(self.head.classes)
 
     def decision_function(self, X: Pictures) -> FloatArray:  # noqa: N803  scikit-learn's name
-        """Logits (n, c)."""
+        """Logits of the classes.
+
+        Parameters
+        ----------
+        X : sequence of pictures, or ndarray of shape (n, d), float32
+            Paths, Pillow images, uint8 arrays (h, w, 3); or embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n, c), float32
+            In the order of `classes_`.
+        """
         return self.head.logits(self._embeddings(X))
 
     def predict_proba(self, X: Pictures) -> FloatArray:  # noqa: N803
-        """Probabilities (n, c) of the classes, given that one is right; where `multi_label`, of each by itself."""
+        """Probabilities of the classes, given that one is right; with `multi_label`, of each by itself.
+
+        Parameters
+        ----------
+        X : sequence of pictures, or ndarray of shape (n, d), float32
+            Paths, Pillow images, uint8 arrays (h, w, 3); or embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n, c), float32
+            In the order of `classes_`.
+        """
         return self.head.probabilities(self._embeddings(X))
 
     def predict(self, X: Pictures) -> npt.NDArray[Any]:  # noqa: N803
-        """Names (n,), "unknown" where all are rejected; where `multi_label`, bool (n, c): which classes are there."""
+        """Names of the classes.
+
+        Parameters
+        ----------
+        X : sequence of pictures, or ndarray of shape (n, d), float32
+            Paths, Pillow images, uint8 arrays (h, w, 3); or embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n,), str, or of shape (n, c), bool
+            "unknown" where all classes are rejected; with `multi_label`, which classes are there.
+
+        Raises
+        ------
+        ImageError
+            Names the first picture that cannot be read.
+        ShapeError
+            If X is one path instead of a list, or no array of embeddings.
+        """
         return self.head.predict(self._embeddings(X))
 
     def known_score(self, X: Pictures) -> FloatArray:  # noqa: N803
-        """How surely one of the classes is right (n,); `predict` rejects what lies below `head.rejection.cut`."""
+        """How surely one of the classes is right; `predict` rejects what lies below `head.rejection.cut`.
+
+        Parameters
+        ----------
+        X : sequence of pictures, or ndarray of shape (n, d), float32
+            Paths, Pillow images, uint8 arrays (h, w, 3); or embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n,), float32
+            Larger is surer.
+
+        Raises
+        ------
+        NotFittedError
+            If the classifier was made without `unknown`.
+        """
         return self.head.known(self._embeddings(X))
 
     def score(self, X: Pictures, y: Sequence[str | None] | npt.NDArray[Any]) -> float:  # noqa: N803
-        """The share of right answers; a label of None or "unknown" is right where all classes are rejected."""
+        """Share of right answers.
+
+        Parameters
+        ----------
+        X : sequence of pictures, or ndarray of shape (n, d), float32
+            Paths, Pillow images, uint8 arrays (h, w, 3); or embeddings.
+        y : sequence of shape (n,), or bool of shape (n, c) with `multi_label`
+            None or "unknown" is right where all classes are rejected.
+
+        Returns
+        -------
+        float
+            From 0 to 1.
+        """
         found = self.predict(X)
         if self.head.multi_label:
             return float((found == np.asarray(y, dtype=bool)).all(axis=1).mean())
@@ -121,9 +261,39 @@ class ZeroShotClassifier:
         return float(np.mean([name == label for name, label in zip(found.tolist(), labels, strict=True)]))
 
     def adapt(self, embeddings: Embeddings) -> ZeroShotClassifier:
-        """Learn from a collection (n, d), without labels, what is ordinary in it: where "unknown" begins.
+        """Set where "unknown" begins, from a collection without labels.
 
-        The cut splits its scores into two groups (Otsu), so it should hold pictures of both kinds.
+        What is ordinary in the collection is taken out of each class's score; the cut splits the scores into two
+        groups.
+
+        Parameters
+        ----------
+        embeddings : ndarray of shape (n, d), float32
+            Of two pictures or more, some of the classes and some not.
+
+        Returns
+        -------
+        ZeroShotClassifier
+            Itself.
+
+        Raises
+        ------
+        NotFittedError
+            If the classifier was made without `unknown`.
+        ShapeError
+            If there are fewer than two rows.
+
+        References
+        ----------
+        .. [1] N. Otsu, "A Threshold Selection Method from Gray-Level Histograms", IEEE Trans. SMC 1979.
+
+        Examples
+        --------
+        >>> index = clipkit.ImageIndex.open("photos")
+        >>> classifier = clipkit.ZeroShotClassifier(index.encoder, ["cat"], unknown=True)
+        >>> predicted = classifier.adapt(index.embeddings).predict(index.embeddings)
+        >>> dict(zip(index.paths, predicted.tolist()))["chelsea.png"]
+        'cat'
         """
         rows = check_embeddings(embeddings, self.encoder.dim)
         rule = self._rejection()
@@ -136,7 +306,31 @@ class ZeroShotClassifier:
         return self
 
     def calibrate(self, embeddings: Embeddings, labels: Sequence[str | None] | npt.NDArray[Any]) -> ZeroShotClassifier:
-        """Fit the temperature to labelled pictures (n, d); with labelled unknowns (None or "unknown") the cut too."""
+        """Fit the temperature to labelled pictures; with labelled unknowns, the cut too.
+
+        Parameters
+        ----------
+        embeddings : ndarray of shape (n, d), float32
+            Of the pictures.
+        labels : sequence of shape (n,)
+            Names of classes; None or "unknown" for pictures of no class.
+
+        Returns
+        -------
+        ZeroShotClassifier
+            Itself.
+
+        Raises
+        ------
+        QueryError
+            If a label is no class, no picture is of a class, or the classifier is `multi_label`.
+        NotFittedError
+            If there are unknowns, and the classifier was made without `unknown`.
+
+        References
+        ----------
+        .. [1] C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+        """
         if self.head.multi_label:
             raise QueryError("calibrate is for classes of which one is right")
         rows = check_embeddings(embeddings, self.encoder.dim)
@@ -294,10 +488,37 @@ class ClassExplanation:
 
 
 def explain_prediction(classifier: ZeroShotClassifier, picture: PictureSource, *, k: int = 3) -> list[ClassExplanation]:
-    """The k likeliest classes of a picture, likeliest first, with what was said of each.
+    """The likeliest classes of a picture, with the score of every prompt.
 
-    A prompt's lead is over the same template filled with the other classes shown; where classes have prompts of their
-    own, over the mean of what was said of the others. QueryError for a head from a file, which keeps no prompts.
+    Parameters
+    ----------
+    classifier : ZeroShotClassifier
+        Made from classes and templates, not from a file.
+    picture : path, PIL.Image.Image or ndarray of shape (h, w, 3), uint8
+        RGB, of any size.
+    k : int, default 3
+        Cut to the number of classes.
+
+    Returns
+    -------
+    list of ClassExplanation
+        Likeliest first: `label`, `probability` and `prompts`, each with `text`, its cosine `score` and its `lead`: by
+        how much it is above the same template filled with the other classes, or, where classes have prompts of their
+        own, above the mean of the others' prompts. Below 0 it speaks against the class.
+
+    Raises
+    ------
+    QueryError
+        If the head came from a file, which stores no prompts.
+
+    Examples
+    --------
+    >>> from clipkit.classify import explain_prediction
+    >>> encoder = clipkit.load_encoder("starter")
+    >>> classifier = clipkit.ZeroShotClassifier(encoder, ["cat", "rocket"], templates="a photo of a {}.")
+    >>> best = explain_prediction(classifier, "photos/chelsea.png")[0]
+    >>> best.label, best.prompts[0].text, best.prompts[0].lead > 0
+    ('cat', 'a photo of a cat.', True)
     """
     prompts = classifier.prompts
     if prompts is None:

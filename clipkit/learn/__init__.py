@@ -1,4 +1,28 @@
-"""Classifiers that learn from labels: probes, few-shot methods, fine-tuning."""
+"""Classifiers that learn from labels: probes, few-shot methods, fine-tuning.
+
+LinearProbe
+    Logistic regression on embeddings.
+NearestNeighbours
+    k-nearest neighbours.
+Prototypes
+    The nearest class mean.
+TipAdapter
+    Zero-shot logits and a cache of labelled pictures.
+TipAdapterF
+    Tip-Adapter with trained keys.
+TextBlend
+    LP++: a blend of text and picture prototypes.
+METHODS
+    Every method by name, as `compare` and `clipkit probe` take them.
+fit_head
+    A head from a dataset, its settings chosen on pictures held back.
+finetune
+    A new head by gradient descent, perhaps with the tower.
+Recipe
+    Hyperparameters of `finetune`.
+FineTuned
+    What `finetune` gives.
+"""
 
 from __future__ import annotations
 

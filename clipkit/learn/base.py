@@ -60,20 +60,78 @@ class EmbeddingClassifier:
     classes_: npt.NDArray[Any]
 
     def decision_function(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803  scikit-learn's name
-        """Logits (n, c), also for two classes."""
+        """Logits of the classes, also for two of them.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+            Embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n, c), float32
+            In the order of `classes_`.
+        """
         raise NotImplementedError
 
     def predict_proba(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803
-        """Probabilities (n, c)."""
+        """Probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+            Embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n, c), float32
+            In the order of `classes_`.
+        """
         return softmax(self.decision_function(X))
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:  # noqa: N803
-        """Labels (n,)."""
+        """Labels of the likeliest classes.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+            Embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Of the type of the labels that were learned.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ShapeError
+            If the rows are no embeddings of the width that was learned.
+        """
         best = self.decision_function(X).argmax(axis=1)
         return np.asarray(self.classes_[best])
 
     def score(self, X: npt.ArrayLike, y: Labels) -> float:  # noqa: N803
-        """The share of right answers."""
+        """Share of right answers.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+            Embeddings.
+        y : sequence or ndarray of shape (n,)
+            Right labels.
+
+        Returns
+        -------
+        float
+            From 0 to 1.
+
+        Raises
+        ------
+        ShapeError
+            If there are not as many labels as embeddings.
+        """
         found = self.predict(X)
         if len(y) != len(found):
             raise ShapeError(f"{len(found)} embeddings and {len(y)} labels")

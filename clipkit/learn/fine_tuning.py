@@ -32,12 +32,45 @@ HEAD, REPORT = "head.safetensors", "finetune.json"
 
 @dataclass(frozen=True, eq=False)
 class FineTuned:
-    """A model that has learned, as it was after its best epoch.
+    """A model that was fine-tuned, as it was after its best epoch.
 
-    head: where the tower is open_clip's and stayed frozen: a Head over its backbone features; else None. classifier:
-    where the model is one of transformers. before, after: what it said of one validation picture, with the head it
-    started from and at the end. metrics: of the validation pictures, with intervals, as `classification_metrics` has
-    them; they chose the epoch, so that they flatter. failed: pictures that could not be read. notes: what to know.
+    Attributes
+    ----------
+    classes : tuple of str
+        Labels, sorted.
+    counts : Counts
+        Parameters: `trainable`, `frozen`, `total`.
+    history : tuple of Epoch
+        Each with `number`, `lr`, `loss`, `val_loss`, `val_acc1` and `seconds`.
+    best_epoch : int
+        Number of the epoch whose weights these are.
+    before, after : Prediction
+        Of one validation picture, with the first weights and the last: `file`, `actual`, `label`, `probability`.
+    metrics : dict
+        Of the validation pictures, as `classification_metrics` has them. They chose the epoch, so that they flatter.
+    head : Head or None
+        Over backbone features, where the tower is open_clip's and stayed frozen.
+    classifier : ViTClassifier or None
+        Where the model is one of transformers.
+    failed : tuple of Failure
+        Pictures that could not be read.
+    notes : tuple of str
+        What to know, a sentence each.
+    recipe : Recipe
+        As it was followed.
+
+    See Also
+    --------
+    finetune : Makes one.
+
+    Examples
+    --------
+    >>> from clipkit.learn import Recipe
+    >>> vit = clipkit.ViTClassifier("tiny-vit")
+    >>> tuned = clipkit.finetune(vit, clipkit.load_dataset("animals"), recipe=Recipe(epochs=2, views=0))
+    >>> tuned.save("tuned")
+    >>> clipkit.ViTClassifier("tuned").classes_.tolist()
+    ['cat', 'other']
     """
 
     classes: tuple[str, ...]
@@ -57,21 +90,53 @@ class FineTuned:
     _learner: Trainee
 
     def predict(self, files: Sequence[str]) -> npt.NDArray[np.str_]:
-        """The likeliest class of each picture (n,); ImageError names the first that cannot be read."""
+        """Label of the likeliest class.
+
+        Parameters
+        ----------
+        files : sequence of str
+            Pictures on this disk.
+
+        Returns
+        -------
+        ndarray of shape (n,), str
+            In order.
+
+        Raises
+        ------
+        ImageError
+            Names the first picture that cannot be read.
+        """
         return np.asarray(np.array(self.classes)[self.predict_proba(files).argmax(axis=1)])
 
     def predict_proba(self, files: Sequence[str]) -> FloatArray:
-        """(n, c) float32, in the order of `classes`."""
+        """Probabilities of the classes.
+
+        Parameters
+        ----------
+        files : sequence of str
+            Pictures on this disk.
+
+        Returns
+        -------
+        ndarray of shape (n, c), float32
+            In the order of `classes`.
+        """
         parts = [np.empty((0, len(self.classes)), np.float32)]
         for start in range(0, len(files), self.recipe.batch_size):
             parts.append(self._probabilities(files[start : start + self.recipe.batch_size]))
         return np.concatenate(parts)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """What `load_encoder` and `Head.load`, or `ViTClassifier`, read; and the history, as finetune.json.
+        """Save what `load_encoder` and `Head.load`, or `ViTClassifier`, read; and the history, as finetune.json.
 
-        Frozen open_clip tower: head.safetensors. One that learned: the whole model in open_clip's layout, and a head
+        A frozen open_clip tower: head.safetensors. One that learned: the whole model in open_clip's layout, and a head
         that is bound to it. A model of transformers: as `save_pretrained` writes it.
+
+        Parameters
+        ----------
+        folder : str or path
+            Made if need be.
         """
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
@@ -116,13 +181,55 @@ def finetune(
     progress: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> FineTuned:
-    """`model` with a new head for the classes of `dataset`, and where the recipe says so with a tower that learned too.
+    """Fine-tune a model: a new head for the classes of a dataset, and perhaps a tower that learns too.
 
-    validation: what chooses the epoch; without it a tenth of each class of `dataset`, which then does not learn from
-    it. Test pictures have no place here. out: a folder for checkpoints and the result; a run that was killed goes on
-    from there and ends with the same weights. `model` itself is not changed. DatasetError where there is nothing to
-    tell apart, ModelError for a damaged checkpoint or one of another run. Pictures that cannot be read are left out,
-    and listed.
+    `model` itself is not changed. Pictures that cannot be read are left out, and listed.
+
+    Parameters
+    ----------
+    model : OpenClipEncoder or ViTClassifier
+        Where to start.
+    dataset : Dataset
+        With labels of two classes or more.
+    recipe : Recipe, optional
+        Hyperparameters; by default a head on a frozen tower.
+    validation : Dataset, optional
+        What chooses the epoch; without it a tenth of each class of `dataset`, which is then not learned from. Test
+        pictures have no place here.
+    out : str or path, optional
+        A folder for checkpoints and the result; a run that was killed goes on from there and ends with the same
+        weights.
+    progress : callable, optional
+        Given a `Progress` while features are computed.
+    on_epoch : callable, optional
+        Given each `Epoch`.
+
+    Returns
+    -------
+    FineTuned
+        As it was after its best epoch.
+
+    Raises
+    ------
+    DatasetError
+        If there is nothing to tell apart, or nothing to choose the epoch on.
+    ModelError
+        If a checkpoint is damaged or of another run, or the loss is not finite.
+
+    References
+    ----------
+    .. [1] A. Dosovitskiy et al., "An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale",
+       ICLR 2021.
+
+    Examples
+    --------
+    >>> from clipkit.learn import Recipe
+    >>> vit = clipkit.ViTClassifier("tiny-vit")
+    >>> tuned = clipkit.finetune(vit, clipkit.load_dataset("animals"), recipe=Recipe(epochs=2, views=0))
+    >>> tuned.classes, len(tuned.history)
+    (('cat', 'other'), 2)
+    >>> tuned.predict_proba(["photos/chelsea.png"]).shape
+    (1, 2)
     """
     import torch
 

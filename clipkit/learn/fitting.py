@@ -86,11 +86,57 @@ def fit_head(
     templates: Templates | None = None,
     progress: Show = None,
 ) -> Fitted:
-    """A head from the training part of a dataset; nothing of its test part is opened.
+    """Fit a head to the training part of a dataset; nothing of its test part is opened.
 
-    space: "auto" takes the one that is better on validation, the projected one where they are equal. shots: that many
-    pictures a class, and min(4, shots) more to choose on; None takes all, and chooses on the dataset's own validation
-    part or on a fifth of each class. templates: what is said of each class where a method starts from words.
+    Parameters
+    ----------
+    path : str or path
+        As for `load_dataset`.
+    encoder : Encoder
+        The head reads its embeddings.
+    method : {"probe", "text-probe", "gelu", "prototypes", "blend"}, default "probe"
+        A key of `METHODS` whose result is a head.
+    space : {"auto", "projected", "backbone"}, default "auto"
+        "auto" takes the one that is better on validation, the projected one where they are equal.
+    C : float, optional
+        Inverse of the regularisation, for the methods that have one; None chooses it.
+    shots : int, optional
+        Pictures a class, and min(4, shots) more to choose on. None takes all, and chooses on the dataset's own
+        validation part or on a fifth of each class.
+    seed : int, default 0
+        Of the draws.
+    split : str, optional
+        The part to learn from; by default the dataset's own train, or else all of it.
+    templates : str, path or sequence of str, optional
+        As for `ZeroShotClassifier`, where a method starts from words; by default "pets" for Oxford-IIIT Pet, else
+        "simple".
+    progress : callable, optional
+        Given a `Progress` after each batch of pictures.
+
+    Returns
+    -------
+    Fitted
+        `head`; `accuracy` on the `n_validation` pictures held back, with `ci95` by Wilson; `by_space`; `chosen`, the
+        setting in words; `n`, the number of pictures learned from; `failed`, the pictures left out.
+
+    Raises
+    ------
+    DatasetError
+        If there is nothing to learn from or nothing to tell apart.
+    QueryError
+        If the method does not exist, or has no such setting.
+
+    References
+    ----------
+    .. [1] E. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927.
+
+    Examples
+    --------
+    >>> from clipkit.learn import fit_head
+    >>> fitted = fit_head("animals", clipkit.load_encoder("starter"), space="projected")
+    >>> fitted.head.classes, fitted.n, fitted.n_validation
+    (('cat', 'other'), 10, 2)
+    >>> fitted.head.save("animals.safetensors")
     """
     _check(method, space, C)
     train, held = _parts(path, split)

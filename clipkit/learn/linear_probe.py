@@ -37,23 +37,65 @@ _Fitter: TypeAlias = Callable[[Examples, float], _Linear]
 
 
 class LinearProbe(EmbeddingClassifier):
-    """Logistic regression on embeddings (n, d), as CLIP's authors probe it (Radford et al. 2021, appendix A.3).
+    """Linear probe: logistic regression on embeddings, its strength chosen on pictures held back.
 
-    space: what the embeddings are, "projected" or "backbone". C: the inverse of the regularisation as scikit-learn has
-    it; None chooses it on validation, each fit beginning where the last ended, and then fits once more on everything.
+    Parameters
+    ----------
+    space : {"projected", "backbone"}, default "projected"
+        What the embeddings are; a head remembers it.
+    C : float, optional
+        Inverse of the regularisation, as scikit-learn has it. None chooses it on validation, and then fits once more on
+        everything.
+    zeroshot : Head, optional
+        A head of the same classes to start from, for projected embeddings. The distance from its weights is penalised,
+        not that from zero, so that C = 0, which is among the choices, is zero-shot itself.
+    hidden : int, optional
+        A layer of that many units with GELU before the classes, trained by AdamW; the number of steps is chosen on
+        validation, and C means nothing then.
+    seed : int, default 0
+        Of the pictures held back, and of the hidden layer's weights.
 
-    zeroshot: a head of the same classes to start from, for projected embeddings. What is penalised is then the distance
-    from its weights, not from zero, so that C = 0, which is among the choices, is zero-shot itself. Li et al. 2018
-    ("Explicit inductive bias for transfer learning", L2-SP) give the penalty, Silva-Rodriguez et al. 2024 (CLAP) its
-    use for CLIP.
+    Attributes
+    ----------
+    classes_ : ndarray of shape (c,)
+        Labels, sorted.
+    coef_ : ndarray of shape (c, d), float32
+        Also for two classes; (c, hidden) with a hidden layer.
+    intercept_ : ndarray of shape (c,), float32
+        One number a class.
+    C_ : float
+        Chosen or given; NaN with a hidden layer.
+    choice_ : Choice or None
+        How C, or the number of steps, was chosen: `setting`, `accuracy`, `tried`. None where C was given.
 
-    hidden: a layer of that many units with GELU before the classes, trained by AdamW (`seed`); how long is chosen on
-    validation, and C means nothing then.
+    Raises
+    ------
+    QueryError
+        If C, `hidden` and `zeroshot` do not go together.
 
-    Attributes:
-        classes_: labels (c,), sorted. coef_: (c, d), also for two classes; (c, hidden) with a hidden layer.
-        intercept_: (c,). C_: what was chosen or given, NaN with a hidden layer. choice_: how it was chosen (C, or the
-        number of steps), None where C was given.
+    See Also
+    --------
+    fit_head : From a dataset on disk.
+
+    References
+    ----------
+    .. [1] A. Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021,
+       appendix A.3.
+    .. [2] X. Li et al., "Explicit Inductive Bias for Transfer Learning with Convolutional Networks", ICML 2018.
+    .. [3] J. Silva-Rodriguez et al., "A Closer Look at the Few-Shot Adaptation of Large Vision-Language Models",
+       CVPR 2024.
+
+    Examples
+    --------
+    >>> from clipkit.datasets import embed_once
+    >>> encoder = clipkit.load_encoder("starter")
+    >>> embedded = embed_once(clipkit.load_dataset("animals"), encoder)
+    >>> probe = clipkit.LinearProbe().fit(embedded.embeddings, embedded.dataset.labels)
+    >>> probe.score(embedded.embeddings, embedded.dataset.labels)
+    1.0
+    >>> probe.predict(encoder.encode_images(["photos/chelsea.png"])).tolist()
+    ['cat']
+    >>> probe.head(encoder).save("animals.safetensors")
     """
 
     coef_: FloatArray
@@ -80,9 +122,28 @@ class LinearProbe(EmbeddingClassifier):
         self._layers: _Linear | TwoLayers | None = None
 
     def fit(self, embeddings: npt.ArrayLike, labels: Labels, *, validation: Part | None = None) -> Self:
-        """Learn from embeddings (n, d) and labels (n,); choose on `validation`, or on a fifth of each class.
+        """Learn from labelled embeddings, and choose C or the number of steps.
 
-        What was held back is learned from in the end, too.
+        Parameters
+        ----------
+        embeddings : array_like of shape (n, d)
+            Of the pictures.
+        labels : sequence or ndarray of shape (n,)
+            Two classes or more.
+        validation : tuple, optional
+            (embeddings, labels) to choose on; by default a fifth of each class. Learned from in the end, too.
+
+        Returns
+        -------
+        LinearProbe
+            Itself.
+
+        Raises
+        ------
+        DatasetError
+            If there is one class only, or validation has a class that is not learned.
+        ShapeError
+            If the rows are no embeddings, or not as many as the labels.
         """
         train, held = self._take(embeddings, labels, validation)
         everything = train + held if held else train
@@ -100,14 +161,43 @@ class LinearProbe(EmbeddingClassifier):
         return self._keep(fitter()(everything, self.choice_.setting), self.choice_.setting)
 
     def decision_function(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803
-        """Logits (n, c), also for two classes."""
+        """Logits of the classes, also for two of them.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+            Embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n, c), float32
+            In the order of `classes_`.
+        """
         layers = self._fitted()
         hidden = layers.hidden if isinstance(layers, TwoLayers) else None
         rows = self._rows(X, hidden.dim if hidden else layers.weight.shape[1])
         return _logits(layers, rows)
 
     def head(self, encoder: Encoder) -> Head:
-        """The classifier as a file can keep it, for the embeddings of `encoder`."""
+        """The classifier as a file can hold it.
+
+        Parameters
+        ----------
+        encoder : Encoder
+            The model of the embeddings that were learned from.
+
+        Returns
+        -------
+        Head
+            With the same answers.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ModelMismatch
+            If the encoder makes embeddings of another width.
+        """
         layers = self._fitted()
         hidden = layers.hidden if isinstance(layers, TwoLayers) else None
         return linear_head(self.classes_, layers.weight, layers.bias, encoder, space=self.space, hidden=hidden)

@@ -22,15 +22,46 @@ STRENGTHS = tuple(float(f"{10 ** (half / 2):.3g}") for half in range(-4, 7))
 
 
 class TextBlend(EmbeddingClassifier):
-    """Logits are embeddings @ (w + a t): a learned row and a learned share of the text's row for each class.
+    """LP++: a linear probe that blends text and picture prototypes.
 
-    LP++ (Huang et al., CVPR 2024, "A surprisingly strong linear probe for few-shot CLIP"). There the optimiser's step
-    sizes hold it back; here the same logits are found by L-BFGS with a penalty on w and on a - 1, whose weight is
-    chosen on validation, C = 0 being zero-shot.
+    Logits are embeddings @ (w + a t): a learned row w and a learned share a of the text's row t for each class. The
+    paper's step sizes keep it near its start; here the same logits are found by L-BFGS with a penalty on w and on
+    a - 1, whose weight is chosen on validation, C = 0 being zero-shot.
 
-    Attributes:
-        classes_: labels (c,), sorted. coef_: (c, d). intercept_: (c,). scale_: (c,), the share of each text.
-        choice_: which C was chosen.
+    Parameters
+    ----------
+    zeroshot : Head
+        Of the same classes, for projected embeddings.
+    seed : int, default 0
+        Of the pictures held back.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (c,)
+        Labels, sorted.
+    coef_ : ndarray of shape (c, d), float32
+        One row a class.
+    intercept_ : ndarray of shape (c,), float32
+        One number a class.
+    scale_ : ndarray of shape (c,), float32
+        The share of each text.
+    choice_ : Choice
+        Which C was chosen on validation.
+
+    References
+    ----------
+    .. [1] Y. Huang et al., "LP++: A Surprisingly Strong Linear Probe for Few-Shot CLIP", CVPR 2024.
+
+    Examples
+    --------
+    >>> from clipkit.datasets import embed_once
+    >>> from clipkit.learn import TextBlend
+    >>> encoder = clipkit.load_encoder("starter")
+    >>> animals = embed_once(clipkit.load_dataset("animals"), encoder)
+    >>> zeroshot = clipkit.ZeroShotClassifier(encoder, ["cat", "other"]).head
+    >>> blend = TextBlend(zeroshot).fit(animals.embeddings, animals.dataset.labels)
+    >>> blend.predict(encoder.encode_images(["photos/chelsea.png"])).tolist()
+    ['cat']
     """
 
     coef_: FloatArray
@@ -43,7 +74,29 @@ class TextBlend(EmbeddingClassifier):
         self._width: int | None = None
 
     def fit(self, embeddings: npt.ArrayLike, labels: Labels, *, validation: Part | None = None) -> Self:
-        """Learn from embeddings (n, d) and labels (n,); choose on `validation`, or on a fifth of each class."""
+        """Learn from labelled embeddings, and choose C.
+
+        Parameters
+        ----------
+        embeddings : array_like of shape (n, d)
+            Projected embeddings of the pictures.
+        labels : sequence or ndarray of shape (n,)
+            Two classes or more, all of them in the zero-shot head.
+        validation : tuple, optional
+            (embeddings, labels) to choose on; by default a fifth of each class. Learned from in the end, too.
+
+        Returns
+        -------
+        TextBlend
+            Itself.
+
+        Raises
+        ------
+        DatasetError
+            If the zero-shot head lacks a class.
+        ModelMismatch
+            If the zero-shot head reads other embeddings.
+        """
         train, held, everything = learn_and_validation(self, embeddings, labels, validation)
         start = aligned(self.zeroshot, self.classes_, train.rows.shape[1])
         given = start.logits(train.rows)
@@ -63,11 +116,38 @@ class TextBlend(EmbeddingClassifier):
         return self
 
     def decision_function(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803
-        """Logits (n, c), also for two classes."""
+        """Logits of the classes, also for two of them.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+            Embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n, c), float32
+            In the order of `classes_`.
+        """
         return np.asarray(self._rows(X, self._width) @ self.coef_.T + self.intercept_, dtype=np.float32)
 
     def head(self, encoder: Encoder) -> Head:
-        """The classifier as a file can keep it, for the embeddings of `encoder`."""
+        """The classifier as a file can hold it.
+
+        Parameters
+        ----------
+        encoder : Encoder
+            The model of the embeddings that were learned from.
+
+        Returns
+        -------
+        Head
+            With the same answers.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        """
         if self._width is None:
             raise NotFittedError("this TextBlend has learned nothing yet", hint="fit(embeddings, labels)")
         return linear_head(self.classes_, self.coef_, self.intercept_, encoder, space="projected")

@@ -18,10 +18,32 @@ _TINY = 1e-6
 
 
 class NearestNeighbours(EmbeddingClassifier):
-    """Votes of the k nearest pictures, each weighing exp(sharpness * cosine): Cover and Hart 1967, Wu et al. 2018.
+    """k-nearest neighbours: votes of the k nearest pictures, each weighing exp(sharpness * cosine).
 
-    Attributes:
-        classes_: labels (c,), sorted. choice_: which (k, sharpness) was chosen.
+    Parameters
+    ----------
+    seed : int, default 0
+        Of the pictures held back.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (c,)
+        Labels, sorted.
+    choice_ : Choice
+        Which (k, sharpness) was chosen on validation.
+
+    References
+    ----------
+    .. [1] T. Cover and P. Hart, "Nearest Neighbor Pattern Classification", IEEE Trans. Information Theory 1967.
+    .. [2] Z. Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018.
+
+    Examples
+    --------
+    >>> from clipkit.learn import NearestNeighbours
+    >>> embeddings = np.repeat(np.eye(2, dtype=np.float32), 5, axis=0)
+    >>> knn = NearestNeighbours().fit(embeddings, ["cat"] * 5 + ["dog"] * 5)
+    >>> knn.predict(np.eye(2)).tolist()
+    ['cat', 'dog']
     """
 
     def __init__(self, *, seed: int = 0) -> None:
@@ -30,7 +52,22 @@ class NearestNeighbours(EmbeddingClassifier):
         self.choice_: Choice[tuple[int, float]] | None = None
 
     def fit(self, embeddings: npt.ArrayLike, labels: Labels, *, validation: Part | None = None) -> Self:
-        """Keep embeddings (n, d) and labels (n,); choose on `validation`, or on a fifth of each class."""
+        """Store labelled embeddings, and choose k and sharpness.
+
+        Parameters
+        ----------
+        embeddings : array_like of shape (n, d)
+            Of the pictures.
+        labels : sequence or ndarray of shape (n,)
+            Two classes or more.
+        validation : tuple, optional
+            (embeddings, labels) to choose on; by default a fifth of each class. Votes in the end, too.
+
+        Returns
+        -------
+        NearestNeighbours
+            Itself.
+        """
         train, held, self._known = learn_and_validation(self, embeddings, labels, validation)
         near = _nearest(held.rows, train.rows, max(NEIGHBOURS))
         settings = [pair for pair in product(NEIGHBOURS, SHARPNESSES) if pair[0] <= len(train)]
@@ -38,7 +75,18 @@ class NearestNeighbours(EmbeddingClassifier):
         return self
 
     def decision_function(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803  scikit-learn's name
-        """The logarithm of each class's share of the votes (n, c)."""
+        """Logarithm of each class's share of the votes.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+            Embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n, c), float32
+            In the order of `classes_`.
+        """
         rows = self._rows(X, self._known.rows.shape[1] if self._known else None)
         assert self._known is not None
         assert self.choice_ is not None

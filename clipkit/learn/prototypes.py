@@ -18,13 +18,40 @@ if TYPE_CHECKING:
 
 
 class Prototypes(EmbeddingClassifier):
-    """The class whose mean picture is nearest: prototypical networks without the training (Snell et al. 2017).
+    """Class prototypes: the class whose mean embedding is nearest.
 
-    Logits are minus the squared distance to each mean, which is linear in the embedding; validation only says how sure
-    they are, so that there is nothing to choose.
+    Prototypical networks without the training. Logits are minus the squared distance to each mean, which is linear in
+    the embedding; validation only sets the temperature.
 
-    Attributes:
-        classes_: labels (c,), sorted. coef_: (c, d). intercept_: (c,).
+    Parameters
+    ----------
+    space : {"projected", "backbone"}, default "projected"
+        What the embeddings are; a head remembers it.
+    seed : int, default 0
+        Not used: nothing is drawn.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (c,)
+        Labels, sorted.
+    coef_ : ndarray of shape (c, d), float32
+        One row a class.
+    intercept_ : ndarray of shape (c,), float32
+        One number a class.
+    choice_ : None
+        Nothing is chosen.
+
+    References
+    ----------
+    .. [1] J. Snell et al., "Prototypical Networks for Few-shot Learning", NeurIPS 2017.
+
+    Examples
+    --------
+    >>> from clipkit.learn import Prototypes
+    >>> embeddings = np.repeat(np.eye(2, dtype=np.float32), 2, axis=0)
+    >>> prototypes = Prototypes().fit(embeddings, ["cat", "cat", "dog", "dog"])
+    >>> prototypes.predict(np.eye(2)).tolist()
+    ['cat', 'dog']
     """
 
     coef_: FloatArray
@@ -36,7 +63,22 @@ class Prototypes(EmbeddingClassifier):
         self._width: int | None = None
 
     def fit(self, embeddings: npt.ArrayLike, labels: Labels, *, validation: Part | None = None) -> Self:
-        """Average embeddings (n, d) by labels (n,); the temperature is that of `validation`, if given."""
+        """Average labelled embeddings by class.
+
+        Parameters
+        ----------
+        embeddings : array_like of shape (n, d)
+            Of the pictures.
+        labels : sequence or ndarray of shape (n,)
+            Two classes or more.
+        validation : tuple, optional
+            (embeddings, labels) to fit the temperature to; averaged in the end, too. Without it the temperature is 1.
+
+        Returns
+        -------
+        Prototypes
+            Itself.
+        """
         train, held = self._take(embeddings, labels, validation)
         weight, bias = self._means(train)
         scale = np.float32(best_temperature(held.rows @ weight.T + bias, held.targets) if held else 1)
@@ -45,11 +87,33 @@ class Prototypes(EmbeddingClassifier):
         return self
 
     def decision_function(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803
-        """Logits (n, c), also for two classes."""
+        """Logits of the classes, also for two of them.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+            Embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n, c), float32
+            In the order of `classes_`.
+        """
         return np.asarray(self._rows(X, self._width) @ self.coef_.T + self.intercept_, dtype=np.float32)
 
     def head(self, encoder: Encoder) -> Head:
-        """The classifier as a file can keep it, for the embeddings of `encoder`."""
+        """The classifier as a file can hold it.
+
+        Parameters
+        ----------
+        encoder : Encoder
+            The model of the embeddings that were learned from.
+
+        Returns
+        -------
+        Head
+            With the same answers.
+        """
         self._rows(np.empty((0, self._width or 0)), self._width)
         return linear_head(self.classes_, self.coef_, self.intercept_, encoder, space=self.space)
 

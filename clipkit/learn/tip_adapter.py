@@ -33,13 +33,44 @@ QUERIES = 256  # the paper's batch; at least so many train the keys at a time, a
 
 
 class TipAdapter(EmbeddingClassifier):
-    """Zero-shot logits plus alpha times the sum of exp(-beta (1 - cosine)) over the pictures of each class.
+    """Tip-Adapter: zero-shot logits and a cache of labelled pictures.
 
-    Tip-Adapter, Zhang et al., ECCV 2022. alpha (0 is zero-shot) and beta are chosen on validation, unless both are
-    given; with the pictures to choose on among the keys in the end, alpha shrinks as much as their number grows.
+    Logits are those of zero-shot plus alpha times the sum of exp(-beta (1 - cosine)) over the pictures of each class.
 
-    Attributes:
-        classes_: labels (c,), sorted. alpha_, beta_: what is used. choice_: which (alpha, beta) was chosen.
+    Parameters
+    ----------
+    zeroshot : Head
+        Of the same classes, for projected embeddings.
+    alpha : float, optional
+        Weight of the cache; 0 is zero-shot.
+    beta : float, optional
+        Sharpness. Both are chosen on validation, unless both are given.
+    seed : int, default 0
+        Of the pictures held back.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (c,)
+        Labels, sorted.
+    alpha_, beta_ : float
+        What is used. A chosen alpha shrinks as much as the number of keys grows when validation pictures join them.
+    choice_ : Choice or None
+        Which (alpha, beta) was chosen on validation; None where both were given.
+
+    References
+    ----------
+    .. [1] R. Zhang et al., "Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification", ECCV 2022.
+
+    Examples
+    --------
+    >>> from clipkit.datasets import embed_once
+    >>> from clipkit.learn import TipAdapter
+    >>> encoder = clipkit.load_encoder("starter")
+    >>> animals = embed_once(clipkit.load_dataset("animals"), encoder)
+    >>> zeroshot = clipkit.ZeroShotClassifier(encoder, ["cat", "other"]).head
+    >>> adapter = TipAdapter(zeroshot, alpha=1.0, beta=5.5).fit(animals.embeddings, animals.dataset.labels)
+    >>> adapter.predict(encoder.encode_images(["photos/chelsea.png"])).tolist()
+    ['cat']
     """
 
     alpha_: float
@@ -51,7 +82,29 @@ class TipAdapter(EmbeddingClassifier):
         self._known: Examples | None = None
 
     def fit(self, embeddings: npt.ArrayLike, labels: Labels, *, validation: Part | None = None) -> Self:
-        """Keep embeddings (n, d) and labels (n,) as keys; choose on `validation`, or on a fifth of each class."""
+        """Store labelled embeddings as keys, and choose alpha and beta.
+
+        Parameters
+        ----------
+        embeddings : array_like of shape (n, d)
+            Projected embeddings of the pictures.
+        labels : sequence or ndarray of shape (n,)
+            Two classes or more, all of them in the zero-shot head.
+        validation : tuple, optional
+            (embeddings, labels) to choose on; by default a fifth of each class. Keys in the end, too.
+
+        Returns
+        -------
+        TipAdapter
+            Itself.
+
+        Raises
+        ------
+        DatasetError
+            If the zero-shot head lacks a class.
+        ModelMismatch
+            If the zero-shot head reads other embeddings.
+        """
         if self.alpha is not None and self.beta is not None:
             train, held = self._take(embeddings, labels, validation)
             self._set(train + held if held else train, self.alpha, self.beta)
@@ -64,7 +117,18 @@ class TipAdapter(EmbeddingClassifier):
         return self
 
     def decision_function(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803
-        """Logits (n, c), also for two classes."""
+        """Logits of the classes, also for two of them.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+            Embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n, c), float32
+            In the order of `classes_`.
+        """
         rows = self._rows(X, self._known.rows.shape[1] if self._known else None)
         assert self._known is not None
         return self._start.logits(rows) + np.float32(self.alpha_) * affinity(rows, self._known, self._start, self.beta_)
@@ -75,18 +139,63 @@ class TipAdapter(EmbeddingClassifier):
 
 
 class TipAdapterF(TipAdapter):
-    """Tip-Adapter whose keys are trained: Tip-Adapter-F of the same paper.
+    """Tip-Adapter-F: Tip-Adapter whose keys are trained.
 
     AdamW on all pictures at once, of more than 2,048 on a part drawn for each step. The paper trains on augmented
     views; with fixed embeddings a picture would only ever ask itself, so each is classified by the keys of the others.
-    How many steps, alpha and beta are chosen on validation; no steps at all, or alpha = 0, is among the choices.
+    The number of steps, alpha and beta are chosen on validation; no steps at all, or alpha = 0, is among the choices.
 
-    Attributes:
-        As TipAdapter. choice_: which (steps, alpha, beta) was chosen.
+    Parameters
+    ----------
+    zeroshot : Head
+        Of the same classes, for projected embeddings.
+    alpha, beta : float, optional
+        Not used: both are always chosen.
+    seed : int, default 0
+        Of the pictures held back.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (c,)
+        Labels, sorted.
+    alpha_, beta_ : float
+        What is used.
+    choice_ : Choice
+        Which (steps, alpha, beta) was chosen on validation.
+
+    References
+    ----------
+    .. [1] R. Zhang et al., "Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification", ECCV 2022.
+
+    Examples
+    --------
+    >>> from clipkit.datasets import embed_once
+    >>> from clipkit.learn import TipAdapterF
+    >>> encoder = clipkit.load_encoder("starter")
+    >>> animals = embed_once(clipkit.load_dataset("animals"), encoder)
+    >>> zeroshot = clipkit.ZeroShotClassifier(encoder, ["cat", "other"]).head
+    >>> adapter = TipAdapterF(zeroshot).fit(animals.embeddings, animals.dataset.labels)
+    >>> adapter.predict(encoder.encode_images(["photos/chelsea.png"])).tolist()
+    ['cat']
     """
 
     def fit(self, embeddings: npt.ArrayLike, labels: Labels, *, validation: Part | None = None) -> Self:
-        """Train keys from embeddings (n, d) and labels (n,); choose on `validation`, or on a fifth of each class."""
+        """Train keys from labelled embeddings, and choose the number of steps, alpha and beta.
+
+        Parameters
+        ----------
+        embeddings : array_like of shape (n, d)
+            Projected embeddings of the pictures.
+        labels : sequence or ndarray of shape (n,)
+            Two classes or more, all of them in the zero-shot head.
+        validation : tuple, optional
+            (embeddings, labels) to choose on; by default a fifth of each class. Keys in the end, too.
+
+        Returns
+        -------
+        TipAdapterF
+            Itself.
+        """
         train, held, everything = learn_and_validation(self, embeddings, labels, validation)
         self._set(train, 0.0, 1.0)
         start, untrained = self._start, choose_mixture(self._start, train, held)

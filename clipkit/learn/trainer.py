@@ -28,13 +28,50 @@ HEAD_STD = 0.02  # as transformers starts a new classifier
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to fine-tune: the tutorial's numbers.
+    """Hyperparameters of `finetune`; the defaults are the usual ones of ViT fine-tuning tutorials.
 
-    warmup: share of all steps. unfreeze: "head", "all", "last:N" or "patch-embedding". views: random views of each
-    picture whose features are computed once; 0: the centre only, no augmentation; None: fresh views every epoch. A
-    tower that learns cannot have its features computed once, and reads fresh views unless `views` is 0. smallest: area
-    that a view shows at least. patience: epochs without a better one on the validation pictures before it stops;
-    None: never.
+    Parameters
+    ----------
+    epochs : int, default 50
+        At most.
+    batch_size : int, default 32
+        Pictures a step.
+    lr : float, default 3e-4
+        Highest learning rate of AdamW; it rises in a line, then falls along half a cosine.
+    weight_decay : float, default 1e-4
+        Of AdamW.
+    warmup : float, default 0.1
+        Share of all steps in which the learning rate rises.
+    unfreeze : str, default "head"
+        What learns: "head", "all", "last:N" (the last N blocks) or "patch-embedding"; the head always does.
+    views : int or None, default 8
+        Random views of each picture whose features are computed once; 0: the centre only, no augmentation; None: fresh
+        views every epoch. A tower that learns reads fresh views unless this is 0.
+    smallest : float, default 0.08
+        Share of a picture's area that a view shows at least.
+    patience : int or None, default 10
+        Epochs without a better one on validation before it stops; None: never.
+    seed : int, default 42
+        Of views, order and weights.
+
+    Raises
+    ------
+    ModelError
+        If a value is out of range.
+
+    References
+    ----------
+    .. [1] I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
+
+    Examples
+    --------
+    >>> from clipkit.learn import Recipe
+    >>> Recipe(epochs=5).is_frozen
+    True
+    >>> Recipe(epochs=0)
+    Traceback (most recent call last):
+        ...
+    clipkit.errors.ModelError: a recipe with epochs = 0 cannot be followed
     """
 
     epochs: int = 50
