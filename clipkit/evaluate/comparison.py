@@ -55,13 +55,54 @@ def compare(
     recipe: Recipe | None = None,
     progress: Show = None,
 ) -> Comparison:
-    """Each method at each number of labelled pictures a class, over `seeds` draws; shots: None stands for all.
+    """Compare methods on one dataset, at several numbers of labelled pictures a class.
 
-    path: as `splits.read_split` takes it. templates: by default
-    "pets" for Oxford-IIIT Pet, else "simple". recipe: of `finetune`. `progress` may raise, which stops between two
-    attempts or batches; what was finished is kept in the cache, and the same call goes on from there.
+    Every method sees the same pictures and the same draws. No label of a test picture is read before the last
+    prediction. What is finished is cached, and the same call goes on from there.
 
-    No label of a test picture is read before the last answer is there. DatasetError, ClipkitError for what cannot be.
+    Parameters
+    ----------
+    path : str or path
+        As for `read_split`.
+    encoder : Encoder
+        Its features are what most methods learn from.
+    methods : sequence of str, optional
+        Keys of `METHODS`; by default all of them.
+    shots : sequence of int or None, default (1, 2, 4, 8, 16, None)
+        Labelled pictures a class; None stands for all.
+    seeds : int, default 5
+        Draws at each number of shots.
+    templates : str, path or sequence of str, optional
+        As for `ZeroShotClassifier`; by default "pets" for Oxford-IIIT Pet, else "simple".
+    recipe : Recipe, optional
+        Of the method "finetune".
+    progress : callable, optional
+        Given a `Progress`; what it raises stops the comparison between two trials or batches.
+
+    Returns
+    -------
+    Comparison
+        Best read through `rows`.
+
+    Raises
+    ------
+    DatasetError
+        If the dataset cannot be split, or has too few pictures for all `shots`.
+    ClipkitError
+        If a method is unknown, or `shots` or `seeds` are less than 1.
+
+    References
+    ----------
+    .. [1] K. Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022.
+
+    Examples
+    --------
+    >>> encoder = clipkit.load_encoder("starter")
+    >>> comparison = clipkit.compare("animals", encoder, methods=["zeroshot", "prototypes"], shots=[1], seeds=2)
+    >>> [(row.method, row.shots, row.seeds) for row in comparison.rows]
+    [('zeroshot', 0, 1), ('prototypes', 1, 2)]
+    >>> comparison.counts
+    {'train': 6, 'test': 4}
     """
     methods, shots = check_methods(methods, encoder), check_shots(shots)
     if seeds < 1:

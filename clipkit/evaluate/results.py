@@ -94,13 +94,56 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Methods on one dataset, best read through `rows`.
+    """Comparison of methods on one dataset, best read through `rows`.
 
-    path: the dataset as it was given; files are relative to it. split: where train and test come from, in a sentence.
-    counts: pictures of train, validation and test. classes, groups: names, and for each the group it belongs to or "".
-    model: name, fingerprint (SHA-256 of the weights), pixels, precision. left_out: what was not run, and why.
-    references: a training picture of each class. feature_seconds: by space, 0 where they came from the cache.
-    cells: by method and shots the confusions (m, 3): row, column, count over all seeds.
+    Attributes
+    ----------
+    dataset : str
+        Name of the dataset.
+    path : str
+        The dataset as it was given; files are relative to it.
+    split : str
+        Where train and test come from, in a sentence.
+    counts : dict of str to int
+        Pictures of train, validation and test.
+    classes, groups : tuple of str
+        Names, and for each the group it belongs to, or "".
+    model : dict of str to str
+        `name`, `fingerprint` (SHA-256 of the weights), `pixels` and `precision`.
+    settings : dict
+        Methods, shots, seeds, templates, and what the intervals are.
+    rows : tuple of Row
+        One method at one number of shots, means over seeds: `method`, `shots`, `acc1`, `acc1_ci95`, `mean_per_class`,
+        `gain` over zero-shot, `seconds`, `labels` and more.
+    runs : tuple of Run
+        One method, once: `method`, `shots`, `seed`, `acc1`, `chosen` and more.
+    mistakes : tuple of Mistake
+        Pairs of classes that were confused, with some of the pictures.
+    references : dict of str to str
+        A training picture of each class.
+    notes, left_out : tuple of str
+        What a reader should know; what was not run, and why.
+    failed : tuple of Failure
+        Pictures that could not be read.
+    feature_seconds : dict of str to float
+        Time to encode, by space; next to nothing where embeddings were cached.
+    machine, versions : dict
+        Where it ran, and with which packages.
+    date : str
+        In UTC.
+    cells : dict of (method, shots) to ndarray of shape (m, 3), int64
+        Confusions: row, column, count over all seeds.
+
+    Examples
+    --------
+    >>> encoder = clipkit.load_encoder("starter")
+    >>> comparison = clipkit.compare("animals", encoder, methods=["zeroshot", "prototypes"], shots=[1], seeds=2)
+    >>> comparison.best.acc1 >= comparison.zero_shot.acc1
+    True
+    >>> comparison.confusion("prototypes", 1).sum()
+    np.int64(8)
+    >>> comparison.to_frame().shape[0]
+    2
     """
 
     # How a file is read: of this class and of those of its rows no other fields are known, and NaN is no number.
@@ -134,25 +177,54 @@ class Comparison:
 
     @property
     def zero_shot(self) -> Row | None:
-        """The row that needed no label, if it was asked for."""
+        """The row that needed no label; None if it was not asked for."""
         return next((row for row in self.rows if row.method == ZERO_SHOT), None)
 
     @property
     def fullest(self) -> tuple[Row, ...]:
-        """Each method at its largest number of shots."""
+        """Each method's row at its largest number of shots."""
         return tuple({row.method: row for row in self.rows}.values())  # rows of a method are in order of shots
 
     @property
     def pairs(self) -> tuple[Mistake, ...]:
-        """What the best row confused, most frequent first."""
+        """Pairs of classes that the best row confused, most frequent first."""
         return self.pairs_of(self.best)
 
     def pairs_of(self, row: Row) -> tuple[Mistake, ...]:
-        """What one row confused, most frequent first; kept for each method at its largest number of shots."""
+        """Pairs of classes that one row confused, most frequent first.
+
+        Parameters
+        ----------
+        row : Row
+            There are pairs for the best row and for each method at its largest number of shots.
+
+        Returns
+        -------
+        tuple of Mistake
+            Empty for other rows.
+        """
         return tuple(pair for pair in self.mistakes if (pair.method, pair.shots) == (row.method, row.shots))
 
     def confusion(self, method: str, shots: Shots) -> IntArray:
-        """How often each class (row) was given each class (column), over all seeds (c, c); ClipkitError if not run."""
+        """Confusion matrix of one method at one number of shots, over all seeds.
+
+        Parameters
+        ----------
+        method : str
+            A method of `rows`.
+        shots : int or None
+            None for all; 0 for zero-shot.
+
+        Returns
+        -------
+        ndarray of shape (c, c), int64
+            Rows are the right classes, columns those that were given.
+
+        Raises
+        ------
+        ClipkitError
+            If it was not run.
+        """
         cells = self.cells.get((method, shots))
         if cells is None:
             raise ClipkitError(f"this comparison has no {method} at {format_shots(shots)} shots")
@@ -161,13 +233,25 @@ class Comparison:
         return matrix
 
     def to_frame(self) -> pd.DataFrame:
-        """The rows as a table; "all" for all shots, intervals in two columns each."""
+        """The rows as a pandas table; "all" for all shots, intervals in two columns each.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One line a row.
+        """
         import pandas as pd
 
         return pd.DataFrame([as_record(row) for row in self.rows])
 
     def to_json(self) -> str:
-        """Everything, as results.json has it: one row of a table a line."""
+        """Everything, as results.json has it: one row of a table a line.
+
+        Returns
+        -------
+        str
+            What `load_comparison` reads from a file.
+        """
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in (*_TABLES, "cells")}
         parts = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in {"format": FORMAT, **plain}.items()]
         tables = {name: [_as_json(item) for item in getattr(self, name)] for name in _TABLES}
@@ -207,7 +291,33 @@ def as_record(row: Row) -> dict[str, Any]:
 
 
 def load_comparison(file: str | os.PathLike[str]) -> Comparison:
-    """The comparison in results.json, or in the folder that holds it; ClipkitError where it is none, or damaged."""
+    """The comparison in a results.json.
+
+    Parameters
+    ----------
+    file : str or path
+        The file, or the folder that holds it, as `write_report` made it.
+
+    Returns
+    -------
+    Comparison
+        As it was.
+
+    Raises
+    ------
+    ClipkitError
+        If there is none, or it is damaged.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from clipkit.evaluate import load_comparison
+    >>> encoder = clipkit.load_encoder("starter")
+    >>> comparison = clipkit.compare("animals", encoder, methods=["zeroshot", "prototypes"], shots=[1], seeds=2)
+    >>> _ = Path("results.json").write_text(comparison.to_json())
+    >>> load_comparison("results.json").rows == comparison.rows
+    True
+    """
     place = Path(file)
     place = place / "results.json" if os.path.isdir(place) else place
     try:

@@ -91,10 +91,44 @@ def evaluate_zeroshot(
     unknown: bool = False,
     progress: Show = None,
 ) -> Result:
-    """Classes from words on labelled pictures: acc1 acc5 mean_per_class_recall ece confusion n ci95.
+    """Accuracy of classes from words on labelled pictures, by the protocol of CLIP_benchmark.
 
-    classes: by default the dataset's own; matched with its labels by name. DatasetError for labels that are no class,
-    but with `unknown`, where they are what should be rejected: auroc, f1_known and f1_unknown are measured over all.
+    Parameters
+    ----------
+    dataset : Dataset
+        With labels.
+    encoder : Encoder
+        Encodes prompts and pictures.
+    classes : str, path, sequence of str or mapping, optional
+        As for `ZeroShotClassifier`; by default the dataset's own. Matched with its labels by name.
+    templates : str, path or sequence of str, default "simple"
+        As for `ZeroShotClassifier`.
+    unknown : bool, default False
+        Labels that are no class are what should be rejected, and measured as `auroc`, `f1_known` and `f1_unknown`.
+    progress : callable, optional
+        Given a `Progress` after each batch of pictures.
+
+    Returns
+    -------
+    Result
+        `metrics`: those of `classification_metrics`; `confused`, the most frequent mistakes; `failed`; `to_json()`.
+
+    Raises
+    ------
+    DatasetError
+        If a label is no class, unless `unknown`; or if no label is one.
+
+    References
+    ----------
+    .. [1] A. Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021.
+
+    Examples
+    --------
+    >>> from clipkit.evaluate import evaluate_zeroshot
+    >>> animals = clipkit.load_dataset("animals").renamed({"other": "rocket"})
+    >>> result = evaluate_zeroshot(animals, clipkit.load_encoder("starter"))
+    >>> result.metrics["n"], result.metrics["acc1"] > 0.5
+    (10, True)
     """
     classifier = ZeroShotClassifier(encoder, classes or dataset.classes, templates=templates, unknown=unknown)
     names = classifier.head.classes
@@ -125,9 +159,35 @@ def evaluate_zeroshot(
 
 
 def evaluate_retrieval(dataset: Dataset, encoder: Encoder, *, progress: Show = None) -> Result:
-    """Captions and pictures, each searched by the other: recall at 1, 5 and 10 both ways, n, ci95.
+    """Recall of captions and pictures that search each other, by the protocol of CLIP_benchmark.
 
-    Captions are encoded as they are, and a picture with several counts as found by any, as CLIP_benchmark does.
+    Captions are encoded as they are; a picture with several counts as found by any.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        With captions.
+    encoder : Encoder
+        Encodes captions and pictures.
+    progress : callable, optional
+        Given a `Progress` after each batch of pictures.
+
+    Returns
+    -------
+    Result
+        `metrics`: those of `retrieval_metrics`, recall at 1, 5 and 10 both ways.
+
+    Raises
+    ------
+    DatasetError
+        If the dataset has no captions.
+
+    Examples
+    --------
+    >>> from clipkit.evaluate import evaluate_retrieval
+    >>> result = evaluate_retrieval(clipkit.load_dataset("captions.csv"), clipkit.load_encoder("starter"))
+    >>> result.metrics["image_retrieval_recall@1"]
+    1.0
     """
     if not dataset.captions:
         raise DatasetError(f"{dataset.name} has no captions", hint="a CSV image,caption")

@@ -1,4 +1,16 @@
-"""Asking an index for more than nearest neighbours: filters, relevance, metadata."""
+"""Exploring an index: filters, relevance, metadata, duplicates.
+
+ask
+    The best pictures for a question, each with its relevance.
+Question
+    Words, pictures and filters of one question.
+Filters
+    Which pictures may answer.
+Catalogue
+    Metadata of an index's pictures.
+Library
+    A folder with its index, model and metadata, for threads to share.
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,36 @@ Stamp = tuple[int, int, int, int]
 
 
 class Library:
-    """A folder that the page shows, with an index or, until its first run, without; safe to share between threads."""
+    """A folder of pictures with its index, model and metadata; safe to share between threads.
+
+    It may have no index until its first run.
+
+    Parameters
+    ----------
+    root : Path
+        The folder of pictures.
+    load : callable
+        Loads an encoder, given a model's name and whether pixels are exact.
+    at : Path, optional
+        Where the index is, if not in `root/.clipkit`.
+
+    Attributes
+    ----------
+    root : Path
+        The folder of pictures.
+    at : Path or None
+        As given.
+    key : str
+        12 hex digits that name the library in addresses.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from clipkit.explore import Library
+    >>> library = Library(Path("photos"), lambda name, exact: clipkit.load_encoder(name))
+    >>> library.name, library.is_indexed, len(library.catalogue())
+    ('photos', True, 4)
+    """
 
     def __init__(self, root: Path, load: Loader, *, at: Path | None = None) -> None:
         self.root = root
@@ -58,6 +87,7 @@ class Library:
 
     @property
     def is_indexed(self) -> bool:
+        """Whether there is an index."""
         return (self.folder / FILE).exists()
 
     @property
@@ -70,12 +100,12 @@ class Library:
 
     @property
     def loaded(self) -> Encoder | None:
-        """The model, if somebody has needed it already."""
+        """The model, if it has been loaded already; else None."""
         return self._encoder
 
     @property
     def info(self) -> IndexInfo:
-        """What the index says of itself now. Its file is opened only when it has changed: every picture asks."""
+        """Model, width, recipe and revision of the index; its file is opened only when it has changed."""
         stamp = _stamp(self.folder / FILE)  # before it is read: what is written meanwhile shows next time
         known = self._known
         if known is None or stamp is None or known[0] != stamp:
@@ -91,7 +121,13 @@ class Library:
         return checked[1]
 
     def catalogue(self) -> Catalogue:
-        """What is known of the pictures now; read again when the index has changed."""
+        """Metadata of the pictures now; read again when the index has changed.
+
+        Returns
+        -------
+        Catalogue
+            At the index's revision.
+        """
         index, revision = self.index, self.info.revision
         with self._lock:
             if self._catalogue is None or self._catalogue.revision != revision:
@@ -99,7 +135,18 @@ class Library:
             return self._catalogue
 
     def words(self, text: str) -> Embeddings:
-        """The embedding of a query in words, (1, d); the last ones are remembered."""
+        """Embedding of a query in words; the last 256 are cached.
+
+        Parameters
+        ----------
+        text : str
+            Words, with the weights and signs of the query grammar; never a file.
+
+        Returns
+        -------
+        ndarray of shape (1, d), float32
+            Of length 1.
+        """
         encoder = self.encoder
         key = (encoder.fingerprint, text)
         known = self._words.get(key)
@@ -113,7 +160,13 @@ class Library:
         return known
 
     def neutral(self) -> FloatArray:
-        """The mean of the texts that say nothing, (d,), by this library's model."""
+        """Mean embedding of neutral texts, by this library's model.
+
+        Returns
+        -------
+        ndarray of shape (d,), float32
+            Shorter than 1.
+        """
         encoder = self.encoder
         if self._neutral is None or self._neutral[0] != encoder.fingerprint:
             self._neutral = (encoder.fingerprint, neutral_mean(encoder))
@@ -126,15 +179,34 @@ class Library:
             self.index.search_embeddings(np.eye(1, self.index.info.dim, dtype=np.float32), 1)
 
     def file_of(self, id_: int) -> Path | None:
-        """The picture's file, if it may be shown: a picture by its suffix, a regular file, and below the root.
+        """The file of a picture, if it may be shown.
 
-        None also where a link leads out of the root: its name may be shown, its content may not.
+        Parameters
+        ----------
+        id_ : int
+            Of the picture in the index.
+
+        Returns
+        -------
+        Path or None
+            None unless it is a picture by its suffix, a regular file, and below the root when links are followed.
         """
         fact = self.catalogue().fact(id_)
         return None if fact is None else self.place_of(fact.path)
 
     def place_of(self, path: str) -> Path | None:
-        """The same, of a path that the catalogue has: quick enough for every picture of a library."""
+        """The file of a path that the catalogue has, if it may be shown.
+
+        Parameters
+        ----------
+        path : str
+            Relative to the root.
+
+        Returns
+        -------
+        Path or None
+            As `file_of`.
+        """
         if not is_picture(path.rpartition("/")[2]):
             return None
         return picture_below(self.root, path)
@@ -144,7 +216,20 @@ class Library:
         return self._encoder
 
     def content(self, fact: Fact, file: Path) -> str:
-        """What tells this picture's content from any other: its bytes as indexed, and the stamp of the file now."""
+        """What tells this picture's content from any other: its bytes as indexed, and size and date of the file now.
+
+        Parameters
+        ----------
+        fact : Fact
+            Of the catalogue.
+        file : Path
+            The picture's file.
+
+        Returns
+        -------
+        str
+            SHA-256, bytes and nanoseconds.
+        """
         status = file.stat()
         return f"{fact.sha256} {status.st_size} {status.st_mtime_ns}"
 

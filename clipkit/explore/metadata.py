@@ -42,9 +42,27 @@ class Fact:
 
 @dataclass(frozen=True)
 class Filters:
-    """What may answer. folder: relative to the root. exclude_dirs: names of folders that are left out.
+    """Filters: which pictures may answer.
 
-    since, until: "YYYY-MM-DD"; a picture without a date is out. shapes: of SHAPES. kinds: as `kind` says them.
+    Attributes
+    ----------
+    folder : str
+        Relative to the root; "" for all.
+    since, until : str
+        First and last day, "YYYY-MM-DD"; a picture without a date is out. "" for no bound.
+    shapes : tuple of {"landscape", "portrait", "square"}
+        Empty for all.
+    kinds : tuple of str
+        File types such as "JPEG" and "PNG"; empty for all.
+    exclude_dirs : tuple of str
+        Names of folders that are left out.
+
+    Examples
+    --------
+    >>> from clipkit.explore import Catalogue, Filters
+    >>> catalogue = Catalogue.read(clipkit.ImageIndex.open("photos"))
+    >>> [catalogue.fact(int(id_)).path for id_ in catalogue.chosen(Filters(kinds=("JPEG",)))]
+    ['rocket.jpg']
     """
 
     folder: str = ""
@@ -64,12 +82,43 @@ class Filters:
 
 
 class Catalogue:
-    """The facts of all pictures that answer, at one revision of an index; made by `read`.
+    """Metadata of all pictures that answer, at one revision of an index; made by `read`.
 
-    Attributes:
-        revision: of the index when it was read.
-        ids: (n,) ascending.
-        sample: float32 (m, d), m at most SAMPLE: embeddings of pictures drawn evenly.
+    Parameters
+    ----------
+    revision : int
+        Of the index.
+    ids : ndarray of shape (n,), int64
+        Ascending.
+    paths : sequence of str
+        Relative to the root, one an id.
+    facts : sequence of tuple
+        (sha256, width, height, date), one an id; None for what is not known.
+
+    Attributes
+    ----------
+    revision : int
+        Of the index when it was read.
+    ids : ndarray of shape (n,), int64
+        Ascending.
+    sample : ndarray of shape (m, d), float32
+        Embeddings of at most 2,000 pictures, drawn evenly.
+    folders : list of str
+        All folders that hold pictures, and those above them, relative to the root.
+    kinds : list of str
+        The file types that occur.
+    years : tuple of str
+        First and last day on which a picture was taken; ("", "") where no picture has a date.
+
+    Examples
+    --------
+    >>> from clipkit.explore import Catalogue
+    >>> catalogue = Catalogue.read(clipkit.ImageIndex.open("photos"))
+    >>> len(catalogue), catalogue.kinds
+    (4, ['JPEG', 'PNG'])
+    >>> fact = catalogue.fact(int(catalogue.ids[0]))
+    >>> fact.path, fact.width, fact.height
+    ('astronaut.png', 512, 512)
     """
 
     def __init__(self, revision: int, ids: IntArray, paths: Sequence[str], facts: Sequence[tuple[object, ...]]) -> None:
@@ -87,7 +136,18 @@ class Catalogue:
 
     @classmethod
     def read(cls, index: ImageIndex) -> Catalogue:
-        """As the index has them now."""
+        """The metadata as an index has it now.
+
+        Parameters
+        ----------
+        index : ImageIndex
+            Whose pictures are listed.
+
+        Returns
+        -------
+        Catalogue
+            At the index's revision.
+        """
         revision, paths = index.store.paths()
         ids = np.fromiter(paths, dtype=np.int64, count=len(paths))
         facts: dict[int, tuple[object, ...]] = {}
@@ -103,7 +163,18 @@ class Catalogue:
         return len(self.ids)
 
     def fact(self, id_: int) -> Fact | None:
-        """What is known of a picture; None where it does not answer."""
+        """Metadata of one picture.
+
+        Parameters
+        ----------
+        id_ : int
+            Of the picture in the index.
+
+        Returns
+        -------
+        Fact or None
+            `id`, `path`, `width`, `height`, `taken` and `sha256`; None where the picture does not answer.
+        """
         row = self._place.get(id_)
         if row is None:
             return None
@@ -120,17 +191,28 @@ class Catalogue:
 
     @cached_property
     def kinds(self) -> list[str]:
-        """The file types there are."""
+        """The file types that occur, sorted."""
         return sorted(set(self._kinds.tolist()))
 
     @cached_property
     def years(self) -> tuple[str, str]:
-        """First and last day that a picture says it was taken; ("", "") where none says it."""
+        """First and last day on which a picture was taken; ("", "") where no picture has a date."""
         known = np.sort(self._taken[self._taken != ""])
         return (str(known[0])[:10], str(known[-1])[:10]) if len(known) else ("", "")
 
     def chosen(self, filters: Filters) -> IntArray | None:
-        """Ids (m,) that the filters leave; None for all."""
+        """Ids of the pictures that the filters leave.
+
+        Parameters
+        ----------
+        filters : Filters
+            All of them hold.
+
+        Returns
+        -------
+        ndarray of shape (m,), int64, or None
+            None for all pictures.
+        """
         if not filters:
             return None
         keep = np.ones(len(self), dtype=np.bool_)
@@ -147,14 +229,31 @@ class Catalogue:
         return self.ids[keep]
 
     def twins(self, id_: int) -> list[int]:
-        """The other pictures with the same bytes."""
+        """The other pictures with the same bytes.
+
+        Parameters
+        ----------
+        id_ : int
+            Of the picture in the index.
+
+        Returns
+        -------
+        list of int
+            Ids; empty where there are none.
+        """
         row = self._place.get(id_)
         if row is None or not self._sums[row]:
             return []
         return [int(other) for other, sha256 in zip(self.ids, self._sums, strict=True) if sha256 == self._sums[row]]
 
     def duplicates(self) -> list[list[int]]:
-        """Groups of pictures with equal bytes, the largest first."""
+        """Groups of pictures with equal bytes, the largest first.
+
+        Returns
+        -------
+        list of list of int
+            Ids.
+        """
         groups: dict[bytes, list[int]] = {}
         for id_, sha256 in zip(self.ids.tolist(), self._sums, strict=True):
             groups.setdefault(sha256, []).append(id_)

@@ -33,10 +33,35 @@ AS_SPACES = ("\n", "\t")  # control characters that words may have; they become 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of one library.
+    """A question to one library: words, pictures to move to and away from, and filters.
 
-    picture: (1, d) of a picture that was dropped, or None. more, less: ids of pictures to move to and away from.
-    twins_of: the id whose duplicates are asked for; nothing else counts then. least: the weakest relevance to show.
+    Attributes
+    ----------
+    words : str
+        A query in words.
+    picture : ndarray of shape (1, d), float32, or None
+        Embedding of a picture to search by.
+    picture_name : str
+        For people.
+    more, less : tuple of int
+        Ids of pictures to move to and away from.
+    twins_of : int
+        Id whose duplicates are asked for; nothing else counts then. 0 for none.
+    filters : Filters
+        Which pictures may answer.
+    least : {"strong", "likely", "weak"}
+        The weakest relevance to show.
+
+    References
+    ----------
+    .. [1] J. Rocchio, "Relevance Feedback in Information Retrieval", in The SMART Retrieval System, 1971.
+
+    Examples
+    --------
+    >>> from clipkit.explore import Filters, Question
+    >>> question = Question(words="a cat", filters=Filters(kinds=("PNG",)))
+    >>> bool(question), bool(Question())
+    (True, False)
     """
 
     words: str = ""
@@ -89,7 +114,41 @@ def clean(text: str) -> str:
 
 
 def ask(library: Library, question: Question, k: int = PAGE) -> Answer:
-    """The k best pictures, each with its relevance. QueryError where the question cannot be asked."""
+    """The best pictures for a question, each with its relevance.
+
+    A question without words and pictures lists what the filters leave.
+
+    Parameters
+    ----------
+    library : Library
+        With an index.
+    question : Question
+        What is asked.
+    k : int, default 60
+        At most 5,000.
+
+    Returns
+    -------
+    Answer
+        `found`, best first, each with `hit`, `fact` and `relevance` ("strong", "likely" or "weak"); `total`, the
+        number of pictures that the filters leave; `is_empty_handed`, whether nothing fits; `has_more`; `seconds`.
+
+    Raises
+    ------
+    QueryError
+        If the question cannot be asked.
+    IndexNotFound
+        If the library has no index.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from clipkit.explore import Library, Question, ask
+    >>> library = Library(Path("photos"), lambda name, exact: clipkit.load_encoder(name))
+    >>> answer = ask(library, Question(words="a cat"))
+    >>> answer.found[0].fact.path, answer.total
+    ('chelsea.png', 4)
+    """
     started = time.monotonic()
     catalogue = library.catalogue()
     only = catalogue.chosen(question.filters)

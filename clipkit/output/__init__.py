@@ -1,4 +1,14 @@
-"""Results as files: figures, HTML reports, contact sheets, copies, terminal previews."""
+"""Output: results as figures, HTML reports, contact sheets and copies.
+
+write_sheet
+    Hits as one HTML file that needs nothing else.
+copy_hits
+    Copies of the pictures of hits in a folder.
+write_report
+    A comparison as an HTML page, figures and data.
+confusion_png
+    A confusion matrix as a PNG.
+"""
 
 from __future__ import annotations
 

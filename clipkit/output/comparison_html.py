@@ -89,9 +89,34 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def write_report(comparison: Comparison, folder: str | os.PathLike[str], *, thumbnails: bool = True) -> None:
-    """results.json, index.html, curves.png, cost.png and confusion-METHOD.png for each; every file whole or not at all.
+    """Write a comparison as an HTML page, with its figures and its data beside it.
 
-    thumbnails: whether the page shows pictures of the dataset. What an earlier report left there is replaced.
+    The folder gets index.html, results.json, curves.png, cost.png and confusion-METHOD.png for each method; every file
+    whole or not at all. What an earlier report left there is replaced.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        What `compare` gave.
+    folder : str or path
+        Made if need be.
+    thumbnails : bool, default True
+        Whether the page shows pictures of the dataset.
+
+    Raises
+    ------
+    ClipkitError
+        If the folder cannot be written, or holds other things than a report.
+
+    Examples
+    --------
+    >>> import os
+    >>> from clipkit.output import write_report
+    >>> encoder = clipkit.load_encoder("starter")
+    >>> comparison = clipkit.compare("animals", encoder, methods=["zeroshot", "prototypes"], shots=[1], seeds=2)
+    >>> write_report(comparison, "report")
+    >>> sorted(name for name in os.listdir("report") if not name.startswith("confusion"))
+    ['cost.png', 'curves.png', 'index.html', 'results.json']
     """
     check_folder(folder)
     place = Path(folder)

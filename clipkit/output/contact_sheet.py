@@ -32,10 +32,32 @@ class _Picture:
 
 
 def write_sheet(hits: Hits, file: Path, *, title: str) -> None:
-    """Each picture small, with its score and its path, best first; a picture that cannot be read with its reason.
+    """Write hits as one HTML file that needs nothing else.
 
-    An earlier sheet is replaced, in one step; anything else that has the name is left, and a ClipkitError raised, as
-    where the sheet cannot be written.
+    Each picture is shown small, with its score and its path, best first; one that cannot be read, with its reason.
+
+    Parameters
+    ----------
+    hits : Hits
+        What a search gave.
+    file : Path
+        An earlier sheet is replaced, in one step; anything else of that name is left as it is.
+    title : str
+        Of the page.
+
+    Raises
+    ------
+    ClipkitError
+        If the file cannot be written, or is something else than a sheet.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from clipkit.output import write_sheet
+    >>> hits = clipkit.ImageIndex.open("photos").search("a cat", k=2)
+    >>> write_sheet(hits, Path("cats.html"), title="a cat")
+    >>> "chelsea.png" in Path("cats.html").read_text()
+    True
     """
     file = Path(os.path.realpath(file))  # the sheet that a link points to, not the link
     try:

@@ -26,11 +26,35 @@ _ODD = frozenset('/\\:*?"<>|')  # not in file names somewhere
 
 
 def copy_hits(hits: Hits, folder: Path) -> list[Path]:
-    """Where each picture now lies in `folder`, in the order of `hits`; the folder is made where there is none.
+    """Copy the pictures of hits into a folder.
 
-    Names are kept; where another file has the name already, it becomes `name (2).jpg`. A picture that lies there
-    already, byte for byte under that name, is not copied again. Links are followed. Stops at the first failure with a
-    ClipkitError that says how many were copied; where the disk is too small for all, before the first.
+    Where another file has the name already, a copy becomes `name (2).jpg`; a picture that lies there already, byte for
+    byte under that name, is not copied again. Links are followed.
+
+    Parameters
+    ----------
+    hits : Hits
+        What a search gave.
+    folder : Path
+        Made if need be.
+
+    Returns
+    -------
+    list of Path
+        Where each picture now lies, in the order of `hits`.
+
+    Raises
+    ------
+    ClipkitError
+        At the first failure, with how many were copied; where the disk is too small for all, before the first.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from clipkit.output import copy_hits
+    >>> hits = clipkit.ImageIndex.open("photos").search("a cat", k=1)
+    >>> [file.name for file in copy_hits(hits, Path("cats"))]
+    ['chelsea.png']
     """
     if os.path.exists(folder) and not os.path.isdir(folder):  # pathlib's own raise for a name that is too long
         raise ClipkitError(f"{folder} is not a folder; nothing was copied")

@@ -62,9 +62,34 @@ MARKERS = dict(zip(COLOURS, "osD^vPX*hp", strict=True))
 
 
 def confusion_png(matrix: IntArray, classes: Sequence[str], file: str | os.PathLike[str], *, title: str = "") -> None:
-    """Write the shares of each class's pictures (a row) that were given each class (a column); empty rows are left out.
+    """Write a confusion matrix as a PNG: the shares of each class's pictures that were given each class.
 
-    Up to 60 classes are named. ClipkitError where the file cannot be written, or there is nothing to show.
+    Colours are shares, numbers are counts. A class without pictures that was never given is left out. Up to 60 classes
+    are named.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (c, c), int
+        Rows are the right classes, columns those that were given.
+    classes : sequence of str
+        The c names.
+    file : str or path
+        Replaced if it exists.
+    title : str, optional
+        Above the figure.
+
+    Raises
+    ------
+    ClipkitError
+        If the file cannot be written, or there is nothing to show.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from clipkit.output import confusion_png
+    >>> confusion_png(np.array([[9, 1], [2, 8]]), ["cat", "dog"], "confusion.png")
+    >>> Path("confusion.png").read_bytes()[1:4]
+    b'PNG'
     """
     content = confusion_figure(matrix, classes, title=title)
     try:
