@@ -1,0 +1,57 @@
+"""Lazy package exports: nothing is imported before its name is used, and then once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+INIT = """
+from clipkit.core.lazy import lazy_exports
+__getattr__, __dir__ = lazy_exports(__name__, {"answer": "answers", "absent": "answers"})
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A package that exports `answer` and, wrongly, `absent` of its module `answers`."""
+    folder = tmp_path / "lazy_sample"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(INIT)
+    (folder / "answers.py").write_text("answer = [42]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import lazy_sample  # type: ignore[import-not-found]
+
+    yield lazy_sample
+    for name in [name for name in sys.modules if name.partition(".")[0] == "lazy_sample"]:
+        del sys.modules[name]
+
+
+def test_a_module_is_imported_when_its_name_is_used(package: ModuleType) -> None:
+    assert "lazy_sample.answers" not in sys.modules
+    assert package.answer == [42]
+    assert "lazy_sample.answers" in sys.modules
+
+
+def test_a_name_is_looked_up_once(package: ModuleType) -> None:
+    first = package.answer
+    sys.modules["lazy_sample.answers"].answer = [43]  # type: ignore[attr-defined]
+    assert package.answer is first
+
+
+def test_from_import_and_dir_know_the_exported_names(package: ModuleType) -> None:
+    from lazy_sample import answer
+
+    assert answer == [42]
+    assert dir(package) == ["absent", "answer"]
+
+
+def test_an_unknown_name_is_an_attribute_error(package: ModuleType) -> None:
+    with pytest.raises(AttributeError, match="module 'lazy_sample' has no attribute 'question'"):
+        _ = package.question
+    assert not hasattr(package, "question")
+    with pytest.raises(AttributeError, match="absent"):  # its module does not define it
+        _ = package.absent
