@@ -17,7 +17,7 @@ from clipkit.errors import DatasetError
 from clipkit.learn.fitting import fit_head, training_part
 from clipkit.learn.methods import HEAD_METHODS
 from clipkit.metrics import bootstrap
-from clipkit.models.load import load_encoder
+from clipkit.models.openclip import OpenClipEncoder
 from tests.cli.test_classify_and_evaluate import ColourPhrases
 from tests.cli.test_index_and_search import run
 from tests.support.colours import ColourEncoder, paint
@@ -268,10 +268,10 @@ def test_the_command_explains_itself(capfd: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.real
 @pytest.mark.slow
 def test_the_starter_learns_pets_from_its_labels(
-    real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    real_data: Path, tmp_path: Path, pets_cache: Path, starter: OpenClipEncoder
 ) -> None:
     """Space and C are chosen on trainval alone; test is asked once, here."""
-    encoder = load_encoder("starter", device="cpu")
+    encoder = starter
     fitted = fit_head(real_data, encoder)
     assert fitted.n == len(load_dataset(real_data, split="trainval"))
     fitted.head.save(tmp_path / "pets.safetensors")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,13 +46,13 @@ def colours(tmp_path: Path) -> Dataset:
 
 
 @pytest.fixture
-def encoder(tmp_path: Path) -> OpenClipEncoder:
-    return load_encoder(str(make_model("clip", tmp_path / "clip")), precision="float32")
+def encoder(models: Callable[[str], Path]) -> OpenClipEncoder:
+    return load_encoder(str(models("clip")), precision="float32")
 
 
 @pytest.fixture
-def cnn(tmp_path: Path) -> OpenClipEncoder:
-    return load_encoder(str(make_model("cnn", tmp_path / "cnn")), precision="float32")
+def cnn(models: Callable[[str], Path]) -> OpenClipEncoder:
+    return load_encoder(str(models("cnn")), precision="float32")
 
 
 def test_the_schedule_is_that_of_transformers() -> None:
@@ -271,9 +273,9 @@ def test_without_augmentation_training_is_adamw_on_the_features(colours: Dataset
 @pytest.mark.parametrize("what", ["all", "last:1", "patch-embedding"])
 @pytest.mark.parametrize("kind", ["clip", "cnn"])
 def test_a_tower_that_learned_is_saved_as_open_clip_has_it(
-    tmp_path: Path, colours: Dataset, kind: str, what: str
+    tmp_path: Path, colours: Dataset, models: Callable[[str], Path], kind: str, what: str
 ) -> None:
-    encoder = load_encoder(str(make_model(kind, tmp_path / kind)), precision="float32")
+    encoder = load_encoder(str(models(kind)), precision="float32")
     before = encoder.encode_images(colours.files, space="backbone")
     tuned = finetune(encoder, colours, recipe=replace(FAST, unfreeze=what, lr=0.005), out=tmp_path / "out")
     again, head = load_encoder(str(tmp_path / "out"), precision="float32"), Head.load(tmp_path / "out/head.safetensors")
@@ -288,14 +290,16 @@ def test_a_tower_that_learned_is_saved_as_open_clip_has_it(
 
 
 @pytest.mark.parametrize("what", ["head", "last:1", "patch-embedding", "all"])
-def test_only_what_was_unfrozen_moves(tmp_path: Path, colours: Dataset, cnn: OpenClipEncoder, what: str) -> None:
+def test_only_what_was_unfrozen_moves(
+    tmp_path: Path, colours: Dataset, models: Callable[[str], Path], cnn: OpenClipEncoder, what: str
+) -> None:
     from safetensors.torch import load_file
 
     tuned = finetune(cnn, colours, recipe=replace(FAST, unfreeze=what), out=tmp_path / "out")
     if what == "head":
         assert not (tmp_path / "out" / "open_clip_model.safetensors").exists()
         return
-    old, new = (load_file(folder / "open_clip_model.safetensors") for folder in (tmp_path / "cnn", tmp_path / "out"))
+    old, new = (load_file(folder / "open_clip_model.safetensors") for folder in (models("cnn"), tmp_path / "out"))
     moved = {name for name, value in new.items() if not torch.equal(value, old[name])}
     learning = {f"visual.{n}" for n, p in tuned._body.module.named_parameters() if p.requires_grad}
     statistics = {name for name in moved if "running_" in name or "num_batches" in name}
@@ -399,36 +403,66 @@ def test_a_class_of_which_nothing_can_be_read_is_an_error(colours: Dataset, enco
         finetune(encoder, train, recipe=FAST, validation=good)
 
 
-CHILD = """
-import sys, time
-from dataclasses import replace
-from clipkit.datasets import load_dataset
+# Imports once and then forks for every run: torch and open_clip take seconds. Nothing is computed before the fork.
+TRAINING = """
+import json, os, sys, time
+import open_clip, torch, transformers
+from clipkit.datasets.load import load_dataset
 from clipkit.learn.fine_tuning import finetune
-from clipkit.models.load import load_model
 from clipkit.learn.trainer import Recipe
-import torch
-torch.set_num_threads(1)
-model, pictures, out, what = sys.argv[1:]
-def said(epoch):
+from clipkit.models.load import load_model
+def report(epoch):
     print(epoch.number, flush=True)
     time.sleep(0.2)
-recipe = Recipe(epochs=6, batch_size=4, lr=0.01, views=2, patience=None, unfreeze=what)
-finetune(load_model(model, precision="float32"), load_dataset(pictures), recipe=recipe, out=out, on_epoch=said)
+def train(cache, model, pictures, out, what):
+    os.environ["CLIPKIT_CACHE"] = cache
+    torch.set_num_threads(1)
+    recipe = Recipe(epochs=6, batch_size=4, lr=0.01, views=2, patience=None, unfreeze=what)
+    finetune(load_model(model, precision="float32"), load_dataset(pictures), recipe=recipe, out=out, on_epoch=report)
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        print(os.getpid(), flush=True)
+        train(*json.loads(line))
+        os._exit(0)
+    os.waitpid(child, 0)
+    print("ended", flush=True)
 """
+
+
+@pytest.fixture(scope="module")
+def training() -> Iterator[subprocess.Popen[str]]:
+    """A process that trains as a line on its stdin says, in a child of its own, and prints the child's number."""
+    with subprocess.Popen(
+        [sys.executable, "-c", TRAINING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def kill_after_two_epochs(process: subprocess.Popen[str], *job: object) -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps([str(each) for each in job]) + "\n")
+    process.stdin.flush()
+    child = int(process.stdout.readline())
+    for number in ("1", "2"):
+        assert process.stdout.readline().strip() == number
+    os.kill(child, signal.SIGKILL)
+    while line := process.stdout.readline():  # it may have printed another epoch
+        if line == "ended\n":
+            return
+    raise AssertionError("the process that trains has ended")
 
 
 @pytest.mark.parametrize(("kind", "what"), [("clip", "head"), ("cnn", "all"), ("vit", "last:1")])
 def test_a_run_that_was_killed_goes_on_to_the_weights_of_one_that_was_not(
-    tmp_path: Path, colours: Dataset, kind: str, what: str
+    tmp_path: Path, colours: Dataset, private_cache: Path, training: subprocess.Popen[str], kind: str, what: str
 ) -> None:
     folder = (make_vit if kind == "vit" else make_model)(kind, tmp_path / kind)
     out = tmp_path / "out"
-    command = [sys.executable, "-c", CHILD, str(folder), str(tmp_path / "colours"), str(out), what]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ}) as child:
-        assert child.stdout is not None
-        while child.stdout.readline().strip() != "2":
-            assert child.poll() is None
-        child.send_signal(signal.SIGKILL)
+    kill_after_two_epochs(training, private_cache, folder, tmp_path / "colours", out, what)
     assert not (out / "finetune.json").exists()
     recipe = Recipe(epochs=6, batch_size=4, lr=0.01, views=2, patience=None, unfreeze=what)
     threads = torch.get_num_threads()
@@ -504,9 +538,9 @@ def test_a_loss_that_is_not_a_number_stops_with_a_hint(
     assert caught.value.hint == "--lr 0.002"
 
 
-def test_a_name_or_folder_tells_which_library_it_is_for(tmp_path: Path) -> None:
+def test_a_name_or_folder_tells_which_library_it_is_for(tmp_path: Path, models: Callable[[str], Path]) -> None:
     assert is_transformers(str(make_vit("vit", tmp_path / "vit")))
-    assert not is_transformers(str(make_model("clip", tmp_path / "clip")))
+    assert not is_transformers(str(models("clip")))
     for name in ("google/vit-base-patch16-224", "microsoft/swin-tiny-patch4-window7-224"):
         assert is_transformers(name)
     for name in ("starter", "auto", "balanced", "ViT-B-32/openai", "ViT-B/32", "hf-hub:timm/x", "ViT-B-32,openai"):
@@ -515,7 +549,7 @@ def test_a_name_or_folder_tells_which_library_it_is_for(tmp_path: Path) -> None:
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_the_starter_learns_six_breeds_from_real_photographs(real_data: Path) -> None:
+def test_the_starter_learns_six_breeds_from_real_photographs(real_data: Path, starter: OpenClipEncoder) -> None:
     train, test = (load_dataset(real_data, split=split) for split in ("trainval", "test"))
     names = sorted(set(train.labels))[:6]
 
@@ -525,6 +559,6 @@ def test_the_starter_learns_six_breeds_from_real_photographs(real_data: Path) ->
             dataset, files=tuple(p[0] for p in pairs), labels=tuple(p[1] for p in pairs), classes=tuple(names)
         )
 
-    tuned: FineTuned = finetune(load_encoder("starter"), only(train), recipe=Recipe(views=0, lr=3e-3))
+    tuned: FineTuned = finetune(starter, only(train), recipe=Recipe(views=0, lr=3e-3))
     asked = only(test)
     assert (tuned.predict(asked.files) == np.array(asked.labels)).mean() > 0.85

@@ -23,6 +23,7 @@ from clipkit.models.attention import (
     timm_weights,
 )
 from clipkit.models.load import load_encoder
+from clipkit.models.openclip import OpenClipEncoder
 from clipkit.models.vit import ViTClassifier
 from tests.support.tiny_models import CLIP_TEXT, CONFIGS, HALF, make_model
 from tests.support.tiny_vits import make_vit
@@ -251,8 +252,10 @@ def test_a_tower_without_class_attention_says_so(tmp_path: Path, photo: Path, ki
     assert shown.rollout is None
 
 
-def test_the_starter_says_that_it_has_no_attention_and_how_fine_its_last_map_is(photo: Path) -> None:
-    shown = explain_attention(load_encoder("starter"), photo)
+def test_the_starter_says_that_it_has_no_attention_and_how_fine_its_last_map_is(
+    photo: Path, starter: OpenClipEncoder
+) -> None:
+    shown = explain_attention(starter, photo)
     assert "convolutional" in str(shown.reason)
     assert (shown.grid.rows, shown.grid.columns, shown.grid.patch, shown.grid.tokens) == (9, 9, (32, 32), 0)
 

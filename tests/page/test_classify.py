@@ -29,6 +29,7 @@ from clipkit.errors import ClipkitError, DatasetError, ModelMismatch, QueryError
 from clipkit.explore.library import Library
 from clipkit.index.image_index import ImageIndex
 from clipkit.learn import corrections
+from clipkit.models.openclip import OpenClipEncoder
 from tests.support.colours import COLOURS, ColourEncoder, paint
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -520,14 +521,15 @@ def test_a_plan_names_folders_and_counts(library: Library, tmp_path: Path, paint
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_five_corrections_lift_the_rest_of_the_pets(real_data: Path) -> None:
+def test_five_corrections_lift_the_rest_of_the_pets(
+    real_data: Path, pets_cache: Path, starter: OpenClipEncoder
+) -> None:
     """The numbers of docs/page.md, mean over three draws; ANCHORS and STRENGTH were chosen on trainval."""
     from clipkit.classify.zeroshot import ZeroShotClassifier
     from clipkit.datasets.embed import embed_once
     from clipkit.datasets.load import load_dataset
-    from clipkit.models.load import load_encoder
 
-    encoder = load_encoder("starter")
+    encoder = starter
     pets = embed_once(load_dataset(real_data, split="test"), encoder)
     answers = np.array(pets.dataset.labels)
     head = ZeroShotClassifier(encoder, sorted(set(answers)), templates="pets").head
