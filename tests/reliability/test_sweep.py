@@ -19,8 +19,8 @@ from tests.support.sweeps import (
     steps_of,
 )
 
-QUICK_STEPS = 5
-QUICK_CUTS = 8  # one moment in so many
+QUICK_STEPS = 3
+QUICK_CUTS = 16  # one moment in so many
 
 
 @pytest.mark.parametrize("mode", ["update", "rebuild", "migrate"])

@@ -22,14 +22,14 @@ from tests.support.paths import REPOSITORY
 REASONS = {
     "abort": "crashed with SIGABRT",
     "memory": "was killed, as by a lack of memory",
-    "hang": "took longer than 3 s",
+    "hang": "took longer than 2 s",
 }
 COUNT = 20
 
 
 def run(how: str, folder: Path, *options: str) -> int:
     program = (sys.executable, "-m", "tests.support.boom", how)
-    seconds = 3 if how == "hang" else 60
+    seconds = 2 if how == "hang" else 60
     return watch(["index", str(folder), *options], folder / ".clipkit", hang_seconds=seconds, program=program)
 
 
@@ -80,11 +80,11 @@ def test_a_run_that_is_slow_to_start_again_is_not_taken_for_one_that_hangs(
     monkeypatch.chdir(REPOSITORY)
     fill(tmp_path, 7)
     late = (
-        "import runpy, sys, time; time.sleep(2); sys.argv[0] = ''; "
+        "import runpy, sys, time; time.sleep(1.5); sys.argv[0] = ''; "
         "runpy.run_module('tests.support.boom', run_name='__main__')"
     )
     program = (sys.executable, "-c", late, "hang")  # as one that has a model to load
-    assert watch(["index", str(tmp_path)], tmp_path / ".clipkit", hang_seconds=3, program=program) == 0
+    assert watch(["index", str(tmp_path)], tmp_path / ".clipkit", hang_seconds=2, program=program) == 0
     check_others(tmp_path, ["07-boom.png"])
 
 

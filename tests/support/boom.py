@@ -32,7 +32,7 @@ def _die(how: str) -> None:
     if how == "abort":
         os.abort()
     if how == "memory":
-        np.ones(3 * 2**30, np.uint8)  # and then what the kernel does when there is no more
+        np.ones(2**28, np.uint8)  # and then what the kernel does when there is no more
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(600)
 
