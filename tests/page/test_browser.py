@@ -12,20 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.page_robot import PHONE, Robot, chromium, index, photographs, robot, serving
+from tests.page.conftest import BROKEN, Holiday
+from tests.support.page_robot import PHONE, Robot, index, robot, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+    from clipkit.models.openclip import OpenClipEncoder
+
 pytestmark = pytest.mark.slow
-BROKEN = "broken.jpg"
-COUNT = 800  # pictures of a run that is long enough to be stopped
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
+COUNT = 300  # pictures of a run that is long enough to be stopped: five seconds of one processor
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +30,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(browser: Browser, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A page on photographs, one of which was damaged after it was indexed, and one of which is there twice."""
-    folder = photographs(tmp_path_factory.mktemp("photos") / "holiday")
-    (folder / "twin of chelsea.png").write_bytes((folder / "chelsea.png").read_bytes())
-    Image.new("RGB", (300, 200), (20, 90, 40)).save(folder / BROKEN)
-    index(folder, cache)
-    (folder / BROKEN).write_bytes(b"\xff\xd8\xff no picture any more")
-    with serving(cache, str(folder)) as served:
-        yield served
+def address(holiday: Holiday) -> str:
+    return holiday.address
 
 
 @pytest.fixture
@@ -245,12 +234,13 @@ def test_an_empty_page_teaches_then_indexes_shows_progress_and_can_be_stopped(
 ) -> None:
     noise = np.random.default_rng(0)
     for number in range(COUNT):
-        folder = tmp_path / "many" / f"{number // 200}"
+        folder = tmp_path / "many" / f"{number // 75}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(noise.integers(0, 255, (80, 120, 3), dtype=np.uint8)).save(folder / f"{number:04}.jpg")
     (tmp_path / "many" / "bad.jpg").write_bytes(b"no picture at all")
     (tmp_path / "empty").mkdir()
-    with serving(cache, "--model", "starter", cwd=tmp_path / "empty") as address, robot(browser, address) as page:
+    place = {"cwd": tmp_path / "empty", "threads": 1}
+    with serving(cache, "--model", "starter", **place) as address, robot(browser, address) as page:
         page.open()
         assert "Add a folder" in page.window.locator("#ck-grid .ck-note").inner_text()
         page.shoot("empty")
@@ -285,11 +275,13 @@ def test_an_empty_page_teaches_then_indexes_shows_progress_and_can_be_stopped(
         assert page.noises == []
 
 
-def test_a_login_opens_the_page_and_its_pictures(browser: Browser, cache: Path, tmp_path: Path) -> None:
+def test_a_login_opens_the_page_and_its_pictures(
+    browser: Browser, cache: Path, tmp_path: Path, starter: OpenClipEncoder
+) -> None:
     folder = tmp_path / "locked"
     folder.mkdir()
     Image.new("RGB", (300, 200), (200, 90, 40)).save(folder / "one.png")
-    index(folder, cache)
+    index(folder, cache, starter)
     (tmp_path / "login").write_text("ann:a long password\n")
     with serving(cache, str(folder), "--auth", str(tmp_path / "login")) as address, robot(browser, address) as page:
         page.window.goto(address)
@@ -303,7 +295,9 @@ def test_a_login_opens_the_page_and_its_pictures(browser: Browser, cache: Path, 
         assert page.outside() == set()
 
 
-def test_names_that_are_programs_stay_names(browser: Browser, cache: Path, tmp_path: Path) -> None:
+def test_names_that_are_programs_stay_names(
+    browser: Browser, cache: Path, tmp_path: Path, starter: OpenClipEncoder
+) -> None:
     folder = tmp_path / "<img src=x onerror=alert(1)>"
     names = [
         "<script>alert(2)<\\script>.png",
@@ -318,7 +312,7 @@ def test_names_that_are_programs_stay_names(browser: Browser, cache: Path, tmp_p
     for number, name in enumerate(names):
         (folder / "<b>sub").mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (60 + number, 60), (number * 30, 40, 90)).save(folder / "<b>sub" / name)
-    index(folder, cache)
+    index(folder, cache, starter)
     with serving(cache, str(folder)) as address, robot(browser, address) as page:
         page.open()
         assert len(page.names()) == len(names)

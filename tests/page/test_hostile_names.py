@@ -24,7 +24,7 @@ from clipkit.explore.question import clean
 from clipkit.index.image_index import ImageIndex
 from tests.support.colour_page import TalkingEncoder
 from tests.support.colours import ColourEncoder, paint
-from tests.support.page_robot import PHONE, Robot, chromium, robot, serving
+from tests.support.page_robot import PHONE, Robot, robot, serving
 from tests.support.paths import REPOSITORY
 
 if TYPE_CHECKING:
@@ -122,12 +122,6 @@ def test_they_are_sixty_and_each_is_another() -> None:
     assert len(set(FILES)) + len(set(PROMPTS)) >= 60
     assert len(set(FILES)) == len(FILES)
     assert max(len(os.fsencode(f"{name}.png").rpartition(b"/")[2]) for name in FILES) == 255
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

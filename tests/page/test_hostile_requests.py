@@ -491,9 +491,9 @@ import asyncio, json, pathlib, socket, sys
 from clipkit_apps.launch import _settle_gradio
 _settle_gradio()
 from clipkit_apps.page import build
-from clipkit_apps.shelf import Shelf
-from clipkit_apps.state import Page
-from clipkit_apps.thumbs import Thumbnails
+from clipkit_apps.server.libraries import Shelf
+from clipkit_apps.server.state import Page
+from clipkit_apps.server.thumbnails import Thumbnails
 blocks = build(Page(Shelf(lambda name, exact: None), Thumbnails(pathlib.Path(sys.argv[1]))))
 asked = []
 def resolve(host, *arguments, **options):

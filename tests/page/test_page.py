@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -41,6 +42,12 @@ from tests.support.colours import paint
 from tests.support.page_robot import serving
 
 APPS = Path(html.__file__).parent
+
+
+def run_async(coroutine: Coroutine[Any, Any, None]) -> None:
+    """In a thread: the browser's driver has an event loop in this one for as long as the session lasts."""
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(asyncio.run, coroutine).result()
 
 
 @pytest.fixture
@@ -415,7 +422,7 @@ def knock(
     app = SimpleNamespace(cookie_id="me", tokens={"secret": "ann"})
     scope = {"type": "http", "method": method, "path": path, "headers": raw, "query_string": b"", "app": app}
     watched = guard.Guard(page, hosts=hosts, has_login="cookie" in headers)
-    asyncio.run(watched(scope, receive, send))
+    run_async(watched(scope, receive, send))
     return sent[0]["status"], {k.decode(): v.decode() for k, v in sent[0]["headers"]}, read
 
 
@@ -485,7 +492,7 @@ def test_a_body_that_never_arrives_is_given_up(monkeypatch: pytest.MonkeyPatch) 
         await guard._bounded(slow, 10)()
 
     with pytest.raises(guard.Refused, match="took too long"):
-        asyncio.run(wait())
+        run_async(wait())
 
 
 @pytest.mark.parametrize("path", ["/clipkit/thumb/a/1", "/clipkit/file/a/1", "/config", "/gradio_api/file=x"])
@@ -512,11 +519,11 @@ def test_passwords_cannot_be_guessed_in_numbers(monkeypatch: pytest.MonkeyPatch)
         for _ in range(guard.MOST_LOGINS + 2):
             await watched(scope, None, send)  # type: ignore[arg-type]
 
-    asyncio.run(try_often())
+    run_async(try_often())
     assert statuses == [400] * guard.MOST_LOGINS + [429] * 2
     later = time.monotonic() + guard.LOGIN_SECONDS + 1
     monkeypatch.setattr(guard.time, "monotonic", lambda: later)
-    asyncio.run(watched(scope, None, send))  # type: ignore[arg-type]
+    run_async(watched(scope, None, send))  # type: ignore[arg-type]
     assert statuses[-1] == 400
 
 

@@ -17,6 +17,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from clipkit.index.image_index import ImageIndex
+from clipkit.models.encoder import Encoder
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
@@ -48,10 +51,11 @@ def photographs(folder: Path) -> Path:
     return folder
 
 
-def index(folder: Path, cache: Path, *options: str) -> None:
-    """`clipkit index` with the starter, as a user runs it."""
-    command = [sys.executable, "-m", "clipkit", "index", str(folder), "--model", "starter", *options]
-    subprocess.run(command, env=environment(cache), check=True, capture_output=True, timeout=300)
+def index(folder: Path, cache: Path, encoder: Encoder) -> None:
+    """An index of the folder, its search cache in `cache`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLIPKIT_CACHE", str(cache))
+        ImageIndex.create(folder, encoder).update()
 
 
 def environment(cache: Path) -> dict[str, str]:
@@ -59,14 +63,19 @@ def environment(cache: Path) -> dict[str, str]:
 
 
 @contextmanager
-def serving(cache: Path, *arguments: str, module: str = "", cwd: Path | None = None) -> Iterator[str]:
-    """The address of `clipkit ui` with these arguments, or of another module, in a process of its own."""
+def serving(
+    cache: Path, *arguments: str, module: str = "", cwd: Path | None = None, threads: int | None = None
+) -> Iterator[str]:
+    """The address of `clipkit ui` with these arguments, or of another module, in a process of its own.
+
+    threads: how many processors the models of the page and of its runs may use.
+    """
     command = [sys.executable, "-m", *([module] if module else ["clipkit", "ui"]), *arguments]
     log = cache / f"ui-{time.monotonic_ns()}.log"
     with open(log, "wb") as said:
         process = subprocess.Popen(
             command,
-            env=environment(cache),
+            env=environment(cache) | ({"OMP_NUM_THREADS": str(threads)} if threads else {}),
             stdout=said,
             stderr=subprocess.STDOUT,
             cwd=cwd or cache,
