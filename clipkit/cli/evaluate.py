@@ -18,8 +18,10 @@ from clipkit.errors import ClipkitError
 from clipkit.learn.methods import METHODS
 
 if TYPE_CHECKING:
+    from clipkit.datasets.load import Dataset
     from clipkit.evaluate.results import Comparison, Row
     from clipkit.evaluate.zeroshot import Result
+    from clipkit.models.encoder import Encoder
 
 
 METHODS_HELP = f"{', '.join(METHODS)}; with commas.  [default: all]"
@@ -192,7 +194,7 @@ def zeroshot(given: ZeroShotOptions) -> None:
       clipkit evaluate zeroshot data --templates pets          data holds oxford-iiit-pet
       clipkit evaluate zeroshot photos --confusion photos.png  photos holds one folder a class
     """
-    from clipkit.evaluate.zeroshot import evaluate_searched, evaluate_zeroshot, load_labelled
+    from clipkit.evaluate.zeroshot import load_labelled
     from clipkit.output.figures import confusion_png
 
     if given.search and given.templates:
@@ -201,15 +203,20 @@ def zeroshot(given: ZeroShotOptions) -> None:
     pictures = load_labelled(given.dataset, split=split, classes=given.classes)
     encoder = given.load(given.model)
     with progress_bar() as progress:
-        ways: dict[str, Any] = {"classes": given.classes, "unknown": given.unknown, "progress": progress}
-        if given.search:
-            result = evaluate_searched(given.dataset, pictures, encoder, **ways)
-        else:
-            result = evaluate_zeroshot(pictures, encoder, templates=given.templates or "simple", **ways)
+        result = _zeroshot_result(given, pictures, encoder, progress)
     _finish(result, given.out)
     if given.confusion:
         title = f"{result.dataset}, {result.model}"
         confusion_png(result.metrics["confusion"], result.classes, given.confusion, title=title)
+
+
+def _zeroshot_result(given: ZeroShotOptions, pictures: Dataset, encoder: Encoder, progress: Any) -> Result:
+    from clipkit.evaluate.zeroshot import evaluate_searched, evaluate_zeroshot
+
+    ways: dict[str, Any] = {"classes": given.classes, "unknown": given.unknown, "progress": progress}
+    if given.search:
+        return evaluate_searched(given.dataset, pictures, encoder, **ways)
+    return evaluate_zeroshot(pictures, encoder, templates=given.templates or "simple", **ways)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -37,6 +37,11 @@ class ProbeOptions(options.ModelOptions):
     split: str | None
     model: str
     as_json: bool
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """Method, space and pictures, as `fit_head` takes them."""
+        return {name: getattr(self, name) for name in ("method", "space", "shots", "seed", "split")}
 
 
 @click.command()
@@ -89,17 +94,7 @@ def probe(given: ProbeOptions) -> None:
     _check_place(Path(given.out))
     encoder = given.load(given.model)
     with progress_bar() as progress:
-        fitted = fit_head(
-            given.dataset,
-            encoder,
-            method=given.method,
-            space=given.space,
-            C=given.strength,
-            shots=given.shots,
-            seed=given.seed,
-            split=given.split,
-            progress=progress,
-        )
+        fitted = fit_head(given.dataset, encoder, C=given.strength, progress=progress, **given.choices)
     fitted.head.save(given.out)
     _echo(fitted, given.out, as_json=given.as_json)
 

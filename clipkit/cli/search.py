@@ -8,7 +8,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -114,6 +114,14 @@ def search(given: SearchOptions) -> None:
 
     The score is the cosine of query and picture. Compare scores of one query only.
     """
+    hits = _hits(given)
+    _show(hits, given)
+    _export(hits, given)
+    if not hits:
+        say(_nothing(given))
+
+
+def _hits(given: SearchOptions) -> Hits:
     from clipkit.explore.question import search as search_index
     from clipkit.index.image_index import find
     from clipkit.search.query import embed, parse
@@ -122,17 +130,9 @@ def search(given: SearchOptions) -> None:
     filters = given.filters(inside)
     only = _ids_of(pictures, given, filters) if given.head_file or given.classes else None
     terms = parse(given.query, add=given.add, subtract=given.subtract)
-    asked: dict[str, Any] = {
-        "filters": filters,
-        "only": only,
-        "least": given.least,
-        "is_words": all(term.fits_all for term in terms),
-    }
-    hits = search_index(pictures, embed(terms, pictures.encoder), given.k, **asked)
-    _show(hits, given)
-    _export(hits, given)
-    if not hits:
-        say(_nothing(given))
+    is_words = all(term.fits_all for term in terms)
+    query = embed(terms, pictures.encoder)
+    return search_index(pictures, query, given.k, filters=filters, only=only, least=given.least, is_words=is_words)
 
 
 @click.command()
