@@ -1,62 +1,45 @@
 """clipkit: search a folder of pictures with CLIP, classify it without training, and see what a few labels buy.
 
-Search
-    load_encoder
-        A model by name.
-    ImageIndex
-        A folder of pictures that can be searched.
-    Hit
-        One search result.
-    Hits
-        Search results, best first.
-    IndexReport
-        What one update of an index did.
-Classify
-    ZeroShotClassifier
-        Classes from words alone.
-    LinearProbe
-        Logistic regression on embeddings.
-    Head
-        A classifier over embeddings, in one small file.
-    UNKNOWN
-        The answer where no class is right.
-    ViTClassifier
-        A trained image classifier of transformers.
-Learn and compare
-    load_dataset
-        Labelled or captioned pictures.
-    finetune
-        A new head by gradient descent, perhaps with the tower.
-    compare
-        Methods on one dataset, with intervals.
-Interfaces
-    Encoder
-        Protocol of what makes embeddings.
-    PixelRecipe
-        How a model wants its pictures.
-Errors (clipkit.errors)
-    ClipkitError
-        The root of them all.
-    ImageError
-        A picture could not be read.
-    ModelError
-        A model could not be had.
-    QueryError
-        A query that cannot be understood.
-    ShapeError
-        What is no array of embeddings.
-    BadIndex
-        An index that cannot be used; the root of the next five.
-    IndexNotFound
-        There is none.
-    ModelMismatch
-        It is of another model.
-    IndexTooNew
-        It is of a newer clipkit.
-    IndexLocked
-        Another process is writing it.
-    IndexDamaged
-        It is not what clipkit wrote.
+Search:
+
+- `load_encoder`: a model by name.
+- `ImageIndex`: a folder of pictures that can be searched.
+- `Hit`: one search result.
+- `Hits`: search results, best first.
+- `IndexReport`: what one update of an index did.
+
+Classify:
+
+- `ZeroShotClassifier`: classes from words alone.
+- `LinearProbe`: logistic regression on embeddings.
+- `Head`: a classifier over embeddings, in one small file.
+- `UNKNOWN`: the answer where no class is right.
+- `ViTClassifier`: a trained image classifier of transformers.
+
+Learn and compare:
+
+- `load_dataset`: labelled or captioned pictures.
+- `finetune`: a new head by gradient descent, perhaps with the tower.
+- `compare`: methods on one dataset, with intervals.
+
+Interfaces:
+
+- `Encoder`: protocol of what makes embeddings.
+- `PixelRecipe`: how a model wants its pictures.
+
+Errors (clipkit.errors):
+
+- `ClipkitError`: the root of them all.
+- `ImageError`: a picture could not be read.
+- `ModelError`: a model could not be had.
+- `QueryError`: a query that cannot be understood.
+- `ShapeError`: an array that is not embeddings of the right width.
+- `BadIndex`: an index that cannot be used; the root of the next five.
+- `IndexNotFound`: there is none.
+- `ModelMismatch`: it is of another model.
+- `IndexTooNew`: it is of a newer clipkit.
+- `IndexLocked`: another process is writing it.
+- `IndexDamaged`: it is not what clipkit wrote.
 
 More is in the packages models, index, datasets, classify, learn, explore, evaluate and output, and in metrics.
 """

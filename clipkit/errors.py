@@ -1,31 +1,18 @@
 """Error tree of clipkit: what happened, and what to type next.
 
-ClipkitError
-    The root of them all.
-ImageError
-    A picture could not be read.
-ModelError
-    A model could not be found, fetched or loaded.
-DatasetError
-    Folder, table or labels of a dataset do not fit together.
-NotFittedError
-    An estimator was asked before it was fitted.
-ShapeError
-    Embeddings of a wrong width, or with a zero, NaN or infinite row.
-QueryError
-    A query that cannot be understood.
-BadIndex
-    An index that cannot be used as it is; the root of the next five.
-IndexNotFound
-    There is no index.
-ModelMismatch
-    An index or a head belongs to another model.
-IndexTooNew
-    The index was written by a newer clipkit.
-IndexLocked
-    Another process is writing the index.
-IndexDamaged
-    The index file is not what clipkit wrote.
+- `ClipkitError`: the root of them all.
+- `ImageError`: a picture could not be read.
+- `ModelError`: a model could not be found, fetched or loaded.
+- `DatasetError`: folder, table or labels of a dataset do not fit together.
+- `NotFittedError`: an estimator was asked before it was fitted.
+- `ShapeError`: embeddings of a wrong width, or with a zero, NaN or infinite row.
+- `QueryError`: a query that cannot be understood.
+- `BadIndex`: an index that cannot be used as it is; the root of the next five.
+- `IndexNotFound`: there is no index.
+- `ModelMismatch`: an index or a head belongs to another model.
+- `IndexTooNew`: the index was written by a newer clipkit.
+- `IndexLocked`: another process is writing the index.
+- `IndexDamaged`: the index file is not what clipkit wrote.
 """
 
 from __future__ import annotations
@@ -176,11 +163,13 @@ class ModelMismatch(BadIndex):
 
     Examples
     --------
-    >>> encoder = clipkit.load_encoder("starter", exact_pixels=True)
-    >>> clipkit.ImageIndex.create("photos", encoder)
+    >>> from dataclasses import replace
+    >>> encoder = clipkit.load_encoder("starter")
+    >>> head = clipkit.ZeroShotClassifier(encoder, ["cat", "dog"]).head
+    >>> replace(head, model="ViT-B-32/openai", fingerprint="of other weights").check(encoder)
     Traceback (most recent call last):
         ...
-    clipkit.errors.ModelMismatch: ... was indexed with other pixels ...
+    clipkit.errors.ModelMismatch: this head was made with ViT-B-32/openai, not starter
     """
 
 

@@ -1,35 +1,20 @@
 """Metrics with intervals: accuracy, calibration, rejection and retrieval.
 
-classification_metrics
-    Accuracy, recall, calibration and confusion of a table of scores.
-retrieval_metrics
-    Recall at k of pictures and texts that search each other.
-acc1
-    Top-1 accuracy.
-acc5
-    Top-5 accuracy.
-top_k_accuracy
-    Top-k accuracy.
-mean_per_class_recall
-    Mean of each class's own accuracy.
-confusion
-    Confusion matrix.
-per_class
-    Recall and precision of each class.
-most_confused
-    The most frequent mistakes.
-ece
-    Expected calibration error.
-auroc
-    Area under the ROC curve.
-f1
-    F1 score.
-bootstrap
-    95 % interval of any statistic.
-ClassScore
-    One class of `per_class`.
-Confused
-    One pair of `most_confused`.
+- `classification_metrics`: accuracy, recall, calibration and confusion of a table of scores.
+- `retrieval_metrics`: recall at k of pictures and texts that search each other.
+- `acc1`: top-1 accuracy.
+- `acc5`: top-5 accuracy.
+- `top_k_accuracy`: top-k accuracy.
+- `mean_per_class_recall`: mean of each class's own accuracy.
+- `confusion`: confusion matrix.
+- `per_class`: recall and precision of each class.
+- `most_confused`: the most frequent mistakes.
+- `ece`: expected calibration error.
+- `auroc`: area under the ROC curve.
+- `f1`: F1 score.
+- `bootstrap`: 95 % interval of any statistic.
+- `ClassScore`: one class of `per_class`.
+- `Confused`: one pair of `most_confused`.
 """
 
 from __future__ import annotations

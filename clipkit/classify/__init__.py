@@ -1,23 +1,14 @@
 """Classification without training: classes from words, heads, labels of an index.
 
-ZeroShotClassifier
-    Classes from words alone.
-explain_prediction
-    Which prompts spoke for a class.
-make_prompts
-    Templates filled with classes.
-read_classes
-    Classes from a list, a file or a set's name.
-ClassPrompts
-    Classes and the prompts of each.
-Head
-    A classifier over embeddings, in one small file.
-label_index
-    Labels of an index's pictures, from stored embeddings.
-label_pictures
-    Labels of an index's pictures, which are read again.
-UNKNOWN
-    The answer where no class is right: "unknown".
+- `ZeroShotClassifier`: classes from words alone.
+- `explain_prediction`: which prompts spoke for a class.
+- `make_prompts`: templates filled with classes.
+- `read_classes`: classes from a list, a file or a set's name.
+- `ClassPrompts`: classes and the prompts of each.
+- `Head`: a classifier over embeddings, in one small file.
+- `label_index`: labels of an index's pictures, from stored embeddings.
+- `label_pictures`: labels of an index's pictures, which are read again.
+- `UNKNOWN`: the answer where no class is right: "unknown".
 """
 
 from __future__ import annotations

@@ -1,23 +1,14 @@
 """Datasets of labelled or captioned pictures: loading, splitting, sampling, embedding.
 
-load_dataset
-    Pictures and labels from the layouts people have them in.
-Dataset
-    Pictures and what is known of each.
-read_split
-    A dataset in train, validation and test.
-Split
-    What `read_split` gives; test labels are apart.
-split_validation
-    A share of each class held out.
-held_back
-    Positions of a fifth of each class, to choose settings on.
-draw_shots
-    A few pictures of each class, drawn by a seed.
-embed_once
-    Embeddings of a dataset, cached on disk.
-EmbeddedDataset
-    A dataset and its embeddings.
+- `load_dataset`: pictures and labels from the layouts people have them in.
+- `Dataset`: pictures and what is known of each.
+- `read_split`: a dataset in train, validation and test.
+- `Split`: what `read_split` gives; test labels are apart.
+- `split_validation`: a share of each class held out.
+- `held_back`: positions of a fifth of each class, to choose settings on.
+- `draw_shots`: a few pictures of each class, drawn by a seed.
+- `embed_once`: embeddings of a dataset, cached on disk.
+- `EmbeddedDataset`: a dataset and its embeddings.
 """
 
 from __future__ import annotations

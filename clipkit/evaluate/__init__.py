@@ -1,15 +1,10 @@
 """Evaluation: zero-shot and retrieval protocols, comparisons of methods.
 
-evaluate_zeroshot
-    Accuracy of classes from words on labelled pictures.
-evaluate_retrieval
-    Recall of captions and pictures that search each other.
-compare
-    Methods at several numbers of labels, with intervals.
-Comparison
-    What `compare` gives.
-load_comparison
-    A comparison from its results.json.
+- `evaluate_zeroshot`: accuracy of classes from words on labelled pictures.
+- `evaluate_retrieval`: recall of captions and pictures that search each other.
+- `compare`: methods at several numbers of labels, with intervals.
+- `Comparison`: what `compare` gives.
+- `load_comparison`: a comparison from its results.json.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def evaluate_zeroshot(
     Raises
     ------
     DatasetError
-        If a label is no class, unless `unknown`; or if no label is one.
+        If a label is no class, unless `unknown`; if no label is one; or, with `unknown`, if all are.
 
     References
     ----------

@@ -1,15 +1,10 @@
 """Exploring an index: filters, relevance, metadata, duplicates.
 
-ask
-    The best pictures for a question, each with its relevance.
-Question
-    Words, pictures and filters of one question.
-Filters
-    Which pictures may answer.
-Catalogue
-    Metadata of an index's pictures.
-Library
-    A folder with its index, model and metadata, for threads to share.
+- `ask`: the best pictures for a question, each with its relevance.
+- `Question`: words, pictures and filters of one question.
+- `Filters`: which pictures may answer.
+- `Catalogue`: metadata of an index's pictures.
+- `Library`: a folder with its index, model and metadata, for threads to share.
 """
 
 from __future__ import annotations

@@ -1,15 +1,10 @@
 """Index of a folder: scan, update, search, check, import and export.
 
-ImageIndex
-    A folder of pictures that can be searched.
-IndexReport
-    What one update did.
-export
-    Write embeddings as other tools lay them out.
-import_
-    Take embeddings that another tool made.
-prune
-    Forget pictures that are missing.
+- `ImageIndex`: a folder of pictures that can be searched.
+- `IndexReport`: what one update did.
+- `export`: write embeddings as other tools lay them out.
+- `import_`: take embeddings that another tool made.
+- `prune`: forget pictures that are missing.
 """
 
 from __future__ import annotations

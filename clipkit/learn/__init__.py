@@ -1,27 +1,16 @@
 """Classifiers that learn from labels: probes, few-shot methods, fine-tuning.
 
-LinearProbe
-    Logistic regression on embeddings.
-NearestNeighbours
-    k-nearest neighbours.
-Prototypes
-    The nearest class mean.
-TipAdapter
-    Zero-shot logits and a cache of labelled pictures.
-TipAdapterF
-    Tip-Adapter with trained keys.
-TextBlend
-    LP++: a blend of text and picture prototypes.
-METHODS
-    Every method by name, as `compare` and `clipkit probe` take them.
-fit_head
-    A head from a dataset, its settings chosen on pictures held back.
-finetune
-    A new head by gradient descent, perhaps with the tower.
-Recipe
-    Hyperparameters of `finetune`.
-FineTuned
-    What `finetune` gives.
+- `LinearProbe`: logistic regression on embeddings.
+- `NearestNeighbours`: k-nearest neighbours.
+- `Prototypes`: the nearest class mean.
+- `TipAdapter`: zero-shot logits and a cache of labelled pictures.
+- `TipAdapterF`: Tip-Adapter with trained keys.
+- `TextBlend`: LP++: a blend of text and picture prototypes.
+- `METHODS`: every method by name, as `compare` and `clipkit probe` take them.
+- `fit_head`: a head from a dataset, its settings chosen on pictures held back.
+- `finetune`: a new head by gradient descent, perhaps with the tower.
+- `Recipe`: hyperparameters of `finetune`.
+- `FineTuned`: what `finetune` gives.
 """
 
 from __future__ import annotations

@@ -51,10 +51,12 @@ class Choice(Generic[Setting]):
 
 
 class EmbeddingClassifier:
-    """scikit-learn's methods over `decision_function`, which a subclass has.
+    """Base of the classifiers on embeddings: scikit-learn's methods over a subclass's `decision_function`.
 
-    Attributes:
-        classes_: labels (c,), sorted.
+    Attributes
+    ----------
+    classes_ : ndarray of shape (c,)
+        Labels, sorted.
     """
 
     classes_: npt.NDArray[Any]

@@ -1,21 +1,13 @@
 """Models: names to weights, encoders, devices, attention maps.
 
-load_encoder
-    An open_clip encoder by name: alias, open_clip name, hub repository or folder.
-load_model
-    The same, or a classifier of transformers.
-Encoder
-    Protocol of what turns pictures and texts into embeddings.
-OpenClipEncoder
-    The encoder that `load_encoder` gives.
-ViTClassifier
-    A trained image classifier of transformers.
-explain_attention
-    Attention maps of a vision transformer for one picture.
-AttentionMaps
-    What `explain_attention` gives.
-starter_folder
-    Folder of the model that comes with clipkit.
+- `load_encoder`: an open_clip encoder by name: alias, open_clip name, hub repository or folder.
+- `load_model`: the same, or a classifier of transformers.
+- `Encoder`: protocol of what turns pictures and texts into embeddings.
+- `OpenClipEncoder`: the encoder that `load_encoder` gives.
+- `ViTClassifier`: a trained image classifier of transformers.
+- `explain_attention`: attention maps of a vision transformer for one picture.
+- `AttentionMaps`: what `explain_attention` gives.
+- `starter_folder`: folder of the model that comes with clipkit.
 """
 
 from __future__ import annotations

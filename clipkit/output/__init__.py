@@ -1,13 +1,9 @@
 """Output: results as figures, HTML reports, contact sheets and copies.
 
-write_sheet
-    Hits as one HTML file that needs nothing else.
-copy_hits
-    Copies of the pictures of hits in a folder.
-write_report
-    A comparison as an HTML page, figures and data.
-confusion_png
-    A confusion matrix as a PNG.
+- `write_sheet`: hits as one HTML file that needs nothing else.
+- `copy_hits`: copies of the pictures of hits in a folder.
+- `write_report`: a comparison as an HTML page, figures and data.
+- `confusion_png`: a confusion matrix as a PNG.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import doctest
 import importlib
 import inspect
 import io
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -117,12 +118,12 @@ def test_a_public_method_has_a_summary_and_names_its_parameters_rightly(name: st
 
 
 @pytest.mark.parametrize("package", [*PACKAGES, *MODULES])
-def test_a_package_lists_what_it_exports(package: str) -> None:
+def test_a_package_lists_what_it_exports_in_a_line_each(package: str) -> None:
     module = importlib.import_module(f"clipkit.{package}".rstrip("."))
-    listed = (module.__doc__ or "").split()
-    names = getattr(module, "__all__", None) or [n.rpartition(".")[2] for n in EXPORTS if f".{package}." in n]
-    missing = [name for name in names if not name.startswith("__") and name not in listed]
-    assert not missing
+    listed = re.findall(r"^- `(\w+)`: .+\.$", module.__doc__ or "", flags=re.MULTILINE)
+    own = [value.__name__ for value in EXPORTS.values() if value.__module__ == module.__name__]
+    names = getattr(module, "__all__", own)
+    assert sorted(listed) == sorted(name for name in names if not name.startswith("__"))
 
 
 @pytest.fixture(scope="module")
