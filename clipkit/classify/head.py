@@ -35,9 +35,16 @@ BLOCK_ROWS = 4096
 class Rejection:
     """Where "none of these" begins.
 
-    neutral: (d,) mean embedding of neutral texts, taken out of pictures and classes before they are compared: any text
-    says that much. typical: (c,) what is nothing special for each class, subtracted from its cosine: zeros, or half of
-    the class's mean over a collection. cut: a picture whose best class scores less is rejected.
+    Attributes
+    ----------
+    neutral : ndarray of shape (d,), float32
+        Mean embedding of neutral texts, taken out of pictures and classes before they are compared: any text says that
+        much.
+    typical : ndarray of shape (c,), float32
+        What is ordinary for each class, subtracted from its cosine: zeros, or half of the class's mean over a
+        collection.
+    cut : float
+        A picture whose best class scores less is rejected.
     """
 
     neutral: FloatArray
@@ -451,7 +458,15 @@ def _sigmoid(logits: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class Hidden:
-    """One layer with GELU: gelu(embeddings @ weight.T + bias). weight: (h, d) float32. bias: (h,) float32."""
+    """One layer with GELU: gelu(embeddings @ weight.T + bias).
+
+    Attributes
+    ----------
+    weight : ndarray of shape (h, d), float32
+        One row a unit.
+    bias : ndarray of shape (h,), float32
+        One number a unit.
+    """
 
     weight: FloatArray
     bias: FloatArray

@@ -21,7 +21,15 @@ _TRIES = 3
 
 
 class ScoredLabel(NamedTuple):
-    """One class of a picture. probability: None where all classes were rejected."""
+    """One class of a picture.
+
+    Attributes
+    ----------
+    label : str
+        The class.
+    probability : float or None
+        None where all classes were rejected.
+    """
 
     label: str
     probability: float | None
@@ -29,9 +37,18 @@ class ScoredLabel(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelledPicture:
-    """What a picture was called, best first. path: relative to the root. file: on this disk.
+    """Labels of one picture.
 
-    labels: those it bears: the first answer's, or with `multi_label` all of them.
+    Attributes
+    ----------
+    path : str
+        Relative to the index's root.
+    file : str
+        On this disk.
+    answers : tuple of ScoredLabel
+        Best first.
+    labels : tuple of str
+        Those it gets: the first answer's, or with `multi_label` all of them.
     """
 
     path: str

@@ -471,7 +471,17 @@ def _labels(labels: Sequence[str | None] | npt.NDArray[Any], count: int) -> list
 
 @dataclass(frozen=True)
 class PromptScore:
-    """One prompt. score: its cosine with the picture. lead: by how much that is above the rivals' prompts."""
+    """One prompt's score.
+
+    Attributes
+    ----------
+    text : str
+        The prompt.
+    score : float
+        Its cosine with the picture.
+    lead : float
+        By how much that is above the prompts of the other classes.
+    """
 
     text: str
     score: float
@@ -480,7 +490,17 @@ class PromptScore:
 
 @dataclass(frozen=True)
 class ClassExplanation:
-    """One class and all its prompts, those first that spoke for it most: a lead below 0 speaks against."""
+    """One class and all its prompts.
+
+    Attributes
+    ----------
+    label : str
+        The class.
+    probability : float
+        Of the class.
+    prompts : tuple of PromptScore
+        By lead, highest first; a lead below 0 speaks against the class.
+    """
 
     label: str
     probability: float

@@ -9,7 +9,15 @@ PROGRESS = "CLIPKIT_PROGRESS"  # "json": one object a line, for the program that
 
 @dataclass(frozen=True)
 class Failure:
-    """A file that could not be read, and why."""
+    """A file that could not be read, and why.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    reason : str
+        Why.
+    """
 
     path: str
     reason: str
@@ -17,7 +25,15 @@ class Failure:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: pictures done of those to read, and the one at hand."""
+    """How far a run is.
+
+    Attributes
+    ----------
+    done, total : int
+        Items done, of those to do.
+    path : str
+        The one at hand.
+    """
 
     done: int
     total: int

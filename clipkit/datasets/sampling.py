@@ -23,7 +23,15 @@ VALIDATION = 0.1  # of each class, at least one picture, where the caller has no
 
 @dataclass(frozen=True)
 class Draw:
-    """Positions of the pictures to learn from, and of those to choose on, both ascending."""
+    """Pictures that `draw_shots` drew.
+
+    Attributes
+    ----------
+    train : ndarray of shape (n,), int64
+        Positions of the pictures to learn from, ascending.
+    validation : ndarray of shape (m,), int64
+        Positions of the pictures to choose settings on, ascending.
+    """
 
     train: IntArray
     validation: IntArray

@@ -44,7 +44,25 @@ Which = tuple[str, Shots]
 
 @dataclass(frozen=True)
 class Run:
-    """One method, once. shots: 0 for none, None for all. chosen: hyperparameters found on validation pictures."""
+    """One method, run once.
+
+    Attributes
+    ----------
+    method : str
+        A key of `METHODS`.
+    shots : int or None
+        Labelled pictures a class; 0 for none, None for all.
+    seed : int
+        Of the draw.
+    acc1, mean_per_class : float
+        Accuracy, and the mean of each class's own, on the test pictures.
+    seconds : float
+        Of this run, features at hand.
+    labels : int
+        Labelled pictures that were fitted or chosen on.
+    chosen : dict
+        Hyperparameters found on validation pictures.
+    """
 
     method: str
     shots: Shots
@@ -60,8 +78,26 @@ class Run:
 class Row:
     """One method at one number of shots: means over seeds, and what they would be on other pictures and draws.
 
-    lowest, highest: acc1 of single seeds. gain: acc1 less that of zero-shot on the same pictures, None without it.
-    seconds, labels: means of one seed.
+    Attributes
+    ----------
+    method : str
+        A key of `METHODS`.
+    shots : int or None
+        Labelled pictures a class; 0 for none, None for all.
+    seeds : int
+        Number of draws.
+    acc1, mean_per_class : float
+        Accuracy, and the mean of each class's own.
+    acc1_ci95, mean_per_class_ci95 : tuple of float
+        95 % intervals, over pictures and draws.
+    lowest, highest : float
+        acc1 of single seeds.
+    gain : float or None
+        acc1 less that of zero-shot on the same pictures; None without it.
+    gain_ci95 : tuple of float or None
+        Its 95 % interval.
+    seconds, labels : float, int
+        Means of one seed.
     """
 
     method: str
@@ -81,7 +117,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Mistake:
-    """Two classes that were confused. n of `of` answers, over all seeds; files: some of the pictures."""
+    """Two classes that were confused.
+
+    Attributes
+    ----------
+    method : str
+        A key of `METHODS`.
+    shots : int or None
+        Labelled pictures a class; 0 for none, None for all.
+    actual, predicted : str
+        The right class, and the one that was given.
+    n, of : int
+        How many of how many answers, over all seeds.
+    files : tuple of str
+        Some of the pictures.
+    """
 
     method: str
     shots: Shots

@@ -42,7 +42,27 @@ Show = Callable[[Progress], None] | None
 
 @dataclass(frozen=True)
 class Result:
-    """One method on one dataset. metrics: CLIP_benchmark's keys and ours. searched: quality by template."""
+    """One model on one dataset.
+
+    Attributes
+    ----------
+    task : {"zeroshot_classification", "zeroshot_retrieval"}
+        The protocol.
+    dataset, model, fingerprint, pixels : str
+        Name of the dataset; name, SHA-256 of the weights and pixel recipe of the model.
+    metrics : dict
+        CLIP_benchmark's keys and ours.
+    classes : tuple of str
+        In the order of the confusion matrix.
+    templates : str or tuple of str
+        As given.
+    confused : tuple of Confused
+        The most frequent mistakes.
+    failed : tuple of Failure
+        Pictures that could not be read.
+    searched : dict of str to float
+        Validation accuracy by templates, where they were searched.
+    """
 
     task: str
     dataset: str
@@ -57,7 +77,13 @@ class Result:
     searched: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """What CLIP_benchmark would write, and more: the same run gives the same text."""
+        """The result as JSON: what CLIP_benchmark would write, and more.
+
+        Returns
+        -------
+        str
+            The same run gives the same text.
+        """
         from clipkit.core.version import __version__
 
         record = {name: value for name, value in vars(self).items() if value != () and value != {}}

@@ -30,7 +30,21 @@ BLOCK = 50_000  # rows of facts a read
 
 @dataclass(frozen=True)
 class Fact:
-    """One picture. taken: "YYYY-MM-DDTHH:MM:SS" or "". sha256: in hex, or ""."""
+    """Metadata of one picture.
+
+    Attributes
+    ----------
+    id : int
+        In the index.
+    path : str
+        Relative to the root.
+    width, height : int
+        Of the upright picture, in pixels.
+    taken : str
+        "YYYY-MM-DDTHH:MM:SS", or "" where it has no date.
+    sha256 : str
+        Of its bytes, in hex; or "".
+    """
 
     id: int
     path: str

@@ -79,7 +79,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Found:
-    """One picture of an answer. file: on this machine, or as its index says; shown to people, never opened by it."""
+    """One picture of an answer.
+
+    Attributes
+    ----------
+    hit : Hit
+        Score, path and file.
+    fact : Fact
+        Its metadata.
+    relevance : {"strong", "likely", "weak"}
+        How well it fits the question.
+    """
 
     hit: Hit
     fact: Fact
@@ -88,9 +98,20 @@ class Found:
 
 @dataclass(frozen=True)
 class Answer:
-    """found: best first. total: pictures that the filters leave. seconds: from question to answer.
+    """The answer to a question.
 
-    is_empty_handed: nothing fits the question, whatever is shown. has_more: a longer answer exists.
+    Attributes
+    ----------
+    found : tuple of Found
+        Best first.
+    total : int
+        Pictures that the filters leave.
+    seconds : float
+        From question to answer.
+    is_empty_handed : bool
+        Nothing fits the question, whatever is shown.
+    has_more : bool
+        A longer answer exists.
     """
 
     found: tuple[Found, ...]

@@ -40,11 +40,26 @@ FEW = 3  # names in a sentence
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import did, in pictures.
+    """What one `import_` did, in pictures.
 
-    imported: new vectors in the index. unchanged: already known, left alone. missing: names without a picture in the
-    folder. changed: files that are not those the vectors were made of. failed: files that could not be read.
-    checked: encoded again to compare. agreement: the lowest cosine among them.
+    Attributes
+    ----------
+    imported : int
+        New vectors in the index.
+    unchanged : int
+        Already known, left alone.
+    missing : tuple of str
+        Names without a picture in the folder.
+    changed : tuple of str
+        Files that are not those the vectors were made of.
+    failed : tuple of Failure
+        Files that could not be read.
+    checked : int
+        Pictures that were encoded again to compare.
+    agreement : float
+        The lowest cosine among them.
+    seconds : float
+        Wall time.
     """
 
     imported: int

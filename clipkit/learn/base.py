@@ -39,7 +39,17 @@ class Examples:
 
 @dataclass(frozen=True)
 class Choice(Generic[Setting]):
-    """What was chosen on validation. is_right: of each picture there (n,). tried: accuracy by setting, in order."""
+    """What was chosen on validation pictures.
+
+    Attributes
+    ----------
+    setting
+        The best one.
+    is_right : ndarray of shape (n,), bool
+        Whether it was right about each validation picture.
+    tried : tuple of (setting, accuracy)
+        In the order in which they were tried.
+    """
 
     setting: Setting
     is_right: npt.NDArray[np.bool_]
@@ -47,6 +57,7 @@ class Choice(Generic[Setting]):
 
     @property
     def accuracy(self) -> float:
+        """Of the best setting."""
         return float(self.is_right.mean())
 
 

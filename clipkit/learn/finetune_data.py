@@ -36,7 +36,19 @@ BLOCK = 32  # pictures a file of the cache: a killed run loses a few seconds
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was said of one picture. actual: its label."""
+    """The prediction for one picture.
+
+    Attributes
+    ----------
+    file : str
+        The picture.
+    actual : str
+        Its label.
+    label : str
+        The likeliest class.
+    probability : float
+        Of that class.
+    """
 
     file: str
     actual: str

@@ -34,10 +34,28 @@ Show = Callable[[Progress], None] | None
 
 @dataclass(frozen=True)
 class Fitted:
-    """A head, and how it was found. accuracy: on the n_validation pictures held back, before the last fit.
+    """A head, and how it was found.
 
-    ci95: of it, by Wilson. chosen: the setting in words, "" where there was none to choose. by_space: validation
-    accuracy by space. n: pictures the head has learned from in the end, those held back among them. failed: left out.
+    Attributes
+    ----------
+    head : Head
+        Learned from all n pictures in the end.
+    dataset, method : str
+        Names.
+    chosen : str
+        The setting in words, "" where there was none to choose.
+    accuracy : float
+        On the validation pictures, before the last fit.
+    ci95 : tuple of float
+        95 % interval of the accuracy, by Wilson.
+    by_space : dict of str to float
+        Validation accuracy by space.
+    n : int
+        Pictures the head has learned from in the end, those of validation among them.
+    n_validation : int
+        Pictures held back.
+    failed : tuple of Failure
+        Pictures left out.
     """
 
     head: Head

@@ -39,11 +39,24 @@ class HeadEstimator(Estimator, Protocol):
 
 @dataclass(frozen=True)
 class Method:
-    """One way to name classes. space: of the features it reads in a comparison, None where it reads the pictures.
+    """One method of `METHODS`: a way to name classes.
 
-    estimator: "module:class", "" for those that are no estimator on embeddings. takes: which of space, seed, zeroshot
-    and C it is made with. options: further arguments. has_head: `clipkit probe` can save its result. most_seeds: more
-    would take hours.
+    Attributes
+    ----------
+    about : str
+        In a few words.
+    space : str or None
+        Of the features it reads in a comparison; None where it reads the pictures.
+    estimator : str
+        "module:class" in `clipkit.learn`; "" for those that are no estimator on embeddings.
+    takes : tuple of str
+        Which of space, seed, zeroshot and C it is made with.
+    options : mapping
+        Further arguments.
+    has_head : bool
+        Whether `clipkit probe` can save its result.
+    most_seeds : int or None
+        More would take hours.
     """
 
     about: str

@@ -108,7 +108,21 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch. lr: at its last step. loss: mean over its training pictures. val_loss, val_acc1: after it."""
+    """One epoch of training.
+
+    Attributes
+    ----------
+    number : int
+        From 1.
+    lr : float
+        Learning rate at its last step.
+    loss : float
+        Mean over its training pictures.
+    val_loss, val_acc1 : float
+        On the validation pictures, after it.
+    seconds : float
+        Wall time.
+    """
 
     number: int
     lr: float

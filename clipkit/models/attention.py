@@ -36,10 +36,21 @@ WITH_ATTENTION = "a ViT: --model ViT-B-16/laion2b_s34b_b88k, or the folder of on
 
 @dataclass(frozen=True)
 class Grid:
-    """How a tower cuts a picture. image, patch: (height, width) in pixels; patch: of one cell.
+    """How a tower cuts a picture into patches.
 
-    rows, columns: of the cells. prefix: what stands before the patch tokens. tokens: rows * columns and the prefix; 0
-    where there are no tokens, but the last feature map of a convolutional tower has that many cells.
+    Attributes
+    ----------
+    image : tuple of int
+        (height, width) of the input, in pixels.
+    patch : tuple of int
+        (height, width) of one cell, in pixels.
+    rows, columns : int
+        Number of cells.
+    prefix : tuple of str
+        Tokens before the patch tokens: "class", "distillation", "register".
+    tokens : int
+        rows * columns and the prefix; 0 where there are no tokens, but the last feature map of a convolutional tower
+        has that many cells.
     """
 
     image: tuple[int, int]

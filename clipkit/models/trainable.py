@@ -45,13 +45,22 @@ class Body:
 
 @dataclass(frozen=True)
 class Counts:
-    """Parameters of tower and head. trainable: those that learn."""
+    """Number of parameters of tower and head.
+
+    Attributes
+    ----------
+    trainable : int
+        Those that learn.
+    frozen : int
+        Those that do not.
+    """
 
     trainable: int
     frozen: int
 
     @property
     def total(self) -> int:
+        """Both."""
         return self.trainable + self.frozen
 
 

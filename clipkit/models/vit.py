@@ -38,7 +38,15 @@ INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as processor
 
 @dataclass(frozen=True)
 class Answer:
-    """One class with its probability."""
+    """One class with its probability.
+
+    Attributes
+    ----------
+    label : str
+        The class.
+    probability : float
+        From 0 to 1.
+    """
 
     label: str
     probability: float

@@ -9,6 +9,7 @@ import inspect
 import io
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -91,6 +92,22 @@ def _is_made_by_own_parameters(value: type) -> bool:
     return maker.__module__.startswith("clipkit") and not inherits_error and not getattr(value, "_is_protocol", False)
 
 
+def _records() -> Public:
+    """Dataclasses and named tuples that stand beside the exports, as what those return, and list their attributes."""
+    modules = {sys.modules[value.__module__] for value in EXPORTS.values()}
+    own = {f"{module.__name__}.{name}": value for module in modules for name, value in vars(module).items()}
+    return {
+        name: value
+        for name, value in sorted(own.items())
+        if inspect.isclass(value) and name == f"{value.__module__}.{value.__qualname__}"
+        if value not in EXPORTS.values() and (dataclasses.is_dataclass(value) or issubclass(value, tuple))
+        if _parsed(value)["Attributes"]
+    }
+
+
+RECORDS = _records()
+
+
 @pytest.mark.parametrize("name", EXPORTS)
 def test_an_exported_name_has_the_sections_that_it_needs(name: str) -> None:
     value = EXPORTS[name]
@@ -105,6 +122,13 @@ def test_an_exported_name_has_the_sections_that_it_needs(name: str) -> None:
         assert _names(parsed, "Parameters") == _parameters(value)
     if inspect.isfunction(value) and inspect.signature(value).return_annotation not in (None, "None"):
         assert parsed["Returns"], "what it returns"
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_record_that_lists_its_attributes_lists_all_of_them(name: str) -> None:
+    record = RECORDS[name]
+    fields = [field for field in record.__annotations__ if not field.startswith("_")]
+    assert sorted(_names(_parsed(record), "Attributes")) == sorted(fields)
 
 
 @pytest.mark.parametrize("name", METHODS)
