@@ -292,6 +292,11 @@ def confusion(predicted: npt.ArrayLike, targets: npt.ArrayLike, count: int) -> I
     ndarray of shape (count, count), int64
         Rows are the right classes, columns those that were given.
 
+    Raises
+    ------
+    ShapeError
+        If the two have other shapes, or hold what is no position of a class.
+
     Examples
     --------
     >>> from clipkit.metrics import confusion
@@ -299,7 +304,12 @@ def confusion(predicted: npt.ArrayLike, targets: npt.ArrayLike, count: int) -> I
     array([[1, 1],
            [0, 1]])
     """
-    cells = np.asarray(targets, dtype=np.int64) * count + np.asarray(predicted, dtype=np.int64)
+    right, called = np.asarray(targets, dtype=np.int64), np.asarray(predicted, dtype=np.int64)
+    if right.shape != called.shape or right.ndim != 1:
+        raise ShapeError(f"predictions {called.shape} and targets {right.shape} are not both (n,)")
+    if len(right) and (min(right.min(), called.min()) < 0 or max(right.max(), called.max()) >= count):
+        raise ShapeError(f"predictions or targets are not positions of {count} classes")
+    cells = right * count + called
     return np.bincount(cells, minlength=count * count).reshape(count, count)
 
 
@@ -448,6 +458,11 @@ def f1(is_accepted: npt.ArrayLike, is_positive: npt.ArrayLike) -> float:
     float
         From 0 to 1; 0 where nothing right was accepted.
 
+    Raises
+    ------
+    ShapeError
+        If the two have other shapes.
+
     Examples
     --------
     >>> from clipkit.metrics import f1
@@ -455,6 +470,8 @@ def f1(is_accepted: npt.ArrayLike, is_positive: npt.ArrayLike) -> float:
     True
     """
     accepted, positive = np.asarray(is_accepted, dtype=bool), np.asarray(is_positive, dtype=bool)
+    if accepted.shape != positive.shape:
+        raise ShapeError(f"{accepted.shape} and {positive.shape} are not two answers for the same pictures")
     both = int((accepted & positive).sum())
     return 2 * both / int(accepted.sum() + positive.sum()) if both else 0.0
 

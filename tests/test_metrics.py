@@ -153,3 +153,14 @@ def test_retrieval_counts_as_a_full_sort_does(monkeypatch: pytest.MonkeyPatch) -
 def test_every_picture_needs_a_text(owners: list[int]) -> None:
     with pytest.raises(ShapeError):
         retrieval_metrics(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32), owners)
+
+
+def test_a_confusion_of_what_is_no_class_is_refused() -> None:
+    for predicted, targets in (([2], [0]), ([-1], [0]), ([0], [2]), ([0, 1], [0]), ([[0]], [[0]])):
+        with pytest.raises(ShapeError):
+            confusion(predicted, targets, 2)
+
+
+def test_f1_of_answers_for_other_pictures_is_refused() -> None:
+    with pytest.raises(ShapeError):
+        f1([True], [True, True])
