@@ -3,9 +3,7 @@
 - `classification_metrics`: accuracy, recall, calibration and confusion of a table of scores.
 - `retrieval_metrics`: recall at k of pictures and texts that search each other.
 - `acc1`: top-1 accuracy.
-- `acc5`: top-5 accuracy.
 - `top_k_accuracy`: top-k accuracy.
-- `mean_per_class_recall`: mean of each class's own accuracy.
 - `confusion`: confusion matrix.
 - `per_class`: recall and precision of each class.
 - `most_confused`: the most frequent mistakes.
