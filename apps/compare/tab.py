@@ -40,6 +40,8 @@ def tab(page: Page, here: gr.Tab) -> None:
     arena = Arena(page)
     with gr.Row(elem_id="ck-compare-row"):
         dataset = gr.Dropdown(
+            _libraries(page),
+            value=_first(_libraries(page)),
             label="Labelled pictures",
             info="A library, or the path of a folder or a CSV on this machine." if page.shelf.is_local else None,
             allow_custom_value=page.shelf.is_local,
@@ -114,9 +116,10 @@ class Actions:
 
     def arrive(self, seen: int, chosen: str | None) -> dict[Any, Any]:
         """The tab is opened: libraries may have come, a comparison may run or have ended."""
-        there = [(printable(library.name), library.key) for library in self._page.shelf.libraries()]
-        value = chosen if chosen else next(iter([key for _, key in there]), None)
-        return {**self.tick(seen), self._screen["dataset"]: gr.Dropdown(choices=there, value=value)}
+        there = _libraries(self._page)
+        if chosen:  # and nothing else is set: somebody may be typing
+            return {**self.tick(seen), self._screen["dataset"]: gr.Dropdown(choices=there)}
+        return {**self.tick(seen), self._screen["dataset"]: gr.Dropdown(choices=there, value=_first(there))}
 
     def start(self, dataset: str | None, methods: list[str], shots: list[str], seeds: float) -> dict[Any, Any]:
         def work() -> dict[Any, Any]:
@@ -225,6 +228,15 @@ class Actions:
             return {self._screen["notice"]: "", **work()}
         except ClipkitError as error:
             return {self._screen["notice"]: html.note(error.message, error.hint or "", kind="error")}
+
+
+def _libraries(page: Page) -> list[tuple[str, str]]:
+    """Names and keys, for a list of choices."""
+    return [(printable(library.name), library.key) for library in page.shelf.libraries()]
+
+
+def _first(choices: list[tuple[str, str]]) -> str | None:
+    return choices[0][1] if choices else None
 
 
 def _without_place(found: Comparison) -> Comparison:

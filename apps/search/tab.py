@@ -145,6 +145,8 @@ class Actions:
 
         def work() -> dict[Any, Any]:
             if kind == "start":
+                if payload.get("again") and session.turn:  # the first one was heard, and is answered
+                    return {}
                 return self._start(str(payload.get("search") or ""))
             library = self._library(session.library)
             if library is None:
@@ -299,7 +301,7 @@ class Actions:
     def _safely(self, session: Session, work: Callable[[], dict[Any, Any]]) -> dict[Any, Any]:
         """An error becomes a sentence above the results, which stay."""
         try:
-            return work()
+            return work() or {self._screen.session: session}  # Gradio takes no empty answer
         except ClipkitError as error:
             return {
                 self._screen.session: session,

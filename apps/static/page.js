@@ -4,6 +4,8 @@
 window.clipkit = (() => {
   const HISTORY = "clipkit-history";
   const MOST = 12;
+  const STARTS = 20; // times the first question is sent, until an answer comes
+  const START_MS = 4000; // between two of them
   let act = () => {}; // sends an action to the page's Python
   let watcher = null;
   let current = null; // the card that the large view shows
@@ -33,13 +35,22 @@ window.clipkit = (() => {
       const card = event.target.closest && event.target.closest(".ck-card");
       if (card) card.classList.add("ck-broken");
     }, true);
+    let isStarted = false;
     const ready = () => {
       waiting = false;
       observe(element);
     };
-    watch("value", ready);
+    watch("value", () => {
+      isStarted = true;
+      ready();
+    });
     ready();
-    act("start", { search: location.search });
+    const start = (number) => { // an event that is sent before Gradio listens is lost: it is sent again
+      if (isStarted || number > STARTS) return;
+      act("start", { search: location.search, again: number > 0 });
+      setTimeout(() => start(number + 1), START_MS);
+    };
+    start(0);
     let wasSeen = false;
     new IntersectionObserver((entries) => { // back on this tab: a folder may have been indexed meanwhile
       const isSeen = entries.some((entry) => entry.isIntersecting);

@@ -25,8 +25,11 @@ import pytest
 from click.testing import CliRunner
 from clipkit_apps import html
 from clipkit_apps.search import exports, url_state
+from clipkit_apps.search.screen import Screen, Session
+from clipkit_apps.search.tab import Actions
 from clipkit_apps.server import guard, routes, thumbnails
 from clipkit_apps.server.libraries import Shelf
+from clipkit_apps.server.state import Page
 from PIL import Image
 
 import clipkit
@@ -648,3 +651,16 @@ def test_a_login_is_asked_for_everything(shelf: Shelf, photos: Path, library: Li
         assert fetch(f"{place}/")[0] == 200
         _, answer = client(place, ["blue", 1], auth=["ann", "long enough"])
     assert answer["hits"][0]["picture"] == "blue.png"
+
+
+def test_a_start_that_is_sent_again_is_answered_once(shelf: Shelf, library: Library) -> None:
+    """The script sends it until an answer comes, because Gradio may not have listened to the first."""
+    page = Page(shelf, thumbnails.Thumbnails(library.root.parent / "thumbs"))
+    screen: Any = Screen(**{name: name for name in Screen.__dataclass_fields__})
+    actions = Actions(page, screen)
+    first = actions.act(Session(), SimpleNamespace(_data={"kind": "start", "search": ""}))
+    assert "grid" in first
+    again = actions.act(first["session"], SimpleNamespace(_data={"kind": "start", "search": "", "again": True}))
+    assert list(again) == ["session"]
+    unheard = actions.act(Session(), SimpleNamespace(_data={"kind": "start", "search": "", "again": True}))
+    assert "grid" in unheard
