@@ -48,9 +48,17 @@ def theme() -> gr.themes.Base:
     )
 
 
+# Gradio puts the scripts of `head` into a page that is drawn already, so a component may come before them.
+WHEN_READY = """(function ready(begin) {
+  if (window.clipkit && window.clipkitClassify) begin();
+  else setTimeout(() => ready(begin), 20);
+})"""
+
+
 def piece(value: str = "", *, elem_id: str, on_load: str | None = None) -> gr.HTML:
     """A part of the page that is HTML of our own, in our own style; `on_load` ties it to the page's script.
 
     Where `on_load` has the word 'act' in quotes, `piece(...).act(...)` listens to what the script sends.
     """
-    return gr.HTML(value, elem_id=elem_id, js_on_load=on_load, padding=False, apply_default_css=False)
+    js = f"{WHEN_READY}(() => {{ {on_load}\n }});" if on_load else None
+    return gr.HTML(value, elem_id=elem_id, js_on_load=js, padding=False, apply_default_css=False)

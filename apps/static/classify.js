@@ -1,6 +1,11 @@
 // The Classify tab in the browser: a picture is put into another column by a click or a key. Names come from our own
 // escaped JSON and are only ever set as text.
 "use strict";
+(function begin() { // page.js may come later, though it is asked for first
+  if (!window.clipkit) {
+    setTimeout(begin, 20);
+    return;
+  }
 window.clipkitClassify = (() => {
   const NONE = -1;
   const SET_ASIDE = "unsure, or none of these";
@@ -9,7 +14,7 @@ window.clipkitClassify = (() => {
   let current = null; // the picture that the chooser shows
   let chooser = null;
 
-  const { one, all, make, pictureDialog } = window.clipkit; // page.js, which is loaded before
+  const { one, all, make, pictureDialog } = window.clipkit;
   const picks = () => (board ? all(".ck-pick", board) : []);
   const names = () => {
     const node = board && one(".ck-columns", board);
@@ -229,4 +234,5 @@ window.clipkitClassify = (() => {
   }
 
   return { columns, signal };
+})();
 })();
