@@ -19,7 +19,7 @@ from clipkit.images.decode import is_picture
 from clipkit.index.image_index import ImageIndex
 from clipkit.index.paths import path_filter
 
-_DAY = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?")
+_DAY = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?", re.ASCII)
 SQUARE = 1.05  # sides that differ by less than this are called equal
 KINDS = {"jpg": "JPEG", "jpeg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "tif": "TIFF", "heif": "HEIC", "hif": "HEIC"}
 KINDS |= {"dib": "BMP", "heic": "HEIC"}

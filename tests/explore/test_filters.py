@@ -117,6 +117,9 @@ def test_what_is_left_by_no_filter_is_a_sentence(album: ImageIndex, capfd: pytes
     ("options", "sentence"),
     [
         (["--after", "yesterday"], "is no date"),
+        (["--after", "2019-13"], "is no date"),
+        (["--before", "2019-00"], "is no date"),
+        (["--before", "2019-07-32"], "is no date"),
         (["--type", "docx"], "is no type of picture"),
         (["--type", ""], "no type"),
     ],
