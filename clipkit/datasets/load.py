@@ -223,8 +223,7 @@ def _breed(file: str) -> str:
 
 def _folders(root: Path, split: str | None) -> Dataset:
     if split is not None and not (root / split).is_dir():
-        there = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
-        raise DatasetError(f"{root} has no folder {split!r}", hint=f"--split {there[0]}" if there else None)
+        raise DatasetError(f"{root} has no folder {split!r}", hint=_split_hint(root))
     top = root / split if split else root
     scan = find_images(str(top))
     inside = [found.path for found in scan.found if "/" in found.path]
@@ -233,6 +232,13 @@ def _folders(root: Path, split: str | None) -> Dataset:
     labels = [path.partition("/")[0] for path in inside]
     dataset = _present(str(top), [str(top / path) for path in inside], labels=labels)
     return replace(dataset, failed=dataset.failed + tuple(scan.unreadable))
+
+
+def _split_hint(root: Path) -> str:
+    """A split that is there: a folder of folders; without one, the classes lie in `root` itself."""
+    folders = sorted(entry for entry in root.iterdir() if entry.is_dir())
+    splits = [folder.name for folder in folders if any(entry.is_dir() for entry in folder.iterdir())]
+    return f"--split {splits[0]}" if splits else "leave --split out: there are no splits"
 
 
 def _table(file: Path, split: str | None, label: str) -> Dataset:

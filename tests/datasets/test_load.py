@@ -50,6 +50,17 @@ def test_a_split_is_a_folder_above_the_classes(tmp_path: Path) -> None:
         load_dataset(tmp_path, split="test")
 
 
+def test_the_hint_for_a_missing_split_names_one_that_works(tmp_path: Path) -> None:
+    paint(tmp_path / "blue" / "a.png", COLOURS["blue"])
+    with pytest.raises(DatasetError) as without:
+        load_dataset(tmp_path, split="test")
+    assert without.value.hint == "leave --split out: there are no splits"
+    paint(tmp_path / "train" / "red" / "a.png", COLOURS["red"])
+    with pytest.raises(DatasetError) as beside:
+        load_dataset(tmp_path, split="test")
+    assert beside.value.hint == "--split train"
+
+
 def test_a_folder_without_classes_is_refused(photos: Path) -> None:
     with pytest.raises(DatasetError, match="no folders with pictures"):
         load_dataset(photos)
