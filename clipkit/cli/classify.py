@@ -125,6 +125,8 @@ def _from_words(pictures: ImageIndex, given: ClassifyOptions) -> ZeroShotClassif
 
     if not given.classes:
         raise click.UsageError("which classes? --classes cat,dog")
+    if given.adapt and not given.words["unknown"]:
+        raise click.UsageError('--adapt learns where "unknown" begins, so it needs --unknown')
     ways = {**given.words, "templates": given.templates or "simple"}
     return ZeroShotClassifier(pictures.encoder, given.classes, notify=say, **ways)
 

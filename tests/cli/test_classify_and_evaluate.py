@@ -165,6 +165,7 @@ def test_explain_shows_what_spoke_for_and_against(here: Path, capfd: pytest.Capt
     ("arguments", "code", "message"),
     [
         (["photos"], 2, "which classes?"),
+        (["photos", "--classes", "red", "--adapt"], 2, "needs --unknown"),
         (["photos", "--classes", "red", "--head", "h"], 2, "--head brings its own"),
         (["photos", "--classes", "red", "--dry-run"], 2, "--dry-run shows where"),
         (["photos", "--classes", "red", "--copy-to", "a", "--move-to", "b"], 2, "one of --copy-to"),
