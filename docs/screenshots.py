@@ -13,6 +13,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 import skimage  # noqa: E402
 
+import clipkit  # noqa: E402
 from tests.support.page_robot import PHONE, chromium, index, robot, serving  # noqa: E402
 
 # In the public domain or CC0, as scikit-image says of each.
@@ -28,7 +29,7 @@ def main() -> None:
         folder.mkdir()
         for name in (*(f"{name}.png" for name in PHOTOGRAPHS), *(f"{name}.jpg" for name in SPACE)):
             shutil.copyfile(Path(skimage.__file__).parent / "data" / name, folder / name)
-        index(folder, Path(scratch))
+        index(folder, Path(scratch), clipkit.load_encoder("starter"))
         with serving(Path(scratch), str(folder), "--model", "starter") as address:
             with robot(browser, address, viewport=WIDE) as page:
                 page.open().search("a cup of coffee")  # the first one waits for the model
