@@ -1,4 +1,4 @@
-"""Reading ahead of the encoder: files are read, hashed and decoded in threads, within a bound in bytes."""
+"""Prefetch for the encoder: files are read, hashed and decoded in threads, within a bound in bytes."""
 
 from __future__ import annotations
 

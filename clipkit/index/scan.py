@@ -1,4 +1,4 @@
-"""Walking a folder, by stat only, and comparing what is there with what is known."""
+"""Scan of a folder, by stat only, and its comparison with what is known."""
 
 from __future__ import annotations
 

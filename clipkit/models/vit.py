@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 WEIGHTS, SHARDS, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
-BATCH_SIZES = {"cpu": 8, "cuda": 256, "mps": 64}  # CPU: a layer of ViT-B/16 writes 20 MB; see towers.at_once
+BATCH_SIZES = {"cpu": 8, "cuda": 256, "mps": 64}  # CPU: a layer of ViT-B/16 writes 20 MB; see devices.at_once
 INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as processors keep them
 
 
