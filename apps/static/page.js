@@ -4,6 +4,7 @@
 window.clipkit = (() => {
   const HISTORY = "clipkit-history";
   const MOST = 12;
+  const LOOK_MS = 300; // after a tab is opened
   const STARTS = 20; // times the first question is sent, until an answer comes
   const START_MS = 4000; // between two of them
   let act = () => {}; // sends an action to the page's Python
@@ -80,15 +81,19 @@ window.clipkit = (() => {
   }
 
   function panel(element, trigger) { // the Library tab: buttons that carry a library's key
+    let look = 0;
     element.addEventListener("click", (event) => {
       const button = event.target.closest("[data-act]");
       if (!button || button.disabled) return;
       const question = button.dataset.ask;
       if (question && !window.confirm(question)) return;
+      clearTimeout(look); // Gradio may lose the answer to one of two events that follow each other at once
       trigger("act", { kind: button.dataset.act, key: button.dataset.key || "" });
     });
     new IntersectionObserver((entries) => { // the tab is opened: what has changed since is shown
-      if (entries.some((entry) => entry.isIntersecting)) trigger("act", { kind: "look" });
+      clearTimeout(look);
+      if (!entries.some((entry) => entry.isIntersecting)) return;
+      look = setTimeout(() => trigger("act", { kind: "look" }), LOOK_MS);
     }).observe(element);
   }
 
