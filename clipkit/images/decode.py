@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from io import BytesIO
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,21 +19,38 @@ from PIL import ExifTags, Image
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile, DibImageFile
 from PIL.GifImagePlugin import GifImageFile
+from PIL.IcoImagePlugin import IcoImageFile
 from PIL.ImageFile import ImageFile
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.QoiImagePlugin import QoiImageFile
+from PIL.TgaImagePlugin import TgaImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from clipkit.errors import ImageError
 from clipkit.images.recipe import Picture, PixelRecipe, Pixels
+from clipkit.images.tone import Deep, colours_of, deep_values, to_grey, to_sdr
 
 Size = tuple[int, int]  # (width, height), as Pillow says it
+Opener = Callable[[BytesIO], ImageFile]
 Extent = tuple[float, float]  # a size that scaling has made and nobody has rounded
 
-SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .avif .heic .heif .hif".split())  # noqa: SIM905
+SUFFIXES = frozenset(
+    [
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+        *(".avif", ".avifs", ".heic", ".heif", ".hif", ".heics", ".heifs", ".jp2", ".j2k", ".jpx", ".jpf", ".jpc"),
+        *(".tga", ".ico", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi"),
+    ]
+)
 MAX_FILE_BYTES = 256 * 2**20
+MAX_HEIF_PIXELS = 250_000_000  # phones make 200 megapixels; decoded alone, at five bytes a pixel
 MAX_PIXELS = 100_000_000  # decoded at once; 400 MB, because Pillow keeps four bytes a pixel
+AVIF_BRANDS = (b"avif", b"avis")
+LEAST_SHARE = 0.5  # of the rows of a JPEG that was cut off: with fewer it is refused
+END = b"\xff\xd9"  # the marker at the end of a JPEG
 SCAN = b"\xff\xda"  # the marker before each of a JPEG's scans
 MAX_SCANS = 500  # a progressive JPEG has about ten, and each costs a pass over the whole picture
 MAX_PROPORTION = 64  # a picture longer than this times its width is cut before, not after, it is resized
@@ -39,6 +58,10 @@ DCT_MARGIN = 2  # scaled decode keeps at least twice the target: difference <= 9
 BOX_MARGIN = 4  # block averages keep four times the target: they blur more than the DCT does
 STRIP_PIXELS = 2**20  # modes are converted a strip at a time, so that a big picture is in memory once
 BYTES_PER_PIXEL = {"WEBP": 16, "AVIF": 10, "HEIF": 8, "TIFF": 8}  # measured at 24 megapixels; 4 for all others
+Colour = tuple[int, int, int]
+WHITE, GREY = (255, 255, 255), (128, 128, 128)
+NEARLY_WHITE = 12.0  # of 255: how much darker than white the opaque part may be on average and still be lost on white
+GROUND_SIDE = 256  # pixels a side that are looked at to tell
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -49,13 +72,38 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }  # EXIF orientation -> what turns the stored picture upright
 
-MAGIC: tuple[tuple[bytes | tuple[bytes, ...], Callable[[BytesIO], ImageFile]], ...] = (
+DATE = re.compile(r"(\d{4})[:/.-](\d{1,2})[:/.-](\d{1,2})(?:[T ]+(\d{1,2}):(\d{2})(?::(\d{2}))?)?")
+XMP_DATE = re.compile(r"(?:exif:DateTimeOriginal|xmp:CreateDate|photoshop:DateCreated)(?:=\"|>)([^\"<]{4,40})")
+MAX_XMP = 1 << 20  # bytes of it that are looked at
+
+
+def _refuse(reason: str) -> Opener:
+    def refuse(stream: BytesIO) -> ImageFile:
+        raise ImageError(reason)
+
+    return refuse
+
+
+def _open_icon(stream: BytesIO) -> ImageFile:
+    """The largest picture of an icon; a PNG inside may be larger than the icon's table says."""
+    icon = IcoImageFile(stream)
+    for number in range(len(icon.ico.entry)):
+        _check_size(icon.ico.frame(number).size)
+    return icon
+
+
+MAGIC: tuple[tuple[bytes | tuple[bytes, ...], Opener], ...] = (
     (b"\xff\xd8\xff", JpegImageFile),
     (b"\x89PNG\r\n\x1a\n", PngImageFile),
     ((b"GIF87a", b"GIF89a"), GifImageFile),
     (b"BM", BmpImageFile),
     (tuple(bytes([size, 0, 0, 0]) for size in (12, 40, 52, 56, 64, 108, 124)), DibImageFile),
-    ((b"MM\0*", b"II*\0", b"MM*\0", b"II\0*", b"MM\0+", b"II+\0"), TiffImageFile),
+    ((b"MM\0*", b"II*\0", b"MM*\0", b"II\0*", b"II+\0"), TiffImageFile),
+    (b"MM\0+", _refuse("big-endian BigTIFF is not read")),
+    ((b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"), Jpeg2KImageFile),
+    (b"\0\0\1\0", _open_icon),
+    ((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), PpmImageFile),
+    (b"qoif", QoiImageFile),
 )
 
 
@@ -80,22 +128,65 @@ def read_file(file: str | os.PathLike[str]) -> bytes:
         raise ImageError(f"{name}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def cost_bytes(data: bytes, recipe: PixelRecipe) -> int:
+def cost_bytes(data: bytes, recipe: PixelRecipe, name: str = "") -> int:
     """About how much memory `decode` will take beside `data`, from the header alone; 0 if it cannot be read."""
-    return attempt(lambda: _cost(read_header(data), data, recipe)) or 0
+    return attempt(lambda: _cost(read_header(data, name), data, recipe)) or 0
 
 
 def decode(data: bytes, recipe: PixelRecipe, *, name: str) -> Picture:
     """The first frame, upright, over white, at the recipe's size; ImageError, which names `name`, if that fails.
 
-    The content decides the format, not the suffix of `name`.
+    The content decides the format, not the suffix of `name`; but TGA has no mark in its content. What is transparent
+    lies over white, or over grey where the rest is white itself. PQ and HLG pictures are brought to sRGB.
     """
     with _decoder_edge(name):
-        image = read_header(data)
+        image = read_header(data, name)
         if isinstance(image, JpegImageFile):
             return _decode_jpeg(image, data, recipe)
+        if image.format == "HEIF" and MAX_PIXELS < image.width * image.height <= MAX_HEIF_PIXELS:
+            return _decode_large_heif(image, data, recipe)
         _check_size(image.size)
-        return _from_pillow(image, recipe)
+        if isinstance(image, TiffImageFile):
+            image = _loaded_tiff(image, data)
+        picture = _from_pillow(image, recipe)
+        colours = colours_of(data) if image.format in ("AVIF", "HEIF") else None
+        return replace(picture, pixels=to_sdr(picture.pixels, colours))
+
+
+def _decode_large_heif(image: ImageFile, data: bytes, recipe: PixelRecipe) -> Picture:
+    """From libheif's own pixels, a strip at a time: Pillow's copy of them would take as much again."""
+    from pillow_heif import open_heif
+
+    rows = np.asarray(open_heif(data, convert_hdr_to_8bit=True))[..., :3]
+    target = _target(image.size, recipe)
+    factor = max(1, min(image.width // (BOX_MARGIN * target[0]), image.height // (BOX_MARGIN * target[1])))
+    small = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
+    step = max(1, STRIP_PIXELS // (image.width * factor)) * factor
+    for top in range(0, image.height, step):
+        strip = Image.fromarray(np.ascontiguousarray(rows[top : top + step]))
+        small.paste(strip.reduce(factor), (0, top // factor))
+    del rows
+    extent = (image.width / factor, image.height / factor)
+    pixels = to_sdr(_pixels(_resize(small, target, recipe, extent)), colours_of(data))
+    return _picture(pixels, image, image.size, recipe)
+
+
+class _PlainTiff(TiffImageFile):
+    """A TIFF of whose metadata only the orientation is read: other tags point into whatever they like."""
+
+    def getexif(self) -> Image.Exif:
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = self.tag_v2.get(ExifTags.Base.Orientation, 1)
+        return exif
+
+
+def _loaded_tiff(image: TiffImageFile, data: bytes) -> TiffImageFile:
+    """With its pixels; read once more without metadata where that is what Pillow cannot read."""
+    if attempt(image.load) is not None:
+        return image
+    plain = _PlainTiff(BytesIO(data))
+    plain.load()
+    return plain
 
 
 def from_image(image: Image.Image | npt.NDArray[np.uint8], recipe: PixelRecipe) -> Picture:
@@ -142,28 +233,33 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # opening a FIFO waits for a writer; Windows has neither
 
 
-def read_header(data: bytes) -> ImageFile:
-    """The header read, no pixels.
+def read_header(data: bytes, name: str = "") -> ImageFile:
+    """The header read, no pixels. name: of the file, for a format that has no mark of its own.
 
     Pillow's classes are called by name: `Image.open` warns or raises by a size limit of its own, which a JPEG that is
     scaled while it is decoded does not deserve and only a global variable can lift, and it would ask every plugin.
     """
-    openers = _openers(data[:16])
-    for opener in openers:
-        try:
-            return opener(BytesIO(data))
-        except SyntaxError:  # Pillow's word for "not mine": AVIF and HEIC share a container
-            if opener is openers[-1]:
-                raise
-    raise ImageError("not JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC" if data else "empty file")
+    for opener in _openers(data[:16], name):
+        return opener(BytesIO(data))
+    raise ImageError("not JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC or JPEG 2000" if data else "empty file")
 
 
-def _openers(head: bytes) -> list[Callable[[BytesIO], ImageFile]]:
+def _openers(head: bytes, name: str) -> list[Opener]:
     if head[4:8] == b"ftyp":
-        return [AvifImageFile, _open_heif]
+        return [AvifImageFile if head[8:12] in AVIF_BRANDS else _open_iso_media]
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return [WebPImageFile]
-    return [opener for magic, opener in MAGIC if head.startswith(magic)]
+    found = [opener for magic, opener in MAGIC if head.startswith(magic)]
+    return found or ([TgaImageFile] if name.lower().endswith(".tga") else [])
+
+
+def _open_iso_media(stream: BytesIO) -> ImageFile:
+    """AVIF or HEIC behind a brand that both may have (mif1)."""
+    try:
+        return AvifImageFile(stream)
+    except SyntaxError:  # Pillow's word for "not mine"
+        stream.seek(0)
+        return _open_heif(stream)
 
 
 def _open_heif(stream: BytesIO) -> ImageFile:
@@ -213,7 +309,10 @@ def _decode_jpeg(image: JpegImageFile, data: bytes, recipe: PixelRecipe) -> Pict
         with suppress(ValueError):  # simplejpeg is strict; what it refuses, Pillow may still read
             rows = simplejpeg.decode_jpeg(data, "RGB", min_height=image.height, min_width=image.width)
     if rows is None:
-        return _from_pillow(image, recipe, drafted)
+        try:
+            return _from_pillow(image, recipe, drafted)
+        except OSError as error:
+            return _decode_partial(data, recipe, error)
     orientation = _orientation(image)
     factors = [(whole + 1e-6) / part for whole, part in zip(_target(size, recipe, orientation), extent, strict=True)]
     pixels = _resize_rows(rows, factors[::-1], recipe)
@@ -227,6 +326,36 @@ def _check_scans(image: JpegImageFile, data: bytes) -> None:
         _check_size(image.size)
         if data.count(SCAN) > MAX_SCANS:
             raise ImageError(f"more than {MAX_SCANS} scans")
+
+
+def _decode_partial(data: bytes, recipe: PixelRecipe, error: OSError) -> Picture:
+    """A JPEG whose end is missing, if most of its rows are there; the rest is grey. Otherwise `error`."""
+    image = JpegImageFile(BytesIO(data + END))
+    drafted = _draft(image, recipe)
+    if attempt(image.load) is None:
+        raise error
+    share = _rows_there(image, data, recipe) / image.height
+    if share < LEAST_SHARE:
+        raise error
+    if share < 1:
+        image.paste("grey", (0, round(share * image.height), image.width, image.height))
+    return replace(_from_pillow(image, recipe, drafted), share=share)
+
+
+def _rows_there(image: JpegImageFile, data: bytes, recipe: PixelRecipe) -> int:
+    """Rows above what is missing: those that do not change with what is put in its place.
+
+    Of a progressive JPEG every row is there, if not in every detail, as soon as a second scan has begun.
+    """
+    if "progressive" in image.info and data.count(SCAN) > 1:
+        return image.height
+    noise = np.random.default_rng(0).integers(0, 255, max(len(data), 1 << 16), dtype=np.uint8)  # no byte of a marker
+    other = JpegImageFile(BytesIO(data + noise.tobytes() + END))
+    _draft(other, recipe)
+    if attempt(other.load) is None:
+        return 0
+    is_other = (np.asarray(image) != np.asarray(other)).reshape(image.height, -1).any(axis=1)
+    return int(np.argmax(is_other)) if is_other.any() else image.height
 
 
 def _resize_rows(rows: npt.NDArray[np.uint8], factors: list[float], recipe: PixelRecipe) -> Pixels:
@@ -284,9 +413,30 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _taken_at(image: Image.Image) -> str | None:
+    """The first date that is one: of EXIF (taken, digitised, changed), then of XMP; by the clock of its own zone."""
     exif = image.getexif()
-    text = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
-    return datetime.strptime(str(text).strip(), "%Y:%m:%d %H:%M:%S").isoformat() if text else None
+    inner = attempt(lambda: exif.get_ifd(ExifTags.IFD.Exif)) or {}
+    texts = [inner.get(tag) for tag in (ExifTags.Base.DateTimeOriginal, ExifTags.Base.DateTimeDigitized)]
+    texts.append(exif.get(ExifTags.Base.DateTime))
+    texts += XMP_DATE.findall(_xmp(image))
+    return next((day for text in texts if text and (day := parse_date(str(text)))), None)
+
+
+def parse_date(text: str) -> str | None:
+    """ "YYYY-MM-DDTHH:MM:SS" of a date as cameras write it, its zone left out; None where it is no date."""
+    found = DATE.match(text.replace("\0", "").strip())
+    if found is None:
+        return None
+    try:
+        year, month, day, hour, minute, second = (int(part or 0) for part in found.groups())
+        return datetime(year, month, day, hour, minute, second).isoformat()
+    except ValueError:  # 0000:00:00, month 13
+        return None
+
+
+def _xmp(image: Image.Image) -> str:
+    packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
+    return packet if isinstance(packet, str) else bytes(packet[:MAX_XMP]).decode("utf-8", "replace")
 
 
 def _turn(image: Image.Image, orientation: int) -> Image.Image:
@@ -341,37 +491,38 @@ def _crop_or_pad(pixels: Pixels, recipe: PixelRecipe) -> Pixels:
 
 
 def _rgb(image: Image.Image, factor: int) -> Image.Image:
-    """RGB over white, every block of `factor` x `factor` pixels made one, with no second copy of a big picture."""
+    """RGB over its ground, every block of `factor` x `factor` pixels made one; no second copy of a big picture."""
     if image.mode == "RGB" and factor == 1 and not image.has_transparency_data:
         return image
-    gain = _gain(image)
+    deep, ground = deep_values(image), _ground(image)
     result = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
     rows = max(1, STRIP_PIXELS // (image.width * factor)) * factor
     for top in range(0, image.height, rows):
-        strip = _over_white(image.crop((0, top, image.width, min(top + rows, image.height))), gain)
+        strip = _over(image.crop((0, top, image.width, min(top + rows, image.height))), ground, deep)
         result.paste(strip.reduce(factor), (0, top // factor))
     return result
 
 
-def _gain(image: Image.Image) -> float | None:
-    """What brings the values of a deep picture to 0-255, fractions cut off; None for a picture of 8 bits."""
-    if image.mode not in ("I", "F"):
-        return 1 / 256 if image.mode.startswith("I;16") else None
-    peak = cast(float, image.getextrema()[1])
-    if peak > (65535 if image.mode == "I" else 255):
-        return 255.999 / peak
-    return 1 / 256 if image.mode == "I" else 1.0 if peak > 1 else 255.999
+def _ground(image: Image.Image) -> Colour:
+    """What shows through a picture: white, or grey where all that is opaque is white itself."""
+    if not image.has_transparency_data or image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return WHITE
+    size = (min(image.width, GROUND_SIDE), min(image.height, GROUND_SIDE))
+    sample = np.asarray(image.resize(size, Image.Resampling.NEAREST).convert("RGBA")).astype(np.float32)
+    opacity = sample[..., 3].sum()
+    darkness = ((255 - sample[..., :3].min(axis=-1)) * sample[..., 3]).sum()
+    return GREY if 0 < opacity < sample[..., 3].size * 255 and darkness < NEARLY_WHITE * opacity else WHITE
 
 
-def _over_white(strip: Image.Image, gain: float | None) -> Image.Image:
-    if gain is not None:
+def _over(strip: Image.Image, ground: Colour, deep: Deep | None) -> Image.Image:
+    if deep is not None:
         values = np.asarray(strip)
-        grey = np.clip(np.nan_to_num(values * gain), 0, 255).astype(np.uint8)
+        grey = to_grey(values, deep)
         grey[values == strip.info.get("transparency")] = 255
         return Image.fromarray(grey).convert("RGB")
     if not strip.has_transparency_data:
         return strip.convert("RGB")
     strip = strip.convert("RGBA")
-    white = Image.new("RGB", strip.size, "white")
-    white.paste(strip, mask=strip)
-    return white
+    whole = Image.new("RGB", strip.size, ground)
+    whole.paste(strip, mask=strip)
+    return whole

@@ -71,10 +71,12 @@ class Picture:
     """A decoded picture, ready for the model but for mean and std.
 
     pixels: uint8 (3, height, width) at the recipe's size. width, height: of the upright original, in pixels.
-    taken_at: EXIF date as "YYYY-MM-DDTHH:MM:SS", or None.
+    taken_at: date as "YYYY-MM-DDTHH:MM:SS", or None. share: of its rows that are there, less than 1 for a JPEG that was
+    cut off.
     """
 
     pixels: Pixels
     width: int
     height: int
     taken_at: str | None = None
+    share: float = 1.0

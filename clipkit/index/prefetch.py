@@ -102,7 +102,7 @@ class _Job:
 
     def _decode(self, data: bytes, found: Found, file: str) -> Picture:
         with self._in_flight(found):  # not while it waits for its turn: a long time in flight means that it hangs
-            cost = len(data) + cost_bytes(data, self._recipe)
+            cost = len(data) + cost_bytes(data, self._recipe, found.path)
         has_turn = found.size_bytes > LIGHT
         with nullcontext() if has_turn else _turn(cost, self._heavy), self._in_flight(found):
             return decode(data, self._recipe, name=file)

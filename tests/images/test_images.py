@@ -6,6 +6,7 @@ import csv
 import os
 import struct
 import time
+import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,10 +16,19 @@ from pathlib import Path
 import numpy as np
 import pillow_heif
 import pytest
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageDraw, ImageOps
 
 from clipkit.errors import ImageError
-from clipkit.images.decode import BYTES_PER_PIXEL, MAX_FILE_BYTES, cost_bytes, decode, from_image, is_picture, read_file
+from clipkit.images.decode import (
+    BYTES_PER_PIXEL,
+    MAX_FILE_BYTES,
+    cost_bytes,
+    decode,
+    from_image,
+    is_picture,
+    parse_date,
+    read_file,
+)
 from clipkit.images.recipe import Picture, PixelRecipe
 
 # Pillow warns of metadata that it survives. The filters are one list for all threads, so a program sets them, not we.
@@ -346,8 +356,7 @@ REFUSED = {
     "empty.jpg": (b"", "empty"),
     "eps.jpg": (EPS, "not JPEG"),
     "page.jpg": (b"<html>not found</html>", "not JPEG"),
-    "half.jpg": (encode(quarters((640, 480)), "JPEG")[:4000], "truncated"),
-    "endless.jpg": (encode(quarters((640, 480)), "JPEG")[:-2], "truncated"),
+    "half.jpg": (encode(quarters((640, 480)), "JPEG")[:2500], "truncated"),
     "half.png": (encode(quarters((640, 480)).effect_spread(9), "PNG")[:4000], "truncated"),
     "half.webp": (encode(quarters((640, 480)).effect_spread(9), "WEBP")[:4000], "decoded"),
     "half.heic": (heif(quarters((640, 480)))[:400], "decoded"),
@@ -455,7 +464,16 @@ def shared_data() -> Path:
     return Path(folder)
 
 
-OURS = {"JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF"}
+OURS = {"JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "ICO", "PPM", "QOI", "TGA"}
+MOSTLY_THERE = {  # JPEGs that lack their end: Pillow refuses them, viewers show them
+    "gen__photo_no_eoi.jpg",
+    "gen__photo_truncated_90pct.jpg",
+    "gen__photo_truncated_99pct.jpg",
+    "pillow__truncated_jpeg.jpg",
+    "ljt__afl-testcases_jpeg_turbo_edges-only_images_id_002570_src_002143_op_arith8_pos_266_val_-1.jpg",
+    "ljt__bugs_decompress_github_389_68846842-f95e7180-06cd-11ea-9207-80b34a91f939.jpg",
+    "ljt__bugs_decompress_mozilla_1050342_jpeg-image-002.jpg",
+}
 NOT_READ = {  # though hostile.csv says that Pillow loads them
     "gen__bomb_12000x12000_rgb.png": "100 megapixels",
     # Pillow refuses these at the first load; the list was made by a second, which gives what came before
@@ -486,7 +504,7 @@ def test_hostile_files_are_pictures_or_errors_and_nothing_else(shared_data: Path
         assert time.perf_counter() - started < 10, name
         if row["format"] in OURS and row["pillow_loads"] == "True":
             assert (NOT_READ[name] in error) if name in NOT_READ else not error, error
-        elif row["format"]:
+        elif row["format"] and name not in MOSTLY_THERE:
             assert error, f"{name} is {row['format']} and was read"
     assert peak_bytes() - before <= 600e6
 
@@ -501,3 +519,197 @@ def test_real_photographs_exactly_as_open_clip_reads_them(shared_data: Path) -> 
         data = read_file(file)
         assert difference(decode(data, EXACT, name=file.name), expected).max() == 0
         assert difference(decode(data, FAST, name=file.name), expected).mean() <= 0.5
+
+
+# --- what lacks its end ---
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
+def test_a_jpeg_without_its_last_bytes_is_read_whole(options: dict[str, bool]) -> None:
+    data = encode(quarters((640, 480)).effect_spread(9), "JPEG", **options)
+    whole, cut = decode(data, FAST, name=""), decode(data[:-2], FAST, name="")
+    assert cut.share == 1
+    assert np.abs(whole.pixels.astype(int) - cut.pixels).max() <= 1
+
+
+@pytest.mark.parametrize("recipe", [FAST, EXACT], ids=["fast", "exact"])
+def test_of_a_jpeg_that_was_cut_off_what_is_there_is_read_and_the_rest_is_grey(recipe: PixelRecipe) -> None:
+    data = encode(quarters((640, 480)).effect_spread(9), "JPEG")
+    whole, cut = decode(data, recipe, name=""), decode(data[: int(len(data) * 0.8)], recipe, name="")
+    assert 0.6 < cut.share < 0.85
+    rows = int(cut.share * recipe.size[0]) - 4
+    assert np.abs(whole.pixels[:, :rows].astype(int) - cut.pixels[:, :rows]).max() <= 1
+    assert np.abs(cut.pixels[:, rows + 8 :].astype(int) - 128).max() <= 1
+    with pytest.raises(ImageError, match="truncated"):
+        decode(data[: int(len(data) * 0.4)], recipe, name="")
+
+
+# --- deep pixels ---
+
+
+def scene(height: int = 60, width: int = 80) -> np.ndarray:
+    """Values 0 to 1 with a dark and a bright side."""
+    return np.clip(np.linspace(0, 1, width)[None] * np.linspace(0.3, 1, height)[:, None], 0, 1)
+
+
+def tiff(values: np.ndarray, tags: dict[int, object] | None = None) -> bytes:
+    stream = BytesIO()
+    Image.fromarray(values).save(stream, "TIFF", tiffinfo=tags or {})
+    return stream.getvalue()
+
+
+def grey_of(data: bytes) -> np.ndarray:
+    return decode(data, FAST, name="").pixels[0].astype(float)
+
+
+ORDINARY = tiff((scene() * 255).astype(np.uint8))
+DEEP = {
+    "floats to 1": tiff(scene().astype(np.float32)),
+    "floats to 1.2": tiff((scene() * 1.2).astype(np.float32)),
+    "floats to 255": tiff((scene() * 255).astype(np.float32)),
+    "floats to 65535": tiff((scene() * 65535).astype(np.float32)),
+    "10 bits": tiff((scene() * 1023).astype(np.uint16)),
+    "12 bits": tiff((scene() * 4095).astype(np.uint16)),
+    "14 bits": tiff((scene() * 16383).astype(np.uint16)),
+    "16 bits": tiff((scene() * 65535).astype(np.uint16)),
+    "32 bits": tiff((scene() * 3_000_000).astype(np.int32)),
+    "inverted": tiff(65535 - (scene() * 65535).astype(np.uint16), {262: 0}),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_deep_pixels_are_the_picture_that_they_are_in_8_bits(name: str) -> None:
+    assert np.abs(grey_of(DEEP[name]) - grey_of(ORDINARY)).max() <= 3
+
+
+@pytest.mark.parametrize("odd", [1.0001, 7.0, 1e30, np.inf, -np.inf, np.nan])
+def test_one_odd_pixel_changes_nothing_else(odd: float) -> None:
+    values = scene(200, 200).astype(np.float32)
+    plain = grey_of(tiff(values))
+    values[100, 100] = odd
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = grey_of(tiff(values))
+    assert (np.abs(found - plain) > 3).sum() <= 30
+
+
+def test_what_a_file_calls_no_data_does_not_count() -> None:
+    values = scene().astype(np.float32)
+    values[:20] = 5e8
+    found = grey_of(tiff(values, {42113: "500000000"}))
+    assert found[:60].max() == 0
+    assert np.abs(found[120:] - grey_of(ORDINARY)[120:]).max() <= 3
+
+
+# --- transparency, colours, dates, formats ---
+
+
+def test_white_shapes_on_nothing_are_told_apart() -> None:
+    disc, square = Image.new("RGBA", (96, 96)), Image.new("RGBA", (96, 96))
+    ImageDraw.Draw(disc).ellipse((20, 20, 76, 76), fill="white")
+    ImageDraw.Draw(square).rectangle((20, 20, 76, 76), fill="white")
+    one, other = (decode(encode(image, "PNG"), FAST, name="").pixels for image in (disc, square))
+    assert (one != other).any()
+    assert one[:, 0, 0].tolist() == [128, 128, 128]
+    ImageDraw.Draw(disc).ellipse((40, 40, 60, 60), fill="red")
+    assert decode(encode(disc, "PNG"), FAST, name="").pixels[:, 0, 0].tolist() == [255, 255, 255]
+
+
+def pq(light: np.ndarray) -> np.ndarray:
+    """The signal of SMPTE ST 2084 for linear light in which 1 is a white page of 203 nits."""
+    y = (light * 203 / 10_000) ** 0.1593017578125
+    return ((0.8359375 + 18.8515625 * y) / (1 + 18.6875 * y)) ** 78.84375
+
+
+def test_a_pq_picture_is_as_bright_as_its_sdr_self() -> None:
+    srgb = np.stack([scene(), scene()[:, ::-1], scene() * 0.5], axis=-1) * 0.85
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    to_2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
+    signal = pq(np.einsum("ij,hwj->hwi", to_2020, linear))
+    plain = encode(Image.fromarray((srgb * 255).round().astype(np.uint8)), "AVIF", quality=100, subsampling="4:4:4")
+    coded = encode(Image.fromarray((signal * 255).round().astype(np.uint8)), "AVIF", quality=100, subsampling="4:4:4")
+    at = coded.index(b"colrnclx") + 8
+    hdr = coded[:at] + bytes([0, 9, 0, 16]) + coded[at + 4 :]
+    expected, flat, found = (decode(data, FAST, name="").pixels.astype(int) for data in (plain, coded, hdr))
+    assert np.abs(found - expected).mean() < 4
+    assert np.abs(flat - expected).mean() > 20
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2021:07:04 10:11:12", "2021-07-04T10:11:12"),
+        ("2021-07-04T10:11:12Z", "2021-07-04T10:11:12"),
+        ("2021-07-04T10:11:12.50+02:00", "2021-07-04T10:11:12"),
+        ("2021:07:04 10:11:12\0\0", "2021-07-04T10:11:12"),
+        ("2021/7/4", "2021-07-04T00:00:00"),
+        ("0000:00:00 00:00:00", None),
+        ("2021:13:04 10:11:12", None),
+        ("    :  :     :  :  ", None),
+        ("yesterday", None),
+    ],
+)
+def test_a_date_is_read_as_cameras_write_it(text: str, expected: str | None) -> None:
+    assert parse_date(text) == expected
+
+
+def test_the_first_date_that_is_one_counts() -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[36867] = "0000:00:00 00:00:00"
+    exif[306] = "2020:02:03 04:05:06"
+    data = encode(quarters(), "JPEG", exif=exif)
+    assert decode(data, FAST, name="").taken_at == "2020-02-03T04:05:06"
+    packet = b'<x:xmpmeta><rdf:Description xmp:CreateDate="2019-05-06T07:08:09+02:00"/></x:xmpmeta>'
+    assert decode(encode(quarters(), "JPEG", xmp=packet), FAST, name="").taken_at == "2019-05-06T07:08:09"
+
+
+@pytest.mark.parametrize("kind", ["JPEG2000", "TGA", "ICO", "PPM", "QOI", "MPO"])
+def test_further_formats_are_read(kind: str) -> None:
+    picture = quarters((64, 64))
+    data = qoi(picture) if kind == "QOI" else encode(picture, kind)
+    name = f"x.{ {'JPEG2000': 'jp2'}.get(kind, kind.lower()) }".replace(" ", "")
+    assert is_picture(name)
+    expected = decode(encode(picture, "PNG"), FAST, name="").pixels.astype(int)
+    assert np.abs(decode(data, FAST, name=name).pixels.astype(int) - expected).mean() < 3
+    assert cost_bytes(data, FAST, name) > 0
+
+
+def qoi(image: Image.Image) -> bytes:
+    """Every pixel as a chunk of its own."""
+    pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    head = b"qoif" + image.width.to_bytes(4) + image.height.to_bytes(4) + b"\x03\0"
+    return head + b"".join(b"\xfe" + bytes(pixel) for pixel in pixels.tolist()) + b"\0" * 7 + b"\1"
+
+
+def test_the_reason_is_that_of_the_format() -> None:
+    with pytest.raises(ImageError, match="big-endian BigTIFF is not read"):
+        decode(b"MM\0+" + b"\0" * 60, FAST, name="")
+    broken = bytearray(encode(quarters(), "AVIF"))
+    at = broken.index(b"ispe")
+    broken[at : at + 4] = b"free"
+    with pytest.raises(ImageError) as refused:
+        decode(bytes(broken), FAST, name="")
+    assert "AV1" not in refused.value.message
+    assert "plugin" not in refused.value.message
+
+
+def test_metadata_that_cannot_be_read_costs_no_pixel() -> None:
+    """As the TIFFs of a thermal camera: the interoperability directory stands in the first one."""
+    plain = tiff((scene() * 255).astype(np.uint8))
+    odd = tiff((scene() * 255).astype(np.uint8), {40965: 99_999_999, 274: 6})
+    turned = np.rot90((scene() * 255).astype(np.uint8), -1)
+    np.testing.assert_array_equal(grey_of(odd), grey_of(tiff(np.ascontiguousarray(turned))))
+    assert grey_of(plain).shape == grey_of(odd).shape
+
+
+def test_a_heic_of_a_phones_200_megapixels_is_read_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = heif(quarters((640, 480)))
+    expected = decode(data, FAST, name="").pixels.astype(int)
+    monkeypatch.setattr("clipkit.images.decode.MAX_PIXELS", 1000)
+    monkeypatch.setattr("clipkit.images.decode.STRIP_PIXELS", 10_000)
+    found = decode(data, FAST, name="")
+    assert (found.width, found.height) == (640, 480)
+    assert np.abs(found.pixels.astype(int) - expected).max() <= 2
+    monkeypatch.setattr("clipkit.images.decode.MAX_HEIF_PIXELS", 1000)
+    with pytest.raises(ImageError, match="more than"):
+        decode(data, FAST, name="")
