@@ -32,7 +32,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from clipkit.errors import ImageError
 from clipkit.images.recipe import Picture, PixelRecipe, Pixels
-from clipkit.images.tone import Deep, colours_of, deep_values, to_grey, to_sdr
+from clipkit.images.tone import Colours, Deep, colours_of, deep_values, to_grey, to_sdr
 
 Size = tuple[int, int]  # (width, height), as Pillow says it
 Opener = Callable[[BytesIO], ImageFile]
@@ -149,8 +149,7 @@ def decode(data: bytes, recipe: PixelRecipe, *, name: str) -> Picture:
         if isinstance(image, TiffImageFile):
             image = _loaded_tiff(image, data)
         picture = _from_pillow(image, recipe)
-        colours = colours_of(data) if image.format in ("AVIF", "HEIF") else None
-        return replace(picture, pixels=to_sdr(picture.pixels, colours))
+        return replace(picture, pixels=to_sdr(picture.pixels, _colours(image, data)))
 
 
 def _decode_large_heif(image: ImageFile, data: bytes, recipe: PixelRecipe) -> Picture:
@@ -198,17 +197,27 @@ def from_image(image: Image.Image | npt.NDArray[np.uint8], recipe: PixelRecipe) 
 def decode_whole(data: bytes, *, name: str) -> npt.NDArray[np.uint8]:
     """All of the first frame at its own size, upright, over white: (h, w, 3). ImageError as from `decode`."""
     with _decoder_edge(name):
-        image = read_header(data)
+        image = read_header(data, name)
         if isinstance(image, JpegImageFile):
             _check_scans(image, data)
         _check_size(image.size)
-        return _whole(image)
+        try:
+            rows = _whole(_loaded_tiff(image, data) if isinstance(image, TiffImageFile) else image)
+        except OSError as error:
+            if not isinstance(image, JpegImageFile):
+                raise
+            rows = _whole(_completed(data, error, lambda _: None)[0])
+        return np.ascontiguousarray(to_sdr(rows.transpose(2, 0, 1), _colours(image, data)).transpose(1, 2, 0))
 
 
 def whole_image(image: Image.Image | npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """As `decode_whole`, for a picture in memory as `from_image` takes it."""
     with _decoder_edge("picture"):
         return _whole(_pillow_image(image))
+
+
+def _colours(image: ImageFile, data: bytes) -> Colours | None:
+    return colours_of(data) if image.format in ("AVIF", "HEIF") else None
 
 
 @contextmanager
@@ -330,19 +339,25 @@ def _check_scans(image: JpegImageFile, data: bytes) -> None:
 
 def _decode_partial(data: bytes, recipe: PixelRecipe, error: OSError) -> Picture:
     """A JPEG whose end is missing, if most of its rows are there; the rest is grey. Otherwise `error`."""
+    image, share = _completed(data, error, lambda image: _draft(image, recipe))
+    return replace(_from_pillow(image, recipe, _draft(JpegImageFile(BytesIO(data)), recipe)), share=share)
+
+
+def _completed(data: bytes, error: OSError, prepare: Callable[[JpegImageFile], object]) -> tuple[JpegImageFile, float]:
+    """The JPEG with grey in place of what is missing, loaded, and the share of its rows that are there."""
     image = JpegImageFile(BytesIO(data + END))
-    drafted = _draft(image, recipe)
+    prepare(image)
     if attempt(image.load) is None:
         raise error
-    share = _rows_there(image, data, recipe) / image.height
+    share = _rows_there(image, data, prepare) / image.height
     if share < LEAST_SHARE:
         raise error
     if share < 1:
         image.paste("grey", (0, round(share * image.height), image.width, image.height))
-    return replace(_from_pillow(image, recipe, drafted), share=share)
+    return image, share
 
 
-def _rows_there(image: JpegImageFile, data: bytes, recipe: PixelRecipe) -> int:
+def _rows_there(image: JpegImageFile, data: bytes, prepare: Callable[[JpegImageFile], object]) -> int:
     """Rows above what is missing: those that do not change with what is put in its place.
 
     Of a progressive JPEG every row is there, if not in every detail, as soon as a second scan has begun.
@@ -351,7 +366,7 @@ def _rows_there(image: JpegImageFile, data: bytes, recipe: PixelRecipe) -> int:
         return image.height
     noise = np.random.default_rng(0).integers(0, 255, max(len(data), 1 << 16), dtype=np.uint8)  # no byte of a marker
     other = JpegImageFile(BytesIO(data + noise.tobytes() + END))
-    _draft(other, recipe)
+    prepare(other)
     if attempt(other.load) is None:
         return 0
     is_other = (np.asarray(image) != np.asarray(other)).reshape(image.height, -1).any(axis=1)
