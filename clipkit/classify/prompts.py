@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from clipkit.core.tables import read_header, read_table
 from clipkit.errors import DatasetError, QueryError
 from clipkit.models.openclip import published_class_names
 
@@ -240,13 +240,17 @@ def _described(content: Mapping[str, object], source: str) -> dict[str, tuple[st
 
 
 def _column(file: Path) -> tuple[str, ...]:
-    header, *rows = list(csv.reader(_text(file).splitlines())) or [[]]
+    try:
+        header, rows = read_header(file), read_table(file)
+    except (OSError, ValueError) as error:
+        raise QueryError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     names = [name.strip().lower() for name in header]
-    at = next((names.index(column) for column in _COLUMNS if column in names), None)
-    if at is None and len(names) != 1:
+    column = next((name for name in _COLUMNS if name in names), None)
+    if column is None and len(names) != 1:
         raise QueryError(f"{file} has the columns {', '.join(header)}, none of them {', '.join(_COLUMNS)}")
-    cells = [header[0], *(row[0] for row in rows if row)] if at is None else [row[at] for row in rows if len(row) > at]
-    return tuple(dict.fromkeys(cell.strip() for cell in cells))  # a table of pictures names its classes again and again
+    first = [header[0].strip()] if column is None else []  # a list of names without a header
+    cells = [*first, *(row[column or names[0]] for _, row in rows)]
+    return tuple(dict.fromkeys(cell for cell in cells if cell))  # a table of pictures names its classes again and again
 
 
 def _lines(file: Path) -> list[str]:

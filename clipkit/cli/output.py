@@ -87,9 +87,23 @@ def print_plan(changes: Changes) -> None:
     )
 
 
+def _skipped_line(skipped: Mapping[str, int]) -> str:
+    """How many files are of kinds that are not read, and of which."""
+    total, ordered = sum(skipped.values()), sorted(skipped.items(), key=lambda item: (-item[1], item[0]))
+    kinds = ", ".join(f"{count:,} {printable(suffix)}" for suffix, count in ordered[:FEW])
+    more = ", ..." if len(ordered) > FEW else ""
+    return f"{total:,} {'file is' if total == 1 else 'files are'} of kinds not read: {kinds}{more}"
+
+
+def print_unmatched(unmatched: Sequence[str]) -> None:
+    """What was to be left out, and is not there."""
+    for text in unmatched:
+        say(f"--exclude-dir {printable(text)} matches no folder")
+
+
 def print_report(report: IndexReport, pictures: ImageIndex, photos: str) -> None:
     if not report.found:
-        say(f"no pictures in {printable(photos)}; clipkit reads JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF and HEIC")
+        say(f"no pictures in {printable(photos)}; JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC and others are read")
     parts = [
         f"{count:,} {what}"
         for count, what in (
@@ -110,6 +124,9 @@ def print_report(report: IndexReport, pictures: ImageIndex, photos: str) -> None
             say(f"  {what} {printable(failure.path)}: {printable(failure.reason)}")
         if len(failures) > FEW:
             say(f"  and {len(failures) - FEW:,} more")
+    if report.skipped:
+        say(f"  {_skipped_line(report.skipped)}")
+    print_unmatched(report.unmatched)
     if report.failed:
         say(f"  all of them: clipkit info {printable(photos)} --failed")
 

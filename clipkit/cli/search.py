@@ -123,6 +123,7 @@ def search(given: SearchOptions) -> None:
 
 def _hits(given: SearchOptions) -> Hits:
     from clipkit.explore.question import search as search_index
+    from clipkit.explore.question import unread_words
     from clipkit.index.image_index import find
     from clipkit.search.query import embed, parse
 
@@ -132,6 +133,8 @@ def _hits(given: SearchOptions) -> Hits:
     terms = parse(given.query, add=given.add, subtract=given.subtract)
     is_words = all(term.fits_all for term in terms)
     query = embed(terms, pictures.encoder)
+    for note in unread_words(terms, pictures.encoder):
+        say(printable(note))
     return search_index(pictures, query, given.k, filters=filters, only=only, least=given.least, is_words=is_words)
 
 

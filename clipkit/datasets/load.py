@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import numpy as np
 
 from clipkit.core.arrays import IntArray
 from clipkit.core.progress import Failure
+from clipkit.core.tables import read_table
 from clipkit.errors import DatasetError
 from clipkit.index.scan import find_images
 
@@ -263,16 +263,15 @@ def _table(file: Path, split: str | None, label: str) -> Dataset:
 
 def _rows(file: Path) -> Rows:
     try:
-        with open(file, encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream, restkey="", restval=""))
-    except (OSError, ValueError, csv.Error) as error:
-        raise DatasetError(f"{file} cannot be read: {error}") from error
+        rows = read_table(file)
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{file} cannot be read: {error}", hint="a CSV in UTF-8: image,label") from error
     if not rows:
         raise DatasetError(f"{file} has no rows")
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         if "" in row:
             raise DatasetError(f"{file}, row {number}, has more cells than columns", hint='quote: "a dog, running"')
-    return [{key: value.strip() for key, value in row.items()} for row in rows]
+    return [row for _, row in rows]
 
 
 def _check_labels(file: Path, rows: Rows, image: str, label: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from clipkit.core.files import digest
+from clipkit.core.tables import read_table
 from clipkit.datasets.load import TABLES, Dataset, load_dataset, pets_root
 from clipkit.errors import DatasetError
 
@@ -211,9 +211,8 @@ def _table_in(place: Path) -> Path | None:
 
 def _values(table: Path) -> set[str]:
     try:
-        with open(table, encoding="utf-8-sig", newline="") as stream:
-            return {(row.get("split") or "").strip() for row in csv.DictReader(stream)}
-    except (OSError, ValueError, csv.Error):
+        return {row.get("split", "") for _, row in read_table(table)}
+    except (OSError, ValueError):
         return set()  # load_dataset says what is wrong with it
 
 

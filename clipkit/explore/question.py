@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipkit.classify.zeroshot import neutral_mean
+from clipkit.classify.zeroshot import LONG_BYTES, lost_words, neutral_mean
 from clipkit.core.arrays import Embeddings, IntArray
 from clipkit.errors import QueryError
 from clipkit.explore.choices import Relevance
 from clipkit.explore.metadata import Catalogue, Fact, Filters, choose_ids, sample_embeddings
 from clipkit.explore.relevance import is_at_least, judge_hits, rule_for
 from clipkit.index.image_index import ImageIndex
+from clipkit.models.encoder import Encoder
 from clipkit.search.hits import Hit, Hits
-from clipkit.search.query import MAX_WORDS
+from clipkit.search.query import MAX_WORDS, Term
 
 if TYPE_CHECKING:
     from clipkit.explore.library import Library
@@ -219,6 +221,12 @@ def search(
     neutral = neutral_mean(index.encoder) if is_words else None
     rule = rule_for(query, sample_embeddings(index, ids), len(ids), neutral)
     return Hits(hit for hit, word in judge_hits(index, hits, rule) if is_at_least(word, least))
+
+
+def unread_words(terms: Sequence[Term], encoder: Encoder) -> tuple[str, ...]:
+    """A sentence on the words of a query whose end the model does not read, if any."""
+    texts = [term.text for term in terms if not term.is_file and len(term.text.encode()) > LONG_BYTES]
+    return lost_words(encoder, texts, encoder.encode_texts(texts)) if texts else ()
 
 
 def embedding_of(library: Library, question: Question) -> Embeddings:

@@ -578,6 +578,8 @@ def _report(scan: Scan, changes: Changes, tally: Tally, *, seconds: float) -> In
         missing=tally.hidden,
         failed=tuple(tally.failed),
         unreadable=tuple(scan.unreadable),
+        skipped=dict(scan.skipped),
+        unmatched=scan.unmatched,
         seconds=seconds,
     )
 

@@ -1,25 +1,85 @@
-"""Selection of pictures by the folders of their paths."""
+"""Folders that a person names: by name or glob wherever they stand, or by a path from here or from the root."""
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from collections.abc import Callable, Collection, Iterator
+from fnmatch import fnmatchcase
 
 
-def path_filter(below: str = "", exclude_dirs: Collection[str] = ()) -> Callable[[str], bool] | None:
-    """Whether a path, relative to the root, lies below a folder and in none of the excluded names; None for all paths.
+class FolderPatterns:
+    """Which folders below a root are meant by what somebody typed.
 
-    below: relative to the root, "" or "." for the root itself. exclude_dirs: names of folders, wherever they stand, or
-    their paths relative to the root.
+    A name or a glob (`raw`, `ra*`) means folders of that name wherever they stand. Anything with a slash is a path:
+    from the current folder where it begins with `./ ../ / ~`, else from the root or, if it is not there, from the
+    current folder, as Tab completes it. Names are compared in one Unicode form.
+
+    Attributes
+    ----------
+    texts : tuple of str
+        As they are to be remembered: relative to the root.
+    unmatched : set of str
+        Those of `texts` that no folder has matched yet.
+    """
+
+    def __init__(self, typed: Collection[str], root: str | os.PathLike[str] = "") -> None:
+        self.texts = tuple(dict.fromkeys(_from_root(text, os.fspath(root)) for text in typed))
+        self.unmatched = set(self.texts)
+        self._names = [(text, _same_form(text)) for text in self.texts if "/" not in text]
+        self._paths = [(text, _same_form(text)) for text in self.texts if "/" in text]
+
+    def __bool__(self) -> bool:
+        return bool(self.texts)
+
+    def matches(self, folder: str) -> bool:
+        """Whether a folder is meant; folder: its path relative to the root."""
+        path = _same_form(folder)
+        name = path.rpartition("/")[2]
+        found = [text for text, pattern in self._names if fnmatchcase(name, pattern)]
+        found += [text for text, pattern in self._paths if fnmatchcase(path, pattern.removeprefix("/"))]
+        self.unmatched.difference_update(found)
+        return bool(found)
+
+    def contain(self, path: str) -> bool:
+        """Whether a picture lies in a folder that is meant, at any depth."""
+        return any(self.matches(folder) for folder in _folders(path))
+
+
+def path_filter(
+    below: str = "", exclude_dirs: Collection[str] = (), root: str | os.PathLike[str] = ""
+) -> Callable[[str], bool] | None:
+    """Whether a path, relative to the root, lies below a folder and in none of the excluded ones; None for all paths.
+
+    below: relative to the root, "" or "." for the root itself. exclude_dirs: as `FolderPatterns` reads them.
     """
     prefix = "" if below in ("", ".") else below.rstrip("/") + "/"
-    excluded = {name.rstrip("/") for name in exclude_dirs}
+    excluded = FolderPatterns(exclude_dirs, root)
     if not prefix and not excluded:
         return None
-    return lambda path: path.startswith(prefix) and excluded.isdisjoint(_folders(path))
+    return lambda path: path.startswith(prefix) and not excluded.contain(path)
+
+
+def _from_root(text: str, root: str) -> str:
+    """A name as it is; a path relative to the root, with a slash before one that has none."""
+    plain = text.rstrip("/")
+    if "/" not in plain and not plain.startswith(("~", ".")):
+        return plain
+    here = os.path.abspath(os.path.expanduser(plain))
+    from_here = os.path.relpath(here, root) if root else plain
+    is_from_here = plain.startswith(("./", "../", "/", "~")) or plain in (".", "..")
+    if not is_from_here and (not root or os.path.isdir(os.path.join(root, plain)) or not os.path.isdir(here)):
+        from_here = plain
+    from_here = from_here.replace(os.sep, "/")
+    return from_here if "/" in from_here else f"/{from_here}"
+
+
+def _same_form(text: str) -> str:
+    """One spelling of names that look alike; bytes that are not UTF-8 stay as they are."""
+    return unicodedata.normalize("NFC", text)
 
 
 def _folders(path: str) -> Iterator[str]:
-    """Names of the folders that a path goes through, and their paths."""
+    """The folders that a path goes through, relative to the root."""
     parts = path.split("/")[:-1]
-    yield from parts
-    yield from ("/".join(parts[: n + 1]) for n in range(1, len(parts)))
+    yield from ("/".join(parts[: n + 1]) for n in range(len(parts)))

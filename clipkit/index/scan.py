@@ -6,16 +6,22 @@ import errno
 import os
 import stat
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from clipkit.core.progress import Failure
 from clipkit.errors import ClipkitError
 from clipkit.images.decode import is_picture
+from clipkit.index.paths import FolderPatterns
 from clipkit.store.records import Found, Known
 
 # rclip's list, so that both tools see the same pictures
 EXCLUDED_DIRS = ("@eaDir", "node_modules", ".git", "System Volume Information")
+# What lies beside pictures and is none: not worth a word at every run.
+SIDE_FILES = frozenset(
+    [".xmp", ".aae", ".thm", ".txt", ".md", ".csv", ".json", ".html", ".htm", ".ini", ".db", ".log", ".bak", ".tmp"]
+)
 TICK_NS = 20_000_000  # a file system's clock moves in steps of 1 to 10 ms; two changes within one look like one
 COARSE_NS = 2_000_000_000  # FAT's step, and that of some network shares
 UNSETTLED = -1  # for an inode: this file changed within a step of being looked at, so its stamp proves nothing yet
@@ -24,10 +30,15 @@ _INODE_BITS = (1 << 63) - 1  # SQLite integers are signed; some file systems use
 
 @dataclass
 class Scan:
-    """What a completed walk found. unreadable: what could not be entered, so nothing below it counts as gone."""
+    """What a completed walk found. unreadable: what could not be entered, so nothing below it counts as gone.
+
+    unmatched: exclusions that no folder matched. skipped: files that are no pictures by their suffix, by suffix.
+    """
 
     found: list[Found] = field(default_factory=list)
     unreadable: list[Failure] = field(default_factory=list)
+    unmatched: tuple[str, ...] = ()
+    skipped: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -44,11 +55,11 @@ def find_images(root: str, *, exclude_dirs: Collection[str] = (), include_hidden
     """Every picture below `root`, in a fixed order.
 
     Links are followed, but each real folder is entered once, so a link to the parent is harmless; a folder reached
-    both ways is found under its real name. `exclude_dirs` are names, or paths relative to the root. Raises ClipkitError
-    where the root itself cannot be read.
+    both ways is found under its real name. exclude_dirs: as `FolderPatterns` reads them. Raises ClipkitError where the
+    root itself cannot be read.
     """
     scan = Scan()
-    excluded = {*EXCLUDED_DIRS, *(name.rstrip("/") for name in exclude_dirs)}
+    excluded = FolderPatterns(exclude_dirs, root)
     entered: set[tuple[int, int]] = set()
     links: list[str] = []
     pending = [""]
@@ -74,13 +85,18 @@ def find_images(root: str, *, exclude_dirs: Collection[str] = (), include_hidden
                 is_folder = entry.is_dir()
                 if not is_folder and is_picture(entry.name):
                     _add_file(scan, entry.stat(), path)
+                elif not is_folder:
+                    suffix = os.path.splitext(entry.name)[1].lower()
+                    if suffix and suffix not in SIDE_FILES:
+                        scan.skipped[suffix] += 1
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ELOOP):  # deleted by now, a link to nothing or to itself
                     scan.unreadable.append(Failure(path, error.strerror or type(error).__name__))
                 continue
-            if is_folder and entry.name not in excluded and path not in excluded:
+            if is_folder and entry.name not in EXCLUDED_DIRS and not excluded.matches(path):
                 (links if entry.is_symlink() else pending).append(path)
     scan.found.sort(key=lambda found: found.path)
+    scan.unmatched = tuple(text for text in excluded.texts if text in excluded.unmatched)
     return scan
 
 
@@ -94,8 +110,9 @@ def compare(
 ) -> Changes:
     """What to read, what came back and what is gone. Pure: no disk in it.
 
-    Unchanged means the same size, mtime, ctime and inode; the last two differ after a move or a copy over, and cost a
-    hash but no encoding. A file that failed is left alone until its stamp changes, unless `retry_failed`.
+    Unchanged means the same size, mtime and ctime. Another ctime, as after a move or a copy over, costs a hash but no
+    encoding; another inode alone, as after a remount of many file systems, costs nothing. A file that failed is left
+    alone until its stamp changes, unless `retry_failed`.
     """
     read: list[Found] = []
     restored: list[Known] = []
@@ -107,8 +124,8 @@ def compare(
         if (
             row is None
             or checksum
-            or row.stamp != file.stamp
-            or file.inode == UNSETTLED
+            or not row.stamp.agrees(file.stamp)
+            or UNSETTLED in (file.inode, row.inode)
             or (retry_failed and not row.is_embedded)
         ):
             read.append(file)

@@ -254,6 +254,10 @@ class IndexReport:
         Pictures met in this run that could not be read, each with `path` and `reason`.
     unreadable : tuple of Failure
         Folders and files that the scan could not enter.
+    skipped : dict of str to int
+        Files of kinds that are not read, by suffix.
+    unmatched : tuple of str
+        Exclusions that no folder matched.
     seconds : float
         Wall time.
 
@@ -276,3 +280,5 @@ class IndexReport:
     failed: tuple[Failure, ...]
     unreadable: tuple[Failure, ...]
     seconds: float
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    unmatched: tuple[str, ...] = ()

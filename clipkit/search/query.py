@@ -15,7 +15,7 @@ from clipkit.models.encoder import Encoder
 
 MAX_WORDS = 1000  # characters of one term; no model reads more than about 300
 _OPERATOR = re.compile(r"\s+([+-])(?=\s)")
-_WEIGHT = re.compile(r"(\d+(?:\.\d+)?):(?=\S)(.*)", re.DOTALL)
+_WEIGHT = re.compile(r"(\d+(?:\.\d+)?):(?=[^\s\d])(.*)", re.DOTALL)  # before a digit it is a time, or 16:9
 _FILE = re.compile(r"\.{1,2}/|/|~|[A-Za-z]:[\\/]|\.{1,2}\\")
 
 

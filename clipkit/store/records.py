@@ -14,6 +14,14 @@ class FileStamp(NamedTuple):
     ctime_ns: int
     inode: int
 
+    def agrees(self, other: FileStamp) -> bool:
+        """Whether both are of one content, as far as a stat can tell.
+
+        The inode is left out: FAT, exFAT, sshfs and other file systems number their files anew at every mount, and a
+        file that replaced another has another ctime.
+        """
+        return self[:3] == other[:3]
+
 
 class Found(NamedTuple):
     """A file that the scan met. path: relative to the root, `/` between names, surrogateescape for odd bytes."""

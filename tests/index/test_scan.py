@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from clipkit.errors import ClipkitError
-from clipkit.index.scan import compare, find_images
+from clipkit.index.scan import UNSETTLED, compare, find_images
 from clipkit.store.records import Found, Known
+from tests.support.colours import paint
 
 PHOTO = Found("a.jpg", 10, 1, 2, 3)
 
@@ -72,10 +73,18 @@ def test_a_file_with_the_same_stamp_is_unchanged() -> None:
     assert (changes.read, changes.restored, changes.gone, changes.unchanged) == ([], [], [], 1)
 
 
-@pytest.mark.parametrize("field", ["size_bytes", "mtime_ns", "ctime_ns", "inode"])
+@pytest.mark.parametrize("field", ["size_bytes", "mtime_ns", "ctime_ns"])
 def test_any_other_stamp_is_read(field: str) -> None:
     other = PHOTO._replace(**{field: 99})
     assert compare([other], known(PHOTO)).read == [other]
+
+
+def test_another_inode_alone_is_no_change_but_where_nothing_is_proven_yet() -> None:
+    renumbered = PHOTO._replace(inode=99)
+    assert compare([renumbered], known(PHOTO)).unchanged == 1
+    unsettled = PHOTO._replace(inode=UNSETTLED)
+    assert compare([unsettled], known(PHOTO)).read == [unsettled]
+    assert compare([PHOTO], known(unsettled)).read == [PHOTO]
 
 
 def test_checksum_reads_everything() -> None:
@@ -113,3 +122,58 @@ def test_nothing_below_an_unreadable_folder_is_gone() -> None:
     for number, path in enumerate(["disk/a.jpg", "disk", "disk2/b.jpg"]):
         rows.update(known(PHOTO._replace(path=path), id_=number))
     assert [row.path for row in compare([], rows, unreadable=["disk"]).gone] == ["disk2/b.jpg"]
+
+
+# --- folders that are left out ---
+
+
+@pytest.fixture
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """photos/{a,raw/b,2020/raw/c,caf\u00e9/d}.png, seen from the folder above."""
+    for name in ("a", "raw/b", "2020/raw/c", "cafe\u0301/d"):
+        paint(tmp_path / "photos" / f"{name}.png", (9, 9, 9))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "photos"
+
+
+ALL = ["2020/raw/c.png", "a.png", "cafe\u0301/d.png", "raw/b.png"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "without"),
+    [
+        ("raw", {"2020/raw/c.png", "raw/b.png"}),
+        ("ra*", {"2020/raw/c.png", "raw/b.png"}),
+        ("raw/", {"2020/raw/c.png", "raw/b.png"}),
+        ("./photos/raw", {"raw/b.png"}),
+        ("photos/raw", {"raw/b.png"}),
+        ("photos/raw/", {"raw/b.png"}),
+        ("{root}/raw", {"raw/b.png"}),
+        ("2020/raw", {"2020/raw/c.png"}),
+        ("20*/raw", {"2020/raw/c.png"}),
+        ("caf\u00e9", {"cafe\u0301/d.png"}),
+        ("./photos/caf\u00e9", {"cafe\u0301/d.png"}),
+    ],
+)
+def test_a_folder_is_left_out_however_it_is_named(typed: str, without: set[str], raw: Path) -> None:
+    scan = find_images(str(raw), exclude_dirs=[typed.format(root=raw)])
+    assert [found.path for found in scan.found] == [path for path in ALL if path not in without]
+    assert scan.unmatched == ()
+
+
+@pytest.mark.parametrize("typed", ["rwa", "./raw", "photos/a", "/elsewhere/raw", "2021/raw"])
+def test_what_leaves_nothing_out_is_named(typed: str, raw: Path) -> None:
+    scan = find_images(str(raw), exclude_dirs=[typed, "raw"])
+    assert len(scan.unmatched) == 1
+    assert len(scan.found) == 2
+
+
+def test_from_inside_the_folder_a_path_is_from_here(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(raw / "2020")
+    assert [found.path for found in find_images(str(raw), exclude_dirs=["./raw"]).found] == [ALL[1], ALL[2], ALL[3]]
+
+
+def test_what_is_no_picture_by_its_suffix_is_counted(raw: Path) -> None:
+    for name in ("x.CR2", "y.cr2", "z.jxl", "notes.txt", "a.xmp", "Makefile"):
+        (raw / name).write_bytes(b"")
+    assert find_images(str(raw)).skipped == {".cr2": 2, ".jxl": 1}

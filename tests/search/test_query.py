@@ -65,3 +65,11 @@ def test_sums_are_weighted_and_brought_to_length_1(tmp_path: Path) -> None:
 def test_terms_that_cancel_out_are_an_error() -> None:
     with pytest.raises(QueryError, match="cancel"):
         embed(parse("red - red"), ColourEncoder())
+
+
+@pytest.mark.parametrize(
+    "text", ["16:9 photo", "7:00 alarm clock", "1:18 scale model car", "at 7:30", "Star Wars: a hope"]
+)
+def test_a_number_before_a_digit_is_no_weight(text: str) -> None:
+    assert parse(text) == [Term(text)]
+    assert parse(f"a dog + {text}")[1] == Term(text)
