@@ -11,7 +11,10 @@ import pandas as pd
 
 WORK = Path(__file__).parent / "work"  # every intermediate result; may be deleted at any moment
 STARTER = Path(__file__).parent.parent / "data" / "starter"
+DISTILLED_STARTER = WORK / "distilled"  # the open_clip folder that package.py writes before captions tune it
 TRAINING_SETS = ("imagenet", "captioned", "labelled", "unlabelled")
+CAPTION_WEIGHTS = {"captioned": 1.0, "flickr8k": 1.0, "visual7w": 0.3}  # visual7w: made from questions and answers
+BURSTS = ("186890601_8a6b0f1769.jpg",)  # of one burst with a photograph of captions/
 TEMPLATES = (
     "a photo of a {}.",
     "a photo of the {}.",
@@ -38,6 +41,7 @@ def photographs(name: str) -> pd.DataFrame:
     """One set as rows of (file, label, captions): a label is "" and captions is [] where there is none.
 
     `validation` is captions/, `pets_trainval` and `pets_test` are Oxford-IIIT Pet; none of the three is ever fitted.
+    `flickr8k` and `visual7w` are more_captions/, squashed to a square.
     """
     root = data_folder()
     if name == "imagenet":
@@ -50,11 +54,16 @@ def photographs(name: str) -> pd.DataFrame:
         lines = (root / "oxford-iiit-pet" / "annotations" / f"{name[5:]}.txt").read_text().split("\n")
         images = pd.Series([line.split()[0] for line in lines if line and not line.startswith("#")])
         return _frame(root / "oxford-iiit-pet" / "images", images + ".jpg", images.map(_breed))
+    if name in ("flickr8k", "visual7w"):
+        rows = pd.read_csv(root / "more_captions" / "manifest.csv")
+        rows = rows[rows.source == name]
+        return _frame(root / "more_captions", rows.file, captions=rows.captions.map(_split_captions))
     rows = pd.read_csv(root / "starter_train" / "manifest.csv")
+    rows = rows[~rows.file.str.endswith(BURSTS)]
     captioned, labelled = rows.captions.notna(), rows.label.notna()
     wanted = {"captioned": captioned, "labelled": labelled & ~captioned, "unlabelled": ~labelled & ~captioned}[name]
     rows = rows[wanted]
-    captions = rows.captions.fillna("").map(lambda text: [part.strip() for part in text.split(" | ") if part.strip()])
+    captions = rows.captions.fillna("").map(_split_captions)
     return _frame(root / "starter_train", rows.file, rows.label.fillna(""), captions)
 
 
@@ -90,6 +99,10 @@ def _frame(
             "captions": list(captions) if captions is not None else [[] for _ in files],
         }
     )
+
+
+def _split_captions(text: str) -> list[str]:
+    return [part.strip() for part in text.split("|") if part.strip()]
 
 
 def _breed(image: str) -> str:

@@ -102,12 +102,12 @@ def solve(views: list[View], weights: Weights, encode_texts: EncodeTexts, *, dee
     embedded = encode_texts([text for group in captions for text in group])
     means = unit(np.array([embedded[owners == i].mean(0) for i in range(len(captions))]))
     parts = [(load("captioned", views, deeper=deeper), means, weights.captioned)]
-    names = _label_embeddings(list(photographs("imagenet").label), encode_texts)
+    names = label_embeddings(list(photographs("imagenet").label), encode_texts)
     parts.append((load("imagenet", views, deeper=deeper), names, weights.imagenet))
     if weights.labelled:
         labels = photographs("labelled").label
         known = sorted(set(labels))
-        rows = _label_embeddings(known, encode_texts)[[known.index(label) for label in labels]]
+        rows = label_embeddings(known, encode_texts)[[known.index(label) for label in labels]]
         share = 1 / np.sqrt(labels.map(labels.value_counts()).to_numpy())  # a class of 500 counts as one of 22
         parts.append((load("labelled", views, deeper=deeper), rows, weights.labelled * share))
     each = np.concatenate([np.broadcast_to(weight, len(rows)) for _, rows, weight in parts])
@@ -161,6 +161,11 @@ def in_torch(model: Ridge) -> Callable[[torch.Tensor], torch.Tensor]:
         return heard + (last @ weight.T + bias).softmax(1) @ classes + coef[-1]
 
     return predict
+
+
+def label_embeddings(labels: list[str], encode_texts: EncodeTexts) -> np.ndarray:
+    """(n, d), length 1: the mean over the ways a label is asked for."""
+    return unit(np.mean([encode_texts([question.format(label) for label in labels]) for question in QUESTIONS], 0))
 
 
 @torch.no_grad()
@@ -219,10 +224,6 @@ def lifts(logits: torch.Tensor, *, near: float, moved: float) -> tuple[torch.Ten
     wanted = torch.where(torch.rand(count) < near, likely, any_class)
     lack = logits.amax(1) - logits.gather(1, wanted[:, None])[:, 0] + torch.empty(count).uniform_(-2, 5)
     return wanted, torch.where(torch.rand(count) < moved, lack, 0.0)
-
-
-def _label_embeddings(labels: list[str], encode_texts: EncodeTexts) -> np.ndarray:
-    return unit(np.mean([encode_texts([question.format(label) for label in labels]) for question in QUESTIONS], 0))
 
 
 if __name__ == "__main__":
