@@ -39,11 +39,24 @@ def into_space(embeddings: np.ndarray, space: Mapping[str, np.ndarray]) -> np.nd
 
 
 def encode(tower: nn.Module, texts: list[str], batch: int = 512) -> np.ndarray:
-    """(n, 384) float32, rows of length 1."""
+    """(n, 384) float32, rows of length 1; texts of like length together, so that padding costs little."""
     tokens = open_clip.get_tokenizer("ViT-B-32", context_length=CONTEXT)(texts)
+    out = torch.empty(len(tokens), EMBED)
     with torch.inference_mode():
-        out = [F.normalize(tower(part), dim=1) for part in tokens.split(batch)]
-    return torch.cat(out).numpy()
+        for rows in tokens.argmax(1).argsort().split(batch):
+            out[rows] = F.normalize(cut_encode(tower, tokens[rows]), dim=1)
+    return out.numpy()
+
+
+def cut_encode(tower: TextTransformer, tokens: Tensor) -> Tensor:
+    """(n, 384): what the tower makes of tokens (n, 32) without looking at the places behind the longest text."""
+    longest = int(tokens.argmax(1).max()) + 1  # end-of-text has the highest id
+    x = tower.token_embedding(tokens[:, :longest]) + tower.positional_embedding[:longest]
+    mask = tower.attn_mask[:longest, :longest]
+    for block in tower.transformer.resblocks:
+        x = block(x, attn_mask=mask)
+    last = tower.ln_final(x)[torch.arange(len(x)), tokens[:, :longest].argmax(1)]
+    return last @ tower.text_projection
 
 
 def main() -> None:
@@ -95,22 +108,12 @@ def _rate(step: int, done: float) -> float:
 
 
 def _loss(tower: nn.Module, tokens: Tensor, teacher: Tensor) -> Tensor:
-    longest = int(tokens.argmax(1).max()) + 1  # end-of-text has the highest id
     # the fused attention's backward pass is several times slower than plain products on short rows
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        out = _cut(tower, tokens.long(), longest)
+        out = cut_encode(tower, tokens.long())
     own, goal = F.normalize(out.float(), dim=1), teacher.float()
     relation = ((own @ own.T - goal @ goal.T) ** 2).mean()
     return (1 - (own * goal).sum(1)).mean() + RELATION * relation + 0.02 * (out.float().norm(dim=1) - 1).square().mean()
-
-
-def _cut(tower: TextTransformer, tokens: Tensor, longest: int) -> Tensor:
-    x = tower.token_embedding(tokens[:, :longest]) + tower.positional_embedding[:longest]
-    mask = tower.attn_mask[:longest, :longest]
-    for block in tower.transformer.resblocks:
-        x = block(x, attn_mask=mask)
-    last = tower.ln_final(x)[torch.arange(len(x)), tokens[:, :longest].argmax(1)]
-    return last @ tower.text_projection
 
 
 def _batches(tokens: Tensor) -> Iterator[np.ndarray]:

@@ -134,9 +134,9 @@ def features(cells: Tensor, shares: Tensor | None, weight: Tensor, bias: Tensor)
     return seen.mean(1) if shares is None else torch.einsum("bt,btc->bc", shares, seen)
 
 
-def windows(count: int) -> Tensor:
-    """(count, 81): which cells a random window of 5 x 5 to 9 x 9 holds, adding up to 1; two fifths see all."""
-    sides = torch.randint(5, CELLS + 1, (count, 2))
+def windows(count: int, *, least: int = 5) -> Tensor:
+    """(count, 81): which cells a random window of least to 9 a side holds, adding up to 1; two fifths see all."""
+    sides = torch.randint(least, CELLS + 1, (count, 2))
     sides[torch.rand(count) < 0.4] = CELLS
     starts = (torch.rand(count, 2) * (CELLS + 1 - sides)).long()
     places = torch.arange(CELLS)

@@ -27,6 +27,13 @@ SCRIPTS = (
     "train_projection",
     "tune_last_convolution",
     "shared_space",
+    "contrastive_losses",
+    "captioned_cells",
+    "image_head",
+    "feature_maps",
+    "learning_curve",
+    "train_text_tower",
+    "tune_contrastive",
 )
 
 
@@ -152,6 +159,65 @@ def test_windows_hold_whole_rectangles_and_add_up_to_one(scripts: SimpleNamespac
     assert 0.3 < float(held.flatten(1).all(1).float().mean()) < 0.6
 
 
+@pytest.mark.parametrize("each", [1, 3])
+def test_the_caption_loss_is_infonce_with_all_captions_of_a_picture_right(scripts: SimpleNamespace, each: int) -> None:
+    torch.manual_seed(0)
+    images, texts = torch.randn(4, 8), torch.randn(4 * each, 8)
+    weights = torch.tensor([1.0, 1.0, 0.3, 0.0])
+    found = scripts.contrastive_losses.caption_loss(images, texts, torch.tensor(2.0), weights)
+    terms = []
+    for i in range(4):
+        odds = (2 * images[i] @ texts.T).softmax(0)
+        back = [(2 * images @ text).softmax(0)[i] for text in texts[i * each : (i + 1) * each]]
+        right = odds[i * each : (i + 1) * each]
+        terms.append((-right.log().mean() - torch.stack(back).log().mean()) / 2)
+    assert float(found) == pytest.approx(float((torch.stack(terms) * weights).sum() / weights.sum()), rel=1e-5)
+
+
+def test_naming_as_the_teacher_does_costs_nothing(scripts: SimpleNamespace) -> None:
+    logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    naming = scripts.contrastive_losses.naming_loss
+    assert float(naming(logits, logits.softmax(1))) == pytest.approx(0, abs=1e-6)
+    assert float(naming(logits, logits.roll(1, 0).softmax(1))) > 0.1
+
+
+def test_captions_of_a_batch_are_the_pictures_own(scripts: SimpleNamespace) -> None:
+    tokens, counts = torch.arange(9)[:, None], torch.tensor([5, 1, 3])
+    captions = scripts.captioned_cells.Captions(tokens, counts.cumsum(0) - counts, counts, torch.ones(3))
+    torch.manual_seed(0)
+    for _ in range(20):
+        drawn = captions.batch(torch.tensor([2, 0, 1]), 3).view(3, 3)
+        assert set(drawn[0].tolist()) == {6, 7, 8}  # three of three
+        assert len(set(drawn[1].tolist())) == 3
+        assert set(drawn[1].tolist()) <= set(range(5))
+        assert drawn[2].tolist() == [5, 5, 5]
+
+
+def test_the_head_of_a_packaged_model_answers_as_open_clip_does(scripts: SimpleNamespace) -> None:
+    model = open_clip.create_model(f"local-dir:{REPOSITORY / 'data' / 'starter'}").eval()
+    head = scripts.image_head.load_image_head(REPOSITORY / "data" / "starter").eval()
+    trunk = model.visual.trunk
+    with torch.inference_mode():
+        pixels = torch.rand(2, 3, 288, 288, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        maps = trunk.blocks(trunk.bn1(trunk.conv_stem(pixels)))
+        cells = maps.flatten(2).transpose(1, 2)
+        expected = model.encode_image(pixels, normalize=True)
+        assert torch.nn.functional.cosine_similarity(head(cells), expected).min() > 0.9999
+        model.load_state_dict(head.packaged(), strict=False)
+        assert torch.allclose(model.encode_image(pixels, normalize=True), expected, atol=1e-3)
+
+
+def test_a_tower_without_its_normalisations_answers_the_same(scripts: SimpleNamespace) -> None:
+    torch.manual_seed(0)
+    tower = timm.create_model("tf_efficientnet_lite0").eval()
+    pixels = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected = tower(pixels)
+        fused = scripts.feature_maps.fused(tower)
+        assert not [m for m in fused.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        assert torch.allclose(fused(pixels), expected, atol=1e-5)
+
+
 def test_recalls_are_those_of_a_full_sort(scripts: SimpleNamespace) -> None:
     chance = np.random.default_rng(0)
     pictures, captions = chance.normal(size=(30, 8)), chance.normal(size=(60, 8))
@@ -173,3 +239,12 @@ def test_a_number_of_other_weights_is_named(
         (tmp_path / f"{name}.json").write_text(json.dumps({scripts.quality.STAMP: weights}))
     (tmp_path / "encode.json").write_text("{}")
     assert scripts.quality.stale(["zeroshot", "memory", "encode"], "aa") == {"memory": "bb", "encode": ""}
+
+
+def test_texts_are_encoded_in_their_own_order(scripts: SimpleNamespace) -> None:
+    torch.manual_seed(0)
+    tower = scripts.train_text_tower.text_tower().eval()
+    texts = ["a long text about a dog on a beach", "a cat", "", "two red bicycles"]
+    whole = torch.nn.functional.normalize(tower(open_clip.get_tokenizer("ViT-B-32", context_length=32)(texts)), dim=1)
+    found = scripts.train_text_tower.encode(tower, texts, batch=2)
+    assert found == pytest.approx(whole.detach().numpy(), abs=1e-5)

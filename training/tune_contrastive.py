@@ -1,0 +1,242 @@
+"""Contrastive tuning of the image head and the text tower on captioned photographs, from cached maps of the frozen CNN.
+
+"Learning transferable visual models from natural language supervision" (Radford et al. 2021) with the images locked but
+for their head; the names of the classes and phrases outside of captions are held where the distilled starter has them.
+"""
+
+import argparse
+import copy
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from captioned_cells import UNCAPTIONED_SETS, load_captions, load_cells, tokenize
+from contrastive_losses import caption_loss, naming_loss
+from evaluate import PET_TEMPLATES, recalls
+from image_head import WEIGHTS, load_image_head
+from picture_sets import DISTILLED_STARTER, TEMPLATES, WORK, photographs
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from train_text_tower import cut_encode, text_tower
+from tune_last_convolution import windows
+
+FOLDER = WORK / "contrastive"
+NAME_SCALE = 30.0  # of the cosines between photographs and class names
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an attempt is made with."""
+
+    epochs: int = 8
+    batch: int = 1024  # captioned photographs
+    captions: int = 1  # of each photograph in a batch
+    others: int = 384  # photographs without captions in a batch
+    phrases: int = 512  # outside of captions, in a batch
+    image_rate: float = 5e-4
+    text_rate: float = 2e-4
+    decay: float = 0.1
+    dropout: float = 0.2
+    naming: float = 0.5  # weight of naming the 1,000 classes as the CNN does
+    anchoring: float = 1.0  # weight of the cosine of phrases to the distilled tower
+    keep: float = 0.97  # of the running mean of the weights, a step
+    views: str = "plain flip"
+    sets: str = "captioned flickr8k visual7w"
+
+
+class Towers(nn.Module):
+    """What learns: the image head, the text tower and the temperature."""
+
+    def __init__(self, folder: Path, dropout: float) -> None:
+        super().__init__()
+        stored = load_file(folder / WEIGHTS)
+        self.image, self.text = load_image_head(folder, dropout), text_tower()
+        wanted = self.text.state_dict().keys() & stored.keys()
+        self.text.load_state_dict({name: stored[name].float() for name in wanted}, strict=False)
+        self.text.token_embedding.requires_grad_(False)  # most of its words are in no caption
+        self.logit_scale = nn.Parameter(stored["logit_scale"].float().clone())
+
+    def words(self, tokens: Tensor) -> Tensor:
+        """(n, 384), length 1."""
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            return F.normalize(cut_encode(self.text, tokens).float(), dim=1)
+
+
+class Data:
+    """Photographs with and without captions, class names and phrases, and what the distilled starter says of those."""
+
+    def __init__(self, settings: Settings, distilled: Towers) -> None:
+        sets, views = settings.sets.split(), settings.views.split()
+        self.settings = settings
+        self.cells, self.captions = load_cells(sets, views), load_captions(sets)
+        self.others = load_cells([n for n in UNCAPTIONED_SETS if settings.others], ["plain"])
+        names = list(photographs("imagenet").label)
+        self.names = torch.stack([tokenize([t.format(name) for name in names]) for t in TEMPLATES[:6]])
+        self.phrases = anchor_phrases(self.names.flatten(0, 1))
+        with torch.inference_mode():
+            self.anchors = torch.cat([distilled.words(part).half() for part in self.phrases.split(1024)]).clone()
+
+    def batches(self) -> Iterator[Tensor]:
+        """Rows of captioned photographs, each once an epoch."""
+        while True:
+            order = torch.randperm(len(self.cells))
+            yield from order[: len(order) // self.settings.batch * self.settings.batch].split(self.settings.batch)
+
+
+def anchor_phrases(names: Tensor, count: int = 40_000) -> Tensor:
+    """(m, 32) tokens of short phrases and of the class names: what must stay where it is."""
+    from picture_sets import phrases  # reads 566,507 of them
+
+    short = [text for text in phrases() if len(text.split()) <= 6]
+    return torch.cat([tokenize(short[:count]), names])
+
+
+def step_loss(towers: Towers, data: Data, rows: Tensor) -> dict[str, Tensor]:
+    """The losses of one batch, to be added."""
+    settings = data.settings
+    tokens = data.captions.batch(rows, settings.captions)
+    other, phrase = (
+        torch.randint(len(data.others), (settings.others,)),
+        torch.randint(len(data.phrases), (settings.phrases,)),
+    )
+    cells = torch.cat([data.cells.batch(rows), data.others.batch(other)])
+    odds = torch.cat([data.cells.class_odds[rows], data.others.class_odds[other]]).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        images = towers.image(cells, windows(len(cells), least=6))
+    names = data.names[int(torch.randint(len(data.names), ()))]
+    said = towers.words(torch.cat([tokens, names, data.phrases[phrase]]))
+    texts, names, anchored = said.split([len(tokens), len(names), len(phrase)])
+    scale = towers.logit_scale.exp()
+    losses = {"captions": caption_loss(images[: len(rows)], texts, scale, data.captions.weights[rows])}
+    losses["naming"] = settings.naming * naming_loss(images @ names.T * NAME_SCALE, odds)
+    losses["anchoring"] = settings.anchoring * (1 - (anchored * data.anchors[phrase].float()).sum(1)).mean()
+    return losses
+
+
+def main() -> None:
+    """Writes work/contrastive/NAME.safetensors (the running mean) and a line of NAME.jsonl for each epoch."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--name", default="shipped")
+    parser.add_argument("--start", type=Path, default=DISTILLED_STARTER)
+    for field, value in vars(Settings()).items():
+        parser.add_argument(f"--{field.replace('_', '-')}", type=type(value), default=value)
+    options = parser.parse_args()
+    settings = Settings(**{field: getattr(options, field) for field in vars(Settings())})
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    train(Towers(options.start, settings.dropout), settings, FOLDER / options.name)
+
+
+def train(towers: Towers, settings: Settings, target: Path) -> None:
+    """Goes on from target's checkpoint if there is one."""
+    data, validation = Data(settings, towers), Validation()
+    optimizer = _optimizer(towers, settings)
+    mean = copy.deepcopy(towers).eval()
+    done = _resume(target.with_suffix(".pt"), towers, mean, optimizer)
+    if not done:
+        _log(target, {"epoch": 0} | validation.measure(mean))
+    steps, rates = len(data.cells) // settings.batch, [group["lr"] for group in optimizer.param_groups]
+    batches = data.batches()
+    for epoch in range(done, settings.epochs):
+        started, sums = time.time(), {}
+        towers.train()
+        for step, rows in zip(range(epoch * steps, (epoch + 1) * steps), batches, strict=False):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * _schedule(step, steps * settings.epochs)
+            losses = step_loss(towers, data, rows)
+            optimizer.zero_grad()
+            sum(losses.values()).backward()
+            nn.utils.clip_grad_norm_(towers.parameters(), 1.0)
+            optimizer.step()
+            _follow(mean, towers, min(settings.keep, (1 + step) / (10 + step)))
+            sums = {name: sums.get(name, 0.0) + float(value.detach()) / steps for name, value in losses.items()}
+        row = {"epoch": epoch + 1, "seconds": time.time() - started} | sums | validation.measure(mean)
+        _log(target, row)
+        state = {"towers": towers.state_dict(), "mean": mean.state_dict(), "optimizer": optimizer.state_dict()}
+        torch.save(state | {"epoch": epoch + 1}, target.with_suffix(".pt"))
+    save_file(
+        {name: value.contiguous() for name, value in mean.state_dict().items()}, target.with_suffix(".safetensors")
+    )
+    target.with_suffix(".json").write_text(json.dumps(vars(settings)))
+
+
+class Validation:
+    """captions/ both ways, and Pets trainval by name: what the settings are chosen on."""
+
+    def __init__(self, resize: str = "squash") -> None:
+        rows = photographs("validation")
+        self.owner = np.repeat(np.arange(len(rows)), rows.captions.map(len))
+        self.captions = tokenize([text for group in rows.captions for text in group])
+        self.cells = load_cells(["validation"], ["plain"], resize).views[0]
+        pets = photographs("pets_trainval")
+        self.pets = load_cells(["pets_trainval"], ["plain"], resize).views[0]
+        breeds = sorted(set(pets.label))
+        self.breeds = {name: tokenize([form.format(breed) for breed in breeds]) for name, form in PET_TEMPLATES.items()}
+        self.labels = torch.tensor([breeds.index(label) for label in pets.label])
+
+    @torch.inference_mode()
+    def measure(self, towers: Towers) -> dict[str, float]:
+        """Recalls, and Pets top-1 for each template."""
+        images, pets = (
+            torch.cat([towers.image(part.float()) for part in cells.split(256)]) for cells in (self.cells, self.pets)
+        )
+        texts = torch.cat([towers.words(part) for part in self.captions.split(500)])
+        found = recalls(images.numpy(), texts.numpy(), self.owner)
+        for name, tokens in self.breeds.items():
+            right = (pets @ towers.words(tokens).T).argmax(1) == self.labels
+            found[f"pets_trainval_top1_{name}"] = float(right.float().mean())
+        return found
+
+
+def _optimizer(towers: Towers, settings: Settings) -> torch.optim.Optimizer:
+    def group(module: nn.Module, rate: float, *, matrices: bool) -> dict[str, Any]:
+        chosen = [p for p in module.parameters() if p.requires_grad and (p.ndim > 1) == matrices]
+        return {"params": chosen, "lr": rate, "weight_decay": settings.decay if matrices else 0.0}
+
+    groups = [
+        group(module, rate, matrices=matrices)
+        for module, rate in ((towers.image, settings.image_rate), (towers.text, settings.text_rate))
+        for matrices in (True, False)
+    ]
+    groups.append({"params": [towers.logit_scale], "lr": settings.image_rate, "weight_decay": 0.0})
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98))
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Warm-up over the first twentieth, then a cosine down to 0."""
+    return min(1.0, (step + 1) / (0.05 * steps + 1)) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+@torch.no_grad()
+def _follow(mean: nn.Module, towers: nn.Module, keep: float) -> None:
+    learnt = [(a, b) for a, b in zip(mean.parameters(), towers.parameters(), strict=True) if b.requires_grad]
+    torch._foreach_lerp_([a for a, _ in learnt], [b for _, b in learnt], 1 - keep)
+
+
+def _resume(checkpoint: Path, towers: nn.Module, mean: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    if not checkpoint.exists():
+        return 0
+    stored = torch.load(checkpoint, weights_only=True)
+    towers.load_state_dict(stored["towers"])
+    mean.load_state_dict(stored["mean"])
+    optimizer.load_state_dict(stored["optimizer"])
+    return int(stored["epoch"])
+
+
+def _log(target: Path, row: dict[str, Any]) -> None:
+    rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
+    print(json.dumps(rounded), flush=True)
+    with target.with_suffix(".jsonl").open("a") as lines:
+        lines.write(json.dumps(rounded) + "\n")
+
+
+if __name__ == "__main__":
+    main()
