@@ -30,21 +30,25 @@ def main() -> None:
     options = parser.parse_args()
     head = load_file(options.head)
     used = json.loads(options.head.with_suffix(".json").read_text())
-    vision = {
-        "image_size": used["size"],
+    state = {f"visual.trunk.{k}": v for k, v in image_tower().state_dict().items() if not k.startswith("classifier")}
+    state |= {f"visual.{k}": v for k, v in head.items() if k.startswith("trunk.")}  # tuned by tune_last_convolution.py
+    state |= {f"visual.head.mlp.{k}": v for k, v in head.items() if k.startswith("fc")}
+    state |= load_file(options.tower) | {"logit_scale": head["logit_scale"]}
+    write(state, config(vision(used["size"]), used["resize"], float(head["logit_scale"])), options.out)
+    text = json.loads(options.tower.with_suffix(".json").read_text())
+    MADE_WITH.write_text(json.dumps({"sha256": fingerprint(options.out), "text": text, "head": used}, indent=1) + "\n")
+
+
+def vision(size: int) -> dict[str, Any]:
+    """The CNN, the mean over its cells, and the two-layer head."""
+    return {
+        "image_size": size,
         "timm_model_name": NAME,
         "timm_model_pretrained": False,
         "timm_pool": "avg",
         "timm_proj": "mlp",
         "timm_proj_bias": True,
     }
-    state = {f"visual.trunk.{k}": v for k, v in image_tower().state_dict().items() if not k.startswith("classifier")}
-    state |= {f"visual.{k}": v for k, v in head.items() if k.startswith("trunk.")}  # tuned by tune_last_convolution.py
-    state |= {f"visual.head.mlp.{k}": v for k, v in head.items() if k.startswith("fc")}
-    state |= load_file(options.tower) | {"logit_scale": head["logit_scale"]}
-    write(state, config(vision, used["resize"], float(head["logit_scale"])), options.out)
-    text = json.loads(options.tower.with_suffix(".json").read_text())
-    MADE_WITH.write_text(json.dumps({"sha256": fingerprint(options.out), "text": text, "head": used}, indent=1) + "\n")
 
 
 def config(vision: dict[str, Any], resize: str, logit_scale: float) -> dict[str, Any]:
