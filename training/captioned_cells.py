@@ -12,8 +12,6 @@ from picture_sets import CAPTION_WEIGHTS, photographs
 from text_teacher import CONTEXT
 from torch import Tensor
 
-UNCAPTIONED_SETS = ("imagenet", "labelled", "unlabelled")
-
 
 @dataclass(frozen=True)
 class Cells:
@@ -69,7 +67,7 @@ def load_cells(names: list[str], views: list[str], resize: str = "squash") -> Ce
     loaded = [torch.cat([_view(name, resize, view) for name in names]) for view in views]
     classifier = image_tower().classifier
     pooled = np.concatenate([load_pooled(name, resize, "plain")[:, :1280] for name in names])
-    with torch.inference_mode():
+    with torch.no_grad():
         odds = [classifier(part).softmax(1).half() for part in torch.from_numpy(pooled).split(1024)]
     return Cells(loaded, torch.cat(odds).clone())
 

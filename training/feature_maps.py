@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from features import batches, features_file
+from features import BATCH, batches, features_file
 from image_tower import image_tower
 from picture_sets import TRAINING_SETS, photographs
 from torch import nn
@@ -60,22 +60,31 @@ def fused(tower: nn.Module) -> nn.Module:
 def _extract(tower: nn.Module, name: str, resize: str, view: str) -> None:
     count = len(photographs(name))
     files = {below_file(name, resize, view): CHANNELS_BELOW, stage_file(name, resize, view): CHANNELS}
-    stores = {
-        file: np.lib.format.open_memmap(file.with_suffix(".part"), "w+", np.float16, (count, channels, CELLS, CELLS))
-        for file, channels in files.items()
-    }
-    done = 0
-    for batch in batches(name, SIZE, resize, view):
+    stores = [_store(file.with_suffix(".part"), count, channels) for file, channels in files.items()]
+    done = min(_rows_written(store) for store in stores)
+    for batch in batches(name, SIZE, resize, view, start=done):
         with torch.inference_mode():
             below = tower.conv_stem(batch.contiguous(memory_format=torch.channels_last))
             below = tower.blocks[:-1](tower.bn1(below))
             maps = (below, tower.blocks[-1](below))
-        for store, values in zip(stores.values(), maps, strict=True):
+        for store, values in zip(stores, maps, strict=True):
             store[done : done + len(values)] = values.half().numpy()
         done += len(batch)
-    for file, store in stores.items():
+    for file, store in zip(files, stores, strict=True):
         store.flush()
         file.with_suffix(".part").rename(file)
+
+
+def _store(part: Path, count: int, channels: int) -> np.ndarray:
+    if part.exists():
+        return np.lib.format.open_memmap(part, "r+")
+    return np.lib.format.open_memmap(part, "w+", np.float16, (count, channels, CELLS, CELLS))
+
+
+def _rows_written(store: np.ndarray) -> int:
+    """Rows that an earlier run has filled, in whole batches."""
+    written = np.flatnonzero(store[:, :, 0, 0].any(1))
+    return (int(written[-1]) + 1) // BATCH * BATCH if len(written) else 0
 
 
 if __name__ == "__main__":

@@ -56,9 +56,9 @@ def _pooled(tower: torch.nn.Module, batch: Tensor) -> np.ndarray:
     return tower.forward_head(maps, pre_logits=True).numpy()
 
 
-def batches(name: str, size: int, resize: str, view: str) -> Iterator[Tensor]:
-    """The pictures of one set as (b, 3, size, size), in order."""
-    files = list(photographs(name).file)
+def batches(name: str, size: int, resize: str, view: str, *, start: int = 0) -> Iterator[Tensor]:
+    """The pictures of one set from row `start` on as (b, 3, size, size), in order."""
+    files = list(photographs(name).file)[start:]
     plain = preprocess(size, resize)
 
     def load(file: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""The image head: the CNN's last convolution, the mean over its cells and open_clip's two-layer projection."""
+"""The image head: the last convolution of the CNN, the mean over its cells and open_clip's two-layer projection."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ WEIGHTS = "open_clip_model.safetensors"
 
 
 class ImageHead(nn.Module):
-    """From cells (b, 81, 352) to embeddings (b, 384) of length 1; in training with dropout and random windows."""
+    """From cells (b, 81, 352) to embeddings (b, 384) of length 1; with dropout in training."""
 
     def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
@@ -22,9 +22,9 @@ class ImageHead(nn.Module):
         self.mlp: Mlp = new_head()
         self.dropout = dropout
 
-    def forward(self, cells: Tensor, shares: Tensor | None = None) -> Tensor:
-        """shares (b, 81): how much each cell counts; all alike without it."""
-        pooled = features(cells, shares, self.weight, self.bias)
+    def forward(self, cells: Tensor) -> Tensor:
+        """From any number of cells, whose mean counts."""
+        pooled = features(cells, None, self.weight, self.bias)
         hidden = F.gelu(self.mlp.fc1(F.dropout(pooled, self.dropout, self.training)))
         return F.normalize(self.mlp.fc2(F.dropout(hidden, self.dropout, self.training)).float(), dim=1)
 

@@ -9,26 +9,29 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from captioned_cells import UNCAPTIONED_SETS, load_captions, load_cells, tokenize
+from captioned_cells import load_captions, load_cells, tokenize
 from contrastive_losses import caption_loss, naming_loss
 from evaluate import PET_TEMPLATES, recalls
 from image_head import WEIGHTS, load_image_head
-from picture_sets import DISTILLED_STARTER, TEMPLATES, WORK, photographs
+from learning_curve import Curve, load_pooled
+from picture_sets import DISTILLED_STARTER, QUESTIONS, WORK, photographs
 from safetensors.torch import load_file, save_file
+from shared_space import unit
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from train_text_tower import cut_encode, text_tower
-from tune_last_convolution import windows
 
 FOLDER = WORK / "contrastive"
+NAMED_EVERY = 10  # steps, the class names are embedded anew
+RIDGE = 1000.0  # of 100, 300 and 1,000, on captions/: learning_curve.py
 NAME_SCALE = 30.0  # of the cosines between photographs and class names
 
 
@@ -36,20 +39,23 @@ NAME_SCALE = 30.0  # of the cosines between photographs and class names
 class Settings:
     """What an attempt is made with."""
 
-    epochs: int = 8
-    batch: int = 1024  # captioned photographs
+    epochs: int = 10
+    batch: int = 800  # captioned photographs
     captions: int = 1  # of each photograph in a batch
-    others: int = 384  # photographs without captions in a batch
-    phrases: int = 512  # outside of captions, in a batch
-    image_rate: float = 5e-4
+    others: int = 256  # photographs without captions in a batch
+    phrases: int = 384  # outside of captions, in a batch
+    image_rate: float = 1e-3
     text_rate: float = 2e-4
     decay: float = 0.1
     dropout: float = 0.2
+    cells: int = 40  # of the 81, in a batch
     naming: float = 0.5  # weight of naming the 1,000 classes as the CNN does
+    distilling: float = 1.0  # weight of the cosine to a ridge on the same captions, falling to 0
     anchoring: float = 1.0  # weight of the cosine of phrases to the distilled tower
     keep: float = 0.97  # of the running mean of the weights, a step
-    views: str = "plain flip"
+    views: str = "plain"
     sets: str = "captioned flickr8k visual7w"
+    uncaptioned: str = "imagenet"
 
 
 class Towers(nn.Module):
@@ -65,9 +71,11 @@ class Towers(nn.Module):
         self.logit_scale = nn.Parameter(stored["logit_scale"].float().clone())
 
     def words(self, tokens: Tensor) -> Tensor:
-        """(n, 384), length 1."""
+        """(n, 384), length 1; texts of like length together, so that padding costs little."""
+        order = tokens.argmax(1).argsort()
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            return F.normalize(cut_encode(self.text, tokens).float(), dim=1)
+            out = torch.cat([cut_encode(self.text, tokens[rows]) for rows in order.split(256)])
+        return F.normalize(out.float(), dim=1)[order.argsort()]
 
 
 class Data:
@@ -77,18 +85,33 @@ class Data:
         sets, views = settings.sets.split(), settings.views.split()
         self.settings = settings
         self.cells, self.captions = load_cells(sets, views), load_captions(sets)
-        self.others = load_cells([n for n in UNCAPTIONED_SETS if settings.others], ["plain"])
+        self.others = load_cells(settings.uncaptioned.split(), ["plain"])
+        self.goals, self.other_goals = ridge_goals(sets), ridge_goals(sets, of=settings.uncaptioned.split())
         names = list(photographs("imagenet").label)
-        self.names = torch.stack([tokenize([t.format(name) for name in names]) for t in TEMPLATES[:6]])
+        self.names = torch.stack([tokenize([t.format(name) for name in names]) for t in QUESTIONS])
         self.phrases = anchor_phrases(self.names.flatten(0, 1))
-        with torch.inference_mode():
+        with torch.no_grad():
             self.anchors = torch.cat([distilled.words(part).half() for part in self.phrases.split(1024)]).clone()
+
+    @torch.no_grad()
+    def class_names(self, towers: Towers) -> Tensor:
+        """(1000, 384): the mean over the templates, length 1."""
+        each = torch.stack([towers.words(tokens) for tokens in self.names])
+        return F.normalize(each.mean(0), dim=1).clone()
 
     def batches(self) -> Iterator[Tensor]:
         """Rows of captioned photographs, each once an epoch."""
         while True:
             order = torch.randperm(len(self.cells))
             yield from order[: len(order) // self.settings.batch * self.settings.batch].split(self.settings.batch)
+
+
+def ridge_goals(sets: list[str], of: Sequence[str] = ()) -> Tensor:
+    """(n, 384), length 1: what the ridge on the captions of `sets` says of the photographs of `of`, or of the same."""
+    curve = Curve("squash", ["plain"])
+    ridge = curve.fit({name: np.arange(len(curve.targets[name])) for name in sets}, RIDGE)
+    goals = [unit(ridge.predict(load_pooled(name, "squash", "plain"))) for name in of or sets]
+    return torch.from_numpy(np.concatenate(goals)).float()
 
 
 def anchor_phrases(names: Tensor, count: int = 40_000) -> Tensor:
@@ -99,26 +122,32 @@ def anchor_phrases(names: Tensor, count: int = 40_000) -> Tensor:
     return torch.cat([tokenize(short[:count]), names])
 
 
-def step_loss(towers: Towers, data: Data, rows: Tensor) -> dict[str, Tensor]:
-    """The losses of one batch, to be added."""
+def step_loss(towers: Towers, data: Data, rows: Tensor, names: Tensor, left: float) -> dict[str, Tensor]:
+    """The losses of one batch, to be added; names (1000, 384) are the classes, left is the share of steps to come."""
     settings = data.settings
-    tokens = data.captions.batch(rows, settings.captions)
     other, phrase = (
-        torch.randint(len(data.others), (settings.others,)),
-        torch.randint(len(data.phrases), (settings.phrases,)),
+        torch.randint(len(of), (count,))
+        for of, count in ((data.others, settings.others), (data.phrases, settings.phrases))
     )
     cells = torch.cat([data.cells.batch(rows), data.others.batch(other)])
     odds = torch.cat([data.cells.class_odds[rows], data.others.class_odds[other]]).float()
+    goals = torch.cat([data.goals[rows], data.other_goals[other]])
     with torch.autocast("cpu", torch.bfloat16):
-        images = towers.image(cells, windows(len(cells), least=6))
-    names = data.names[int(torch.randint(len(data.names), ()))]
-    said = towers.words(torch.cat([tokens, names, data.phrases[phrase]]))
-    texts, names, anchored = said.split([len(tokens), len(names), len(phrase)])
-    scale = towers.logit_scale.exp()
-    losses = {"captions": caption_loss(images[: len(rows)], texts, scale, data.captions.weights[rows])}
-    losses["naming"] = settings.naming * naming_loss(images @ names.T * NAME_SCALE, odds)
-    losses["anchoring"] = settings.anchoring * (1 - (anchored * data.anchors[phrase].float()).sum(1)).mean()
-    return losses
+        images = towers.image(some_cells(cells, settings.cells))
+    tokens = torch.cat([data.captions.batch(rows, settings.captions), data.phrases[phrase]])
+    texts, anchored = towers.words(tokens).tensor_split([len(tokens) - len(phrase)])
+    scale, weights = towers.logit_scale.exp(), data.captions.weights[rows]
+    return {
+        "captions": caption_loss(images[: len(rows)], texts, scale, weights),
+        "naming": settings.naming * naming_loss(images @ names.T * NAME_SCALE, odds),
+        "distilling": settings.distilling * left * (1 - (images * goals).sum(1)).mean(),
+        "anchoring": settings.anchoring * (1 - (anchored * data.anchors[phrase].float()).sum(1)).mean(),
+    }
+
+
+def some_cells(cells: Tensor, count: int) -> Tensor:
+    """(b, count, 352): the same random cells of every picture; "Scaling CLIP via masking" (Li et al. 2022)."""
+    return cells[:, torch.randperm(cells.shape[1])[:count]]
 
 
 def main() -> None:
@@ -151,7 +180,9 @@ def train(towers: Towers, settings: Settings, target: Path) -> None:
         for step, rows in zip(range(epoch * steps, (epoch + 1) * steps), batches, strict=False):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * _schedule(step, steps * settings.epochs)
-            losses = step_loss(towers, data, rows)
+            if step % NAMED_EVERY == 0:
+                names = data.class_names(mean)
+            losses = step_loss(towers, data, rows, names, 1 - step / (steps * settings.epochs))
             optimizer.zero_grad()
             sum(losses.values()).backward()
             nn.utils.clip_grad_norm_(towers.parameters(), 1.0)
@@ -182,7 +213,7 @@ class Validation:
         self.breeds = {name: tokenize([form.format(breed) for breed in breeds]) for name, form in PET_TEMPLATES.items()}
         self.labels = torch.tensor([breeds.index(label) for label in pets.label])
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def measure(self, towers: Towers) -> dict[str, float]:
         """Recalls, and Pets top-1 for each template."""
         images, pets = (
