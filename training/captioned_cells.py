@@ -1,11 +1,12 @@
 """Captioned photographs in memory: their cells in both views, their captions as tokens, and what the CNN names them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import open_clip
 import torch
-from feature_maps import CELLS, CHANNELS, stage_file
+from feature_maps import CELLS, below_file, stage_file
 from image_tower import image_tower
 from learning_curve import load_pooled
 from picture_sets import CAPTION_WEIGHTS, photographs
@@ -17,16 +18,16 @@ from torch import Tensor
 class Cells:
     """Photographs of several sets, one after the other."""
 
-    views: list[Tensor]  # of (n, 81, 352) bfloat16
+    views: list[Tensor]  # of (n, 81, channels) bfloat16
     class_odds: Tensor  # (n, 1000) float16: the untouched CNN's probabilities of the ImageNet classes
 
     def __len__(self) -> int:
         return len(self.class_odds)
 
     def batch(self, rows: Tensor) -> Tensor:
-        """(b, 81, 352) of the rows, each in a random view."""
+        """(b, 81, channels) of the rows, each in a random view."""
         which = torch.randint(len(self.views), (len(rows),))
-        found = torch.empty(len(rows), CELLS * CELLS, CHANNELS, dtype=torch.bfloat16)
+        found = torch.empty(len(rows), *self.views[0].shape[1:], dtype=torch.bfloat16)
         for number, view in enumerate(self.views):
             found[which == number] = view[rows[which == number]]
         return found
@@ -62,9 +63,14 @@ def tokenize(texts: list[str]) -> Tensor:
     return open_clip.get_tokenizer("ViT-B-32", context_length=CONTEXT)(texts)
 
 
-def load_cells(names: list[str], views: list[str], resize: str = "squash") -> Cells:
-    """Of the sets in this order."""
-    loaded = [torch.cat([_view(name, resize, view) for name in names]) for view in views]
+def load_cells(names: list[str], views: list[str], resize: str = "squash", *, below: bool = False) -> Cells:
+    """Of the sets in this order; below: before the last stage, else before the last convolution."""
+    loaded = [
+        torch.cat(
+            [_view(below_file(name, resize, view) if below else stage_file(name, resize, view)) for name in names]
+        )
+        for view in views
+    ]
     classifier = image_tower().classifier
     pooled = np.concatenate([load_pooled(name, resize, "plain")[:, :1280] for name in names])
     with torch.no_grad():
@@ -72,9 +78,9 @@ def load_cells(names: list[str], views: list[str], resize: str = "squash") -> Ce
     return Cells(loaded, torch.cat(odds).clone())
 
 
-def _view(name: str, resize: str, view: str) -> Tensor:
-    maps = np.load(stage_file(name, resize, view), mmap_mode="r")
-    out = torch.empty(len(maps), CELLS * CELLS, CHANNELS, dtype=torch.bfloat16)
+def _view(file: Path) -> Tensor:
+    maps = np.load(file, mmap_mode="r")
+    out = torch.empty(len(maps), CELLS * CELLS, maps.shape[1], dtype=torch.bfloat16)
     for start in range(0, len(maps), 256):
         part = torch.from_numpy(np.array(maps[start : start + 256]))
         out[start : start + len(part)] = part.flatten(2).transpose(1, 2)

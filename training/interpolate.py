@@ -24,19 +24,21 @@ def main() -> None:
     parser.add_argument("--shares", nargs="+", type=float, default=SHARES)
     parser.add_argument("--resize", default="squash", help="of the validation photographs")
     options = parser.parse_args()
-    before, tuned = Towers(options.start, 0.0), load_towers(options.start, FOLDER / f"{options.name}.safetensors")
-    validation = Validation(options.resize)
+    before, tuned = load_towers(options.start, options.name)
+    validation = Validation(options.resize, below=before.image.stage is not None)
     for image in options.shares:
         for text in options.shares:
             found = validation.measure(interpolated(before, tuned, image=image, text=text))
             print(json.dumps({"image": image, "text": text} | found), flush=True)
 
 
-def load_towers(start: Path, weights: Path) -> Towers:
-    """What `tune_contrastive.py` has written."""
-    towers = Towers(start, 0.0)
-    towers.load_state_dict(load_file(weights))
-    return towers.eval()
+def load_towers(start: Path, name: str) -> tuple[Towers, Towers]:
+    """Before, and as `tune_contrastive.py` has written them."""
+    weights = load_file(FOLDER / f"{name}.safetensors")
+    with_stage = any(key.startswith("image.stage") for key in weights)
+    before, tuned = (Towers(start, with_stage=with_stage).eval() for _ in range(2))
+    tuned.load_state_dict(weights)
+    return before, tuned
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--resize", default="squash", choices=("shortest", "squash"))
     parser.add_argument("--out", type=Path, default=CANDIDATE)
     options = parser.parse_args()
-    before, tuned = Towers(options.start, 0.0), load_towers(options.start, FOLDER / f"{options.name}.safetensors")
+    before, tuned = load_towers(options.start, options.name)
     towers = interpolated(before, tuned, image=options.image_share, text=options.text_share)
     scale = towers.logit_scale.detach()
     write(packaged(towers), config(vision(SIZE), options.resize, float(scale)), options.out)

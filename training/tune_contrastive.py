@@ -46,6 +46,7 @@ class Settings:
     phrases: int = 384  # outside of captions, in a batch
     image_rate: float = 1e-3
     text_rate: float = 2e-4
+    stage_rate: float = 0.0  # of the CNN's last stage; 0 leaves it as it is
     decay: float = 0.1
     dropout: float = 0.2
     cells: int = 40  # of the 81, in a batch
@@ -61,10 +62,10 @@ class Settings:
 class Towers(nn.Module):
     """What learns: the image head, the text tower and the temperature."""
 
-    def __init__(self, folder: Path, dropout: float) -> None:
+    def __init__(self, folder: Path, dropout: float = 0.0, *, with_stage: bool = False) -> None:
         super().__init__()
         stored = load_file(folder / WEIGHTS)
-        self.image, self.text = load_image_head(folder, dropout), text_tower()
+        self.image, self.text = load_image_head(folder, dropout, with_stage=with_stage), text_tower()
         wanted = self.text.state_dict().keys() & stored.keys()
         self.text.load_state_dict({name: stored[name].float() for name in wanted}, strict=False)
         self.text.token_embedding.requires_grad_(False)  # most of its words are in no caption
@@ -84,8 +85,9 @@ class Data:
     def __init__(self, settings: Settings, distilled: Towers) -> None:
         sets, views = settings.sets.split(), settings.views.split()
         self.settings = settings
-        self.cells, self.captions = load_cells(sets, views), load_captions(sets)
-        self.others = load_cells(settings.uncaptioned.split(), ["plain"])
+        below = settings.stage_rate > 0
+        self.cells, self.captions = load_cells(sets, views, below=below), load_captions(sets)
+        self.others = load_cells(settings.uncaptioned.split(), ["plain"], below=below)
         self.goals, self.other_goals = ridge_goals(sets), ridge_goals(sets, of=settings.uncaptioned.split())
         names = list(photographs("imagenet").label)
         self.names = torch.stack([tokenize([t.format(name) for name in names]) for t in QUESTIONS])
@@ -133,7 +135,7 @@ def step_loss(towers: Towers, data: Data, rows: Tensor, names: Tensor, left: flo
     odds = torch.cat([data.cells.class_odds[rows], data.others.class_odds[other]]).float()
     goals = torch.cat([data.goals[rows], data.other_goals[other]])
     with torch.autocast("cpu", torch.bfloat16):
-        images = towers.image(some_cells(cells, settings.cells))
+        images = towers.image(cells, settings.cells)
     tokens = torch.cat([data.captions.batch(rows, settings.captions), data.phrases[phrase]])
     texts, anchored = towers.words(tokens).tensor_split([len(tokens) - len(phrase)])
     scale, weights = towers.logit_scale.exp(), data.captions.weights[rows]
@@ -143,11 +145,6 @@ def step_loss(towers: Towers, data: Data, rows: Tensor, names: Tensor, left: flo
         "distilling": settings.distilling * left * (1 - (images * goals).sum(1)).mean(),
         "anchoring": settings.anchoring * (1 - (anchored * data.anchors[phrase].float()).sum(1)).mean(),
     }
-
-
-def some_cells(cells: Tensor, count: int) -> Tensor:
-    """(b, count, 352): the same random cells of every picture; "Scaling CLIP via masking" (Li et al. 2022)."""
-    return cells[:, torch.randperm(cells.shape[1])[:count]]
 
 
 def main() -> None:
@@ -161,12 +158,12 @@ def main() -> None:
     settings = Settings(**{field: getattr(options, field) for field in vars(Settings())})
     FOLDER.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    train(Towers(options.start, settings.dropout), settings, FOLDER / options.name)
+    train(Towers(options.start, settings.dropout, with_stage=settings.stage_rate > 0), settings, FOLDER / options.name)
 
 
 def train(towers: Towers, settings: Settings, target: Path) -> None:
     """Goes on from target's checkpoint if there is one."""
-    data, validation = Data(settings, towers), Validation()
+    data, validation = Data(settings, towers), Validation(below=settings.stage_rate > 0)
     optimizer = _optimizer(towers, settings)
     mean = copy.deepcopy(towers).eval()
     done = _resume(target.with_suffix(".pt"), towers, mean, optimizer)
@@ -202,13 +199,13 @@ def train(towers: Towers, settings: Settings, target: Path) -> None:
 class Validation:
     """captions/ both ways, and Pets trainval by name: what the settings are chosen on."""
 
-    def __init__(self, resize: str = "squash") -> None:
+    def __init__(self, resize: str = "squash", *, below: bool = False) -> None:
         rows = photographs("validation")
         self.owner = np.repeat(np.arange(len(rows)), rows.captions.map(len))
         self.captions = tokenize([text for group in rows.captions for text in group])
-        self.cells = load_cells(["validation"], ["plain"], resize).views[0]
+        self.cells = load_cells(["validation"], ["plain"], resize, below=below).views[0]
         pets = photographs("pets_trainval")
-        self.pets = load_cells(["pets_trainval"], ["plain"], resize).views[0]
+        self.pets = load_cells(["pets_trainval"], ["plain"], resize, below=below).views[0]
         breeds = sorted(set(pets.label))
         self.breeds = {name: tokenize([form.format(breed) for breed in breeds]) for name, form in PET_TEMPLATES.items()}
         self.labels = torch.tensor([breeds.index(label) for label in pets.label])
@@ -228,17 +225,17 @@ class Validation:
 
 
 def _optimizer(towers: Towers, settings: Settings) -> torch.optim.Optimizer:
-    def group(module: nn.Module, rate: float, *, matrices: bool) -> dict[str, Any]:
-        chosen = [p for p in module.parameters() if p.requires_grad and (p.ndim > 1) == matrices]
-        return {"params": chosen, "lr": rate, "weight_decay": settings.decay if matrices else 0.0}
-
-    groups = [
-        group(module, rate, matrices=matrices)
-        for module, rate in ((towers.image, settings.image_rate), (towers.text, settings.text_rate))
-        for matrices in (True, False)
-    ]
-    groups.append({"params": [towers.logit_scale], "lr": settings.image_rate, "weight_decay": 0.0})
-    return torch.optim.AdamW(groups, betas=(0.9, 0.98))
+    rates = {"image.stage": settings.stage_rate, "image": settings.image_rate, "text": settings.text_rate}
+    groups = {}
+    for name, value in towers.named_parameters():
+        if value.requires_grad:
+            part = next((part for part in rates if name.startswith(part)), "image")
+            groups.setdefault((rates[part], value.ndim > 1), []).append(value)
+    decays = {True: settings.decay, False: 0.0}  # matrices, and what has one dimension
+    return torch.optim.AdamW(
+        [{"params": values, "lr": rate, "weight_decay": decays[wide]} for (rate, wide), values in groups.items()],
+        betas=(0.9, 0.98),
+    )
 
 
 def _schedule(step: int, steps: int) -> float:

@@ -1,0 +1,25 @@
+#!/bin/sh
+# The starter from its teachers and the photographs: what exists in work/ is not made again.
+set -eu
+cd "$(dirname "$0")"
+: "${CLIPKIT_TEST_DATA:?the folder of photographs}"
+python=${PYTHON:-python}
+export OMP_WAIT_POLICY=PASSIVE MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000
+
+if [ ! -e work/distilled/open_clip_model.safetensors ]; then # the towers that know MiniLM's words and 795 captioned photographs
+    "$python" text_teacher.py
+    "$python" features.py --sets captioned imagenet --views plain
+    "$python" features.py --size 288 --sets captioned imagenet
+    "$python" packed_pictures.py
+    "$python" shared_space.py
+    [ -e work/text_tower.json ] || "$python" train_text_tower.py --minutes 96
+    "$python" feature_maps.py
+    "$python" train_projection.py
+    "$python" tune_last_convolution.py
+    "$python" package.py --out work/distilled
+fi
+"$python" feature_maps.py --resize squash --sets captioned flickr8k visual7w imagenet validation pets_trainval
+"$python" feature_maps.py --resize squash --views flip --sets captioned flickr8k visual7w
+"$python" tune_contrastive.py
+"$python" package_tuned.py
+"$python" evaluate.py --folder work/candidate
