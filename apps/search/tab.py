@@ -16,6 +16,7 @@ from clipkit.explore.choices import SHAPES
 from clipkit.explore.library import Library
 from clipkit.explore.metadata import Filters, parse_day
 from clipkit.explore.question import MOST, MOST_MOVES, PAGE, Answer, Question, ask, clean
+from clipkit.images.decode import SUFFIXES
 from clipkit.output.html import Markup
 
 from .. import html
@@ -26,7 +27,6 @@ from .desktop import show_folder
 from .screen import Screen, Session
 from .url_state import as_folder, as_relevance, from_address, to_address
 
-SUFFIXES = [f".{name}" for name in ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic", "heif")]
 RELEVANCES = [("everything", "weak"), ("likely and strong", "likely"), ("strong only", "strong")]
 TEACH = (
     "Add a folder in the Library tab, or start with one: clipkit ui ~/Pictures",
@@ -42,7 +42,7 @@ def tab(page: Page, _: gr.Tab) -> None:
         box = gr.MultimodalTextbox(
             show_label=False,
             placeholder="a dog on a beach, or drop a picture here",
-            file_types=SUFFIXES,
+            file_types=sorted(SUFFIXES),
             file_count="single",
             sources=["upload"],
             submit_btn="Search",

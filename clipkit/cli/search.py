@@ -163,7 +163,8 @@ def duplicates(photos: str, below: str, as_json: bool, at: str | None) -> None:
         )
         echo_lines(lines)
     spare = sum(len(group) - 1 for group in groups)
-    say(f"{spare:,} pictures are copies of others" if groups else "no picture is there twice")
+    copies = "1 picture is a copy of another" if spare == 1 else f"{spare:,} pictures are copies of others"
+    say(copies if groups else "no picture is there twice")
 
 
 def _ids_of(pictures: ImageIndex, given: SearchOptions, filters: Filters) -> IntArray:

@@ -665,7 +665,8 @@ def find(
     here = Path(os.path.abspath(start))
     if not here.is_dir():
         raise IndexNotFound(
-            f"{start} is not a folder", hint='name one; several words need quotes: clipkit search "red bicycle" FOLDER'
+            f"{start} is not a folder",
+            hint='a folder that is there; a query of several words needs quotes: clipkit search "red bicycle" FOLDER',
         )
     root = _root_above(here) if at is None else _recorded_root(here, Path(at), is_default=str(start) == ".")
     index = ImageIndex.open(root, at=at, load=load)
