@@ -254,12 +254,12 @@ class IndexReport:
         Pictures met in this run that could not be read, each with `path` and `reason`.
     unreadable : tuple of Failure
         Folders and files that the scan could not enter.
+    seconds : float
+        Wall time.
     skipped : dict of str to int
         Files of kinds that are not read, by suffix.
     unmatched : tuple of str
         Exclusions that no folder matched.
-    seconds : float
-        Wall time.
 
     Examples
     --------

@@ -155,7 +155,7 @@ def test_a_broken_picture_gets_a_place_with_its_reason(photos: Path, tmp_path: P
     write_sheet(hits, tmp_path / "sheet.html", title="some")
     page = Reader(tmp_path / "sheet.html")
     assert page.words["broken"] == [
-        "not JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC",
+        "not JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC or JPEG 2000",
         "No such file or directory",
     ]
     assert [image["alt"] for image in page.images] == ["red.png", "blue.png"]

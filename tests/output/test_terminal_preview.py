@@ -206,7 +206,7 @@ def test_a_picture_that_cannot_be_read_says_why(tmp_path: Path, protocol: Protoc
     bad = tmp_path / "bad\x1b[31m.png"
     bad.write_bytes(b"words")
     text = render(str(bad), protocol, columns=80, rows=24)
-    assert text == "no preview: not JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC\n"
+    assert text == "no preview: not JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC or JPEG 2000\n"
     assert (
         render(str(tmp_path / "gone.png"), protocol, columns=80, rows=24) == "no preview: No such file or directory\n"
     )
