@@ -34,6 +34,7 @@ SCRIPTS = (
     "learning_curve",
     "train_text_tower",
     "tune_contrastive",
+    "interpolate",
 )
 
 
@@ -193,13 +194,18 @@ def test_captions_of_a_batch_are_the_pictures_own(scripts: SimpleNamespace) -> N
         assert drawn[2].tolist() == [5, 5, 5]
 
 
-def test_the_head_of_a_packaged_model_answers_as_open_clip_does(scripts: SimpleNamespace) -> None:
+@pytest.mark.parametrize("with_stage", [False, True])
+def test_the_head_of_a_packaged_model_answers_as_open_clip_does(
+    scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, with_stage: bool
+) -> None:
     model = open_clip.create_model(f"local-dir:{REPOSITORY / 'data' / 'starter'}").eval()
-    head = scripts.image_head.load_image_head(REPOSITORY / "data" / "starter").eval()
+    stage = timm.create_model("tf_efficientnet_lite2").blocks[-1]
+    monkeypatch.setattr(scripts.image_head, "image_tower", lambda: SimpleNamespace(blocks=[stage]))
+    head = scripts.image_head.load_image_head(REPOSITORY / "data" / "starter", with_stage=with_stage).train().eval()
     trunk = model.visual.trunk
     with torch.inference_mode():
         pixels = torch.rand(2, 3, 288, 288, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        maps = trunk.blocks(trunk.bn1(trunk.conv_stem(pixels)))
+        maps = (trunk.blocks[:-1] if with_stage else trunk.blocks)(trunk.bn1(trunk.conv_stem(pixels)))
         cells = maps.flatten(2).transpose(1, 2)
         expected = model.encode_image(pixels, normalize=True)
         assert torch.nn.functional.cosine_similarity(head(cells), expected).min() > 0.9999
@@ -208,6 +214,30 @@ def test_the_head_of_a_packaged_model_answers_as_open_clip_does(scripts: SimpleN
         )
         model.load_state_dict(head.packaged(), strict=False)
         assert torch.allclose(model.encode_image(pixels, normalize=True), expected, atol=1e-3)
+
+
+def test_interpolated_towers_are_the_given_ones_at_the_ends(scripts: SimpleNamespace) -> None:
+    folder = REPOSITORY / "data" / "starter"
+    before, tuned = (scripts.tune_contrastive.Towers(folder) for _ in range(2))
+    with torch.no_grad():
+        for value in tuned.parameters():
+            value += 1
+    between = scripts.interpolate.interpolated(before, tuned, image=0.0, text=1.0)
+    assert torch.equal(between.image.weight, before.image.weight)
+    assert torch.equal(between.logit_scale, before.logit_scale)
+    assert torch.equal(between.text.text_projection, tuned.text.text_projection)
+    half = scripts.interpolate.interpolated(before, tuned, image=0.5, text=0.0)
+    assert torch.allclose(half.image.bias, before.image.bias + 0.5)
+
+
+def test_maps_go_on_where_an_earlier_run_was_stopped(scripts: SimpleNamespace, tmp_path: Path) -> None:
+    store = scripts.feature_maps._store(tmp_path / "maps.part", 100, 4)
+    assert scripts.feature_maps._rows_written(store) == 0
+    store[:70] = -1
+    store.flush()
+    again = scripts.feature_maps._store(tmp_path / "maps.part", 100, 4)
+    assert scripts.feature_maps._rows_written(again) == 64  # whole batches of 32
+    assert np.array_equal(again, store)
 
 
 def test_a_tower_without_its_normalisations_answers_the_same(scripts: SimpleNamespace) -> None:
