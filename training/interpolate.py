@@ -19,7 +19,7 @@ SHARES = (0.6, 0.8, 1.0)
 def main() -> None:
     """Prints a line for every share of the tuned image head and text tower."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--name", default="shipped")
+    parser.add_argument("--name", default="stage")
     parser.add_argument("--start", type=Path, default=DISTILLED_STARTER)
     parser.add_argument("--shares", nargs="+", type=float, default=SHARES)
     parser.add_argument("--resize", default="squash", help="of the validation photographs")

@@ -18,13 +18,13 @@ CANDIDATE = WORK / "candidate"
 def main() -> None:
     """Writes the folder, and beside it what it was made with."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--name", default="shipped")
+    parser.add_argument("--name", default="stage")
     parser.add_argument("--start", type=Path, default=DISTILLED_STARTER)
     parser.add_argument(
         "--image-share", type=float, default=1.0, help="of the tuned head; the rest is the distilled one"
     )
     parser.add_argument("--text-share", type=float, default=1.0)
-    parser.add_argument("--resize", default="squash", choices=("shortest", "squash"))
+    parser.add_argument("--resize", default="shortest", choices=("shortest", "squash"))
     parser.add_argument("--out", type=Path, default=CANDIDATE)
     options = parser.parse_args()
     before, tuned = load_towers(options.start, options.name)

@@ -150,7 +150,7 @@ def step_loss(towers: Towers, data: Data, rows: Tensor, names: Tensor, left: flo
 def main() -> None:
     """Writes work/contrastive/NAME.safetensors (the running mean) and a line of NAME.jsonl for each epoch."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--name", default="shipped")
+    parser.add_argument("--name", default="head")
     parser.add_argument("--start", type=Path, default=DISTILLED_STARTER)
     for field, value in vars(Settings()).items():
         parser.add_argument(f"--{field.replace('_', '-')}", type=type(value), default=value)
