@@ -93,6 +93,7 @@ class Run:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._reader.join(STOP_SECONDS)  # the last lines are read: `look` says that it has ended
 
     def _read(self) -> None:
         assert self._process.stderr is not None
