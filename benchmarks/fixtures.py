@@ -30,6 +30,8 @@ class BlockEncoder:
 
     model = source = "blocks"
     fingerprint = "b1" * 32
+    engine = "numpy"
+    precision = "float32"
     dim = DIM
     logit_scale = 100.0
     logit_bias = 0.0

@@ -175,6 +175,69 @@ class EmbeddingClassifier:
         return check_embeddings(embeddings, width)
 
 
+class LinearClassifier(EmbeddingClassifier):
+    """Base of the classifiers whose logits are linear in the embeddings, or in a hidden layer of them.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (c, d), float32
+        One row a class.
+    intercept_ : ndarray of shape (c,), float32
+        One number a class.
+    """
+
+    coef_: FloatArray
+    intercept_: FloatArray
+    space = "projected"
+    _hidden: Hidden | None = None
+
+    def decision_function(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803
+        """Logits of the classes, also for two of them.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+            Embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n, c), float32
+            In the order of `classes_`.
+        """
+        rows = self._rows(X, self._width)
+        inputs = self._hidden.apply(rows) if self._hidden else rows
+        return np.asarray(inputs @ self.coef_.T + self.intercept_, dtype=np.float32)
+
+    def head(self, encoder: Encoder) -> Head:
+        """The classifier as a file can hold it.
+
+        Parameters
+        ----------
+        encoder : Encoder
+            The model of the embeddings that were learned from.
+
+        Returns
+        -------
+        Head
+            With the same answers.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ModelMismatch
+            If the encoder makes embeddings of another width.
+        """
+        self._rows(np.empty((0, self._width or 0)), self._width)
+        return linear_head(self.classes_, self.coef_, self.intercept_, encoder, space=self.space, hidden=self._hidden)
+
+    @property
+    def _width(self) -> int | None:
+        if not hasattr(self, "coef_"):
+            return None
+        return self._hidden.dim if self._hidden else self.coef_.shape[1]
+
+
 def hold_back(examples: Examples, *, seed: int) -> tuple[Examples, Examples]:
     """The examples in the two parts of `held_back`."""
     parts = [Examples(examples.rows[at], examples.targets[at]) for at in held_back(examples.targets, seed=seed)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,10 @@ import numpy.typing as npt
 from clipkit.classify.head import Head
 from clipkit.core.arrays import FloatArray
 from clipkit.datasets.sampling import Labels
-from clipkit.errors import NotFittedError, QueryError
-from clipkit.learn.base import Choice, EmbeddingClassifier, Examples, Part, aligned, choose, hold_back, linear_head
+from clipkit.errors import QueryError
+from clipkit.learn.base import Choice, Examples, LinearClassifier, Part, aligned, choose, hold_back
 from clipkit.learn.mlp import EVERY, TwoLayers, train_two_layers
 from clipkit.learn.softmax_regression import Correction, correct, frame, on_one_thread
-
-if TYPE_CHECKING:
-    from clipkit.models.encoder import Encoder
 
 STRENGTHS = tuple(float(f"{10 ** (half / 2):.3g}") for half in range(-2, 7))  # 0.1 to 1,000: below and above, flat
 MAX_ITER = 1000  # none of the features tried needed 100
@@ -36,7 +33,7 @@ class _Linear(NamedTuple):
 _Fitter: TypeAlias = Callable[[Examples, float], _Linear]
 
 
-class LinearProbe(EmbeddingClassifier):
+class LinearProbe(LinearClassifier):
     """Linear probe: logistic regression on embeddings, its strength chosen on pictures held back.
 
     Parameters
@@ -98,8 +95,6 @@ class LinearProbe(EmbeddingClassifier):
     >>> probe.head(encoder).save("animals.safetensors")
     """
 
-    coef_: FloatArray
-    intercept_: FloatArray
     C_: float
 
     def __init__(
@@ -119,7 +114,6 @@ class LinearProbe(EmbeddingClassifier):
             raise QueryError(f"a hidden layer of {hidden} units, with C = {C}", hint="hidden=256, without C")
         self.space, self.C, self.zeroshot, self.hidden, self.seed = space, C, zeroshot, hidden, seed
         self.choice_: Choice[float] | None = None
-        self._layers: _Linear | TwoLayers | None = None
 
     def fit(self, embeddings: npt.ArrayLike, labels: Labels, *, validation: Part | None = None) -> Self:
         """Learn from labelled embeddings, and choose C or the number of steps.
@@ -160,53 +154,6 @@ class LinearProbe(EmbeddingClassifier):
         self.choice_ = choose(settings, lambda strength: _logits(fits[strength], held.rows), held.targets)
         return self._keep(fitter()(everything, self.choice_.setting), self.choice_.setting)
 
-    def decision_function(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803
-        """Logits of the classes, also for two of them.
-
-        Parameters
-        ----------
-        X : array_like of shape (n, d)
-            Embeddings.
-
-        Returns
-        -------
-        ndarray of shape (n, c), float32
-            In the order of `classes_`.
-        """
-        layers = self._fitted()
-        hidden = layers.hidden if isinstance(layers, TwoLayers) else None
-        rows = self._rows(X, hidden.dim if hidden else layers.weight.shape[1])
-        return _logits(layers, rows)
-
-    def head(self, encoder: Encoder) -> Head:
-        """The classifier as a file can hold it.
-
-        Parameters
-        ----------
-        encoder : Encoder
-            The model of the embeddings that were learned from.
-
-        Returns
-        -------
-        Head
-            With the same answers.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        ModelMismatch
-            If the encoder makes embeddings of another width.
-        """
-        layers = self._fitted()
-        hidden = layers.hidden if isinstance(layers, TwoLayers) else None
-        return linear_head(self.classes_, layers.weight, layers.bias, encoder, space=self.space, hidden=hidden)
-
-    def _fitted(self) -> _Linear | TwoLayers:
-        if self._layers is None:
-            raise NotFittedError("this LinearProbe has learned nothing yet", hint="fit(embeddings, labels)")
-        return self._layers
-
     def _fitter(self, width: int) -> Callable[[], _Fitter]:
         """Makes what fits, beginning where it ended the last time."""
         count = len(self.classes_)
@@ -230,8 +177,8 @@ class LinearProbe(EmbeddingClassifier):
         )
 
     def _keep(self, layers: _Linear | TwoLayers, strength: float) -> Self:
-        self._layers, self.C_ = layers, strength
-        self.coef_, self.intercept_ = layers.weight, layers.bias
+        self.coef_, self.intercept_, self.C_ = layers.weight, layers.bias, strength
+        self._hidden = layers.hidden if isinstance(layers, TwoLayers) else None
         return self
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -10,18 +10,13 @@ import numpy.typing as npt
 from clipkit.classify.head import Head
 from clipkit.core.arrays import FloatArray
 from clipkit.datasets.sampling import Labels
-from clipkit.errors import NotFittedError
-from clipkit.learn.base import Choice, EmbeddingClassifier, Part, aligned, choose, learn_and_validation, linear_head
+from clipkit.learn.base import Choice, LinearClassifier, Part, aligned, choose, learn_and_validation
 from clipkit.learn.softmax_regression import Correction, correct
-
-if TYPE_CHECKING:
-    from clipkit.models.encoder import Encoder
-
 
 STRENGTHS = tuple(float(f"{10 ** (half / 2):.3g}") for half in range(-4, 7))
 
 
-class TextBlend(EmbeddingClassifier):
+class TextBlend(LinearClassifier):
     """LP++: a linear probe that blends text and picture prototypes.
 
     Logits are embeddings @ (w + a t): a learned row w and a learned share a of the text's row t for each class. The
@@ -64,14 +59,11 @@ class TextBlend(EmbeddingClassifier):
     ['cat']
     """
 
-    coef_: FloatArray
-    intercept_: FloatArray
     scale_: FloatArray
 
     def __init__(self, zeroshot: Head, *, seed: int = 0) -> None:
         self.zeroshot, self.seed = zeroshot, seed
         self.choice_: Choice[float] | None = None
-        self._width: int | None = None
 
     def fit(self, embeddings: npt.ArrayLike, labels: Labels, *, validation: Part | None = None) -> Self:
         """Learn from labelled embeddings, and choose C.
@@ -112,45 +104,7 @@ class TextBlend(EmbeddingClassifier):
         share = np.float32(start.temperature) * self.scale_
         self.coef_ = share[:, None] * start.weight + found.weight
         self.intercept_ = share * start.bias + found.bias
-        self._width = self.coef_.shape[1]
         return self
-
-    def decision_function(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803
-        """Logits of the classes, also for two of them.
-
-        Parameters
-        ----------
-        X : array_like of shape (n, d)
-            Embeddings.
-
-        Returns
-        -------
-        ndarray of shape (n, c), float32
-            In the order of `classes_`.
-        """
-        return np.asarray(self._rows(X, self._width) @ self.coef_.T + self.intercept_, dtype=np.float32)
-
-    def head(self, encoder: Encoder) -> Head:
-        """The classifier as a file can hold it.
-
-        Parameters
-        ----------
-        encoder : Encoder
-            The model of the embeddings that were learned from.
-
-        Returns
-        -------
-        Head
-            With the same answers.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        """
-        if self._width is None:
-            raise NotFittedError("this TextBlend has learned nothing yet", hint="fit(embeddings, labels)")
-        return linear_head(self.classes_, self.coef_, self.intercept_, encoder, space="projected")
 
 
 def _corrected(start: Head, found: Correction, rows: FloatArray) -> FloatArray:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from clipkit.classify.calibration import best_temperature
-from clipkit.classify.head import Head
 from clipkit.core.arrays import FloatArray
 from clipkit.datasets.sampling import Labels
-from clipkit.learn.base import Choice, EmbeddingClassifier, Examples, Part, linear_head, one_hot
-
-if TYPE_CHECKING:
-    from clipkit.models.encoder import Encoder
+from clipkit.learn.base import Choice, Examples, LinearClassifier, Part, one_hot
 
 
-class Prototypes(EmbeddingClassifier):
+class Prototypes(LinearClassifier):
     """Class prototypes: the class whose mean embedding is nearest.
 
     Prototypical networks without the training. Logits are minus the squared distance to each mean, which is linear in
@@ -54,13 +50,9 @@ class Prototypes(EmbeddingClassifier):
     ['cat', 'dog']
     """
 
-    coef_: FloatArray
-    intercept_: FloatArray
-
     def __init__(self, *, space: str = "projected", seed: int = 0) -> None:
         self.space, self.seed = space, seed
         self.choice_: Choice[Any] | None = None  # nothing is chosen
-        self._width: int | None = None
 
     def fit(self, embeddings: npt.ArrayLike, labels: Labels, *, validation: Part | None = None) -> Self:
         """Average labelled embeddings by class.
@@ -83,39 +75,8 @@ class Prototypes(EmbeddingClassifier):
         weight, bias = self._means(train)
         scale = np.float32(best_temperature(held.rows @ weight.T + bias, held.targets) if held else 1)
         weight, bias = self._means(train + held) if held else (weight, bias)
-        self.coef_, self.intercept_, self._width = scale * weight, scale * bias, weight.shape[1]
+        self.coef_, self.intercept_ = scale * weight, scale * bias
         return self
-
-    def decision_function(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803
-        """Logits of the classes, also for two of them.
-
-        Parameters
-        ----------
-        X : array_like of shape (n, d)
-            Embeddings.
-
-        Returns
-        -------
-        ndarray of shape (n, c), float32
-            In the order of `classes_`.
-        """
-        return np.asarray(self._rows(X, self._width) @ self.coef_.T + self.intercept_, dtype=np.float32)
-
-    def head(self, encoder: Encoder) -> Head:
-        """The classifier as a file can hold it.
-
-        Parameters
-        ----------
-        encoder : Encoder
-            The model of the embeddings that were learned from.
-
-        Returns
-        -------
-        Head
-            With the same answers.
-        """
-        self._rows(np.empty((0, self._width or 0)), self._width)
-        return linear_head(self.classes_, self.coef_, self.intercept_, encoder, space=self.space)
 
     def _means(self, examples: Examples) -> tuple[FloatArray, FloatArray]:
         members = one_hot(examples, len(self.classes_))
