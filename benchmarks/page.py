@@ -131,7 +131,7 @@ def _index(folder: Path, pictures: int, real: int) -> None:
 
     from clipkit.index.image_index import ImageIndex
     from clipkit.models.load import load_encoder
-    from clipkit.store.records import Found, Row
+    from clipkit.store.records import PictureRow, ScannedFile
 
     encoder = load_encoder("starter")
     store = ImageIndex.create(folder, encoder).store
@@ -143,8 +143,8 @@ def _index(folder: Path, pictures: int, real: int) -> None:
         half = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
         with store.transaction() as writer:
             for number, row in enumerate(half, start):
-                found = Found(f"{number % 100:02d}/{number:06d}.jpg", 40_000, number, number, number)
-                writer.put(Row(found, sums[number % real], 500, 375, None, None, row.tobytes()))
+                found = ScannedFile(f"{number % 100:02d}/{number:06d}.jpg", 40_000, number, number, number)
+                writer.put(PictureRow(found, sums[number % real], 500, 375, None, None, row.tobytes()))
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------

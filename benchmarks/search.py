@@ -156,15 +156,15 @@ def _index(pictures: int, rounds: int) -> dict[str, Any]:
 
 
 def _fill(store: Any, pictures: int) -> None:
-    from clipkit.store.records import Found, Row
+    from clipkit.store.records import PictureRow, ScannedFile
 
     number = 0
     for block in unit_rows(pictures):
         for start in range(0, len(block), COMMIT):
             with store.transaction() as writer:
                 for row in block[start : start + COMMIT]:
-                    found = Found(f"{number % 100:02d}/{number:06d}.jpg", 40_000, number, number, number)
-                    writer.put(Row(found, secrets.token_bytes(32), 500, 375, None, None, row.tobytes()))
+                    found = ScannedFile(f"{number % 100:02d}/{number:06d}.jpg", 40_000, number, number, number)
+                    writer.put(PictureRow(found, secrets.token_bytes(32), 500, 375, None, None, row.tobytes()))
                     number += 1
 
 

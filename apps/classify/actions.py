@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Any
+from typing import Any, TypeAlias
 
 import gradio as gr
 
@@ -34,10 +34,11 @@ from .sorter import Sorter
 MOST_SETS = 32  # sets of labels by hand that are remembered
 NO_LIBRARY = ("Add a folder in the Library tab, or start with one: clipkit ui ~/Pictures",)
 _turns = count(1)
+Changes: TypeAlias = dict[Any, Any]  # by component
 
 
 @dataclass(frozen=True)
-class Session:
+class ClassifySession:
     """What one browser tab has sorted. head: what sorts; start: the same before it learned; judge: who sets aside."""
 
     library: str = ""
@@ -51,7 +52,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Screen:
+class ClassifyScreen:
     """The components that actions change."""
 
     session: gr.State
@@ -71,14 +72,14 @@ class Screen:
         return list(vars(self).values())
 
 
-class Actions:
+class ClassifyActions:
     """What the tab does: each takes a session and returns what changes on the screen."""
 
-    def __init__(self, page: Page, screen: Screen, sorter: Sorter) -> None:
+    def __init__(self, page: Page, screen: ClassifyScreen, sorter: Sorter) -> None:
         self._page, self._screen, self._sorter = page, screen, sorter
         self._labels: OrderedDict[tuple[str, tuple[str, ...]], dict[int, str]] = OrderedDict()
 
-    def sort(self, session: Session, words: str, templates: str, own: str, library: str | None) -> dict[Any, Any]:
+    def sort(self, session: ClassifySession, words: str, templates: str, own: str, library: str | None) -> Changes:
         """By words."""
 
         def make(chosen: Library) -> Head:
@@ -86,7 +87,7 @@ class Actions:
 
         return self._safely(session, lambda: self._begin(session, library, make))
 
-    def load(self, session: Session, file: str, templates: str, own: str, library: str | None) -> dict[Any, Any]:
+    def load(self, session: ClassifySession, file: str, templates: str, own: str, library: str | None) -> Changes:
         """By a file of classes, or a saved head."""
 
         def make(chosen: Library) -> Head:
@@ -98,12 +99,12 @@ class Actions:
 
         return self._safely(session, lambda: self._begin(session, library, make))
 
-    def act(self, session: Session, event: gr.EventData) -> dict[Any, Any]:
+    def act(self, session: ClassifySession, event: gr.EventData) -> Changes:
         """Something was done to a picture, or a column shall show more. The columns themselves are left as they are."""
         payload = event._data if isinstance(event._data, dict) else {}
         kind, id_, place = str(payload.get("kind") or ""), _number(payload.get("id")), _number(payload.get("place"))
 
-        def work() -> dict[Any, Any]:
+        def work() -> Changes:
             library = self._page.shelf.get(session.library)
             if library is None or session.head is None:
                 return {}
@@ -123,13 +124,13 @@ class Actions:
         except ClipkitError as error:
             return self._signal(say=_sentence(error))
 
-    def set_aside(self, session: Session, strict: float) -> dict[Any, Any]:
+    def set_aside(self, session: ClassifySession, strict: float) -> Changes:
         return self._safely(session, lambda: self._show(replace(session, strict=_share(strict), plan=())))
 
-    def learn(self, session: Session) -> dict[Any, Any]:
+    def learn(self, session: ClassifySession) -> Changes:
         """Fit a head to what was labelled by hand, and sort anew."""
 
-        def work() -> dict[Any, Any]:
+        def work() -> Changes:
             library, start, judge = self._at_hand(session)
             labels = dict(self.labels(library, start))
             matrix, found = self._sorter.matrix(library), self._sorter.sort(library, start, judge=judge)
@@ -147,18 +148,18 @@ class Actions:
 
         return self._safely(session, work)
 
-    def forget(self, session: Session) -> dict[Any, Any]:
+    def forget(self, session: ClassifySession) -> Changes:
         """All labels of these classes, and what was learned from them."""
 
-        def work() -> dict[Any, Any]:
+        def work() -> Changes:
             library, start, judge = self._at_hand(session)
             self.labels(library, start).clear()
             return self._show(replace(session, head=start, judge=judge, lesson=None, strict=USUAL, plan=()))
 
         return self._safely(session, work)
 
-    def csv(self, session: Session) -> dict[Any, Any]:
-        def work() -> dict[Any, Any]:
+    def csv(self, session: ClassifySession) -> Changes:
+        def work() -> Changes:
             library, _, _ = self._at_hand(session)
             fixed = [library.catalogue().fact(id_) for id_ in self.labels(library, _head(session))]
             made = exports.as_csv(self._labelled(session, library), {fact.path for fact in fixed if fact})
@@ -166,8 +167,8 @@ class Actions:
 
         return self._safely(session, work)
 
-    def save(self, session: Session) -> dict[Any, Any]:
-        def work() -> dict[Any, Any]:
+    def save(self, session: ClassifySession) -> Changes:
+        def work() -> Changes:
             library, _, _ = self._at_hand(session)
             head = _head(session)
             found, _ = self._sorted(session, library)
@@ -179,10 +180,10 @@ class Actions:
 
         return self._safely(session, work)
 
-    def plan(self, session: Session, folder: str) -> dict[Any, Any]:
+    def plan(self, session: ClassifySession, folder: str) -> Changes:
         """What would be copied where; nothing is."""
 
-        def work() -> dict[Any, Any]:
+        def work() -> Changes:
             library, _, _ = self._at_hand(session)
             if not self._page.shelf.is_local:
                 raise ClipkitError("pictures are copied on the machine itself", hint="clipkit classify --copy-to")
@@ -197,10 +198,10 @@ class Actions:
 
         return self._safely(session, work)
 
-    def copy(self, session: Session) -> dict[Any, Any]:
+    def copy(self, session: ClassifySession) -> Changes:
         """Carry out the plan that was shown."""
 
-        def work() -> dict[Any, Any]:
+        def work() -> Changes:
             if not self._page.shelf.is_local or not session.plan:
                 return {}
             run_transfers(session.plan)
@@ -222,17 +223,17 @@ class Actions:
             self._labels.popitem(last=False)
         return self._labels[key]
 
-    def _begin(self, session: Session, chosen: str | None, make: Callable[[Library], Head]) -> dict[Any, Any]:
+    def _begin(self, session: ClassifySession, chosen: str | None, make: Callable[[Library], Head]) -> Changes:
         library = self._page.shelf.get(chosen or session.library) or self._page.shelf.first()
         if library is None or not library.is_indexed:
             note = html.note("No pictures yet", "There is no library to sort.", steps=NO_LIBRARY)
             return {self._screen.columns: note}
         head = make(library)
         strict = USUAL if head.rejection else 0.0
-        fresh = Session(library.key, head, head, head, strict=strict)
+        fresh = ClassifySession(library.key, head, head, head, strict=strict)
         return {**self._show(fresh), self._screen.learned: "", **self.libraries(library.key)}
 
-    def _show(self, session: Session) -> dict[Any, Any]:
+    def _show(self, session: ClassifySession) -> Changes:
         """Sort, and fill the whole screen."""
         started = time.monotonic()
         library, _, _ = self._at_hand(session)
@@ -256,7 +257,7 @@ class Actions:
             **self._signal(labels=len(pile.by_hand)),
         }
 
-    def _more(self, session: Session, library: Library, place: int, shown: int) -> dict[Any, Any]:
+    def _more(self, session: ClassifySession, library: Library, place: int, shown: int) -> Changes:
         _, sorted_ = self._sorted(session, library)
         column = next((one for one in sorted_ if one.place == place), None)
         if column is None:
@@ -266,39 +267,39 @@ class Actions:
         added = self._pile(session, library).cards(ids, place)
         return self._signal(turn=session.turn, place=place, pile=added, rest=rest)
 
-    def _sorted(self, session: Session, library: Library) -> tuple[Classified, list[Column]]:
+    def _sorted(self, session: ClassifySession, library: Library) -> tuple[Classified, list[Column]]:
         head, judge = _head(session), session.judge or _head(session)
         found = self._sorter.sort(library, head, judge=judge)
         return found, found.columns(head.classes, found.cut(session.strict), self.labels(library, head))
 
-    def _labelled(self, session: Session, library: Library) -> list[LabelledPicture]:
+    def _labelled(self, session: ClassifySession, library: Library) -> list[LabelledPicture]:
         head = _head(session)
         found, sorted_ = self._sorted(session, library)
         return exports.labelled(library, found, sorted_, head.classes, self.labels(library, head))
 
-    def _pile(self, session: Session, library: Library) -> Pile:
+    def _pile(self, session: ClassifySession, library: Library) -> Pile:
         head = _head(session)
         by_hand = self.labels(library, head)
         return Pile(library.key, library.catalogue(), self._sorter.matrix(library), head, by_hand)
 
-    def _at_hand(self, session: Session) -> tuple[Library, Head, Head]:
+    def _at_hand(self, session: ClassifySession) -> tuple[Library, Head, Head]:
         """The library that is sorted, the head it began with, and who set aside then."""
         library = self._page.shelf.get(session.library)
         if library is None or session.start is None:
             raise ClipkitError("nothing is sorted yet", hint="type classes, and press Sort")
         return library, session.start, session.start
 
-    def libraries(self, chosen: str | None) -> dict[Any, Any]:
+    def libraries(self, chosen: str | None) -> Changes:
         """Those that can be sorted now."""
         there = [(printable(one.name), one.key) for one in self._page.shelf.libraries() if one.is_indexed]
         keys = [key for _, key in there]
         value = chosen if chosen in keys else next(iter(keys), None)
         return {self._screen.library: gr.Dropdown(choices=there, value=value, visible=len(there) > 1)}
 
-    def _signal(self, **payload: Any) -> dict[Any, Any]:
+    def _signal(self, **payload: Any) -> Changes:
         return {self._screen.signal: json.dumps({**payload, "number": next(_turns)})}
 
-    def _safely(self, session: Session, work: Callable[[], dict[Any, Any]]) -> dict[Any, Any]:
+    def _safely(self, session: ClassifySession, work: Callable[[], Changes]) -> Changes:
         """An error becomes a sentence above the columns, which stay."""
         try:
             return {self._screen.notice: "", **work()}
@@ -310,7 +311,7 @@ def _answer(library: Library, ids: list[int]) -> Answer:
     return Answer(plain(library, library.catalogue(), ids), len(ids), 0.0)
 
 
-def _head(session: Session) -> Head:
+def _head(session: ClassifySession) -> Head:
     assert session.head is not None  # `_at_hand` was asked first
     return session.head
 

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
-from clipkit.classify.collection import NONE
+from clipkit.classify.collection import NONE, Classified, Column
 from clipkit.classify.head import Head
 from clipkit.classify.prompts import SETS, TEMPLATES, Classes, read_classes
 from clipkit.classify.zeroshot import ZeroShotClassifier, class_prompts
@@ -119,10 +119,7 @@ class Namer:
             raise gr.Error(escape(error.message), print_exception=False) from error
 
     def _answer(self, classes: str, k: int, templates: str, unknown: bool, name: str) -> dict[str, Any]:
-        shelf = self._page.shelf
-        chosen = next((one for one in shelf.libraries() if one.is_indexed and name in ("", one.name, one.key)), None)
-        if chosen is None:
-            raise ClipkitError("there is no such library here, or it has no index yet")
+        chosen = self._page.shelf.indexed(name)
         own = OWN if _SLOT.search(templates) else templates
         head = words_head(chosen, typed_classes(classes), typed_templates(own, templates))
         started = time.monotonic()
@@ -130,29 +127,28 @@ class Namer:
         cut = found.usual if unknown and found.usual is not None else float("-inf")
         columns = found.columns(head.classes, cut, {})
         k = max(0, min(k, MOST_NAMED // max(len(columns), 1)))
-        catalogue = chosen.catalogue()
         sorted_into = [
-            {
-                "class": None if column.place == NONE else printable(head.classes[column.place]),
-                "count": len(column.ids),
-                "pictures": [
-                    {
-                        "picture": printable(fact.path),
-                        "id": fact.id,
-                        "probability": None
-                        if column.place == NONE
-                        else round(float(found.sure[found.row_of[fact.id]]), 6),
-                        "thumbnail": html.address(chosen.key, fact),
-                    }
-                    for id_ in column.ids[:k].tolist()
-                    if (fact := catalogue.fact(id_)) is not None
-                ],
-            }
-            for column in columns
-            if column.place != NONE or unknown
+            _sorted_into(chosen, found, head, column, k) for column in columns if column.place != NONE or unknown
         ]
         milliseconds = round(1000 * (time.monotonic() - started), 1)
         return {"classes": sorted_into, "asked": len(found.ids), "milliseconds": milliseconds}
+
+
+def _sorted_into(library: Library, found: Classified, head: Head, column: Column, k: int) -> dict[str, Any]:
+    """A class with the first k of its pictures; None for none of the classes."""
+    is_named, catalogue = column.place != NONE, library.catalogue()
+    pictures = [
+        {
+            "picture": printable(fact.path),
+            "id": fact.id,
+            "probability": round(float(found.sure[found.row_of[fact.id]]), 6) if is_named else None,
+            "thumbnail": html.address(library.key, fact),
+        }
+        for id_ in column.ids[:k].tolist()
+        if (fact := catalogue.fact(id_)) is not None
+    ]
+    name = printable(head.classes[column.place]) if is_named else None
+    return {"class": name, "count": len(column.ids), "pictures": pictures}
 
 
 def _check_names(names: list[str]) -> None:

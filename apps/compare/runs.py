@@ -15,7 +15,7 @@ from clipkit.errors import ClipkitError
 from clipkit.evaluate.results import Comparison, load_comparison
 from clipkit.learn.methods import METHODS
 
-from ..server.runs import Look, Run
+from ..server.runs import CommandRun, Look
 from ..server.state import Page
 
 NAME = "compare"  # among the page's runs; no library has this key
@@ -40,7 +40,7 @@ class Wish:
         return ["compare", *ways, "--model", self.model, "--out", str(out), "--", str(self.dataset)]
 
 
-class ComparisonRun(Run):
+class ComparisonRun(CommandRun):
     """`clipkit compare` beside the page."""
 
     def __init__(self, wish: Wish) -> None:

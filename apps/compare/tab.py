@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -20,7 +20,7 @@ from .. import html
 from ..server.routes import Export
 from ..server.runs import Look
 from ..server.state import Page
-from ..theme import piece
+from ..theme import PRIVATE, piece, signal_piece
 from .runs import MOST_SEEDS, SHOTS, Arena, checked, wish_of
 from .view import view
 
@@ -38,6 +38,41 @@ TEACH = (
 def tab(page: Page, here: gr.Tab) -> None:
     """Build the components and tie them to the actions."""
     arena = Arena(page)
+    plan = _plan(page)
+    start, stop, upload, place = _buttons(page)
+    notice = piece(elem_id="ck-compare-notice")
+    now = piece(elem_id="ck-compare-now")
+    shown = piece(
+        html.note("How much would labels help?", "Measure it on your own pictures.", steps=TEACH),
+        elem_id="ck-comparison",
+    )
+    with gr.Row(visible=False) as away:
+        as_json = gr.Button("results.json", size="sm", scale=0, min_width=150, elem_id="ck-results-json")
+        as_page = gr.Button("Report (HTML)", size="sm", scale=0, min_width=150, elem_id="ck-results-html")
+    signal = signal_piece("window.clipkit")
+    seen, mine = gr.State(0), gr.State(None)
+    timer = gr.Timer(SECONDS, active=arena.is_running)
+    outputs = [seen, mine, notice, now, shown, away, stop, timer, plan.dataset]
+    actions = CompareActions(page, arena, dict(zip(NAMES, outputs, strict=True)))
+    slow = {**PRIVATE, "show_progress": "minimal", "show_progress_on": [shown]}  # figures are drawn
+    start.click(actions.start, list(plan), outputs, **PRIVATE)
+    stop.click(actions.stop, None, outputs, **PRIVATE)
+    upload.upload(actions.sent, [upload], outputs, **slow)
+    place.submit(actions.named, [place], outputs, **slow)
+    timer.tick(actions.tick, [seen], outputs, **PRIVATE)
+    here.select(actions.arrive, [seen, plan.dataset], outputs, **PRIVATE)
+    as_json.click(actions.json, [mine], [signal], **PRIVATE)
+    as_page.click(actions.html, [mine], [signal], **slow)
+
+
+class _Plan(NamedTuple):
+    dataset: gr.Dropdown
+    methods: gr.CheckboxGroup
+    shots: gr.CheckboxGroup
+    seeds: gr.Slider
+
+
+def _plan(page: Page) -> _Plan:
     with gr.Row(elem_id="ck-compare-row"):
         dataset = gr.Dropdown(
             _libraries(page),
@@ -49,65 +84,39 @@ def tab(page: Page, here: gr.Tab) -> None:
             min_width=260,
             elem_id="ck-dataset",
         )
-        seeds = gr.Slider(
-            1, MOST_SEEDS, value=3, step=1, label="Random seeds", scale=1, min_width=150, elem_id="ck-seeds"
-        )
-    methods = gr.CheckboxGroup(
-        [(name, name) for name in METHODS], value=list(FIRST_METHODS), label="Methods", elem_id="ck-methods"
+        label = "Random seeds"
+        seeds = gr.Slider(1, MOST_SEEDS, 3, step=1, label=label, scale=1, min_width=150, elem_id="ck-seeds")
+    names = [(name, name) for name in METHODS]
+    methods = gr.CheckboxGroup(names, value=list(FIRST_METHODS), label="Methods", elem_id="ck-methods")
+    label = "Labelled pictures per class"
+    return _Plan(
+        dataset, methods, gr.CheckboxGroup(list(SHOTS), value=list(FIRST_SHOTS), label=label, elem_id="ck-shots"), seeds
     )
-    shots = gr.CheckboxGroup(
-        list(SHOTS), value=list(FIRST_SHOTS), label="Labelled pictures per class", elem_id="ck-shots"
-    )
+
+
+def _buttons(page: Page) -> tuple[gr.Button, gr.Button, gr.UploadButton, gr.Textbox]:
     with gr.Row():
-        start = gr.Button("Compare", variant="primary", scale=0, min_width=130, elem_id="ck-compare")
-        stop = gr.Button("Stop", visible=False, scale=0, min_width=110, elem_id="ck-compare-stop")
-        upload = gr.UploadButton(
-            "Open results.json", file_types=[".json"], scale=0, min_width=170, elem_id="ck-open-results"
+        return (
+            gr.Button("Compare", variant="primary", scale=0, min_width=130, elem_id="ck-compare"),
+            gr.Button("Stop", visible=False, scale=0, min_width=110, elem_id="ck-compare-stop"),
+            gr.UploadButton(
+                "Open results.json", file_types=[".json"], scale=0, min_width=170, elem_id="ck-open-results"
+            ),
+            gr.Textbox(
+                show_label=False,
+                placeholder="or the path of results.json, or of its folder",
+                max_length=4096,
+                visible=page.shelf.is_local,
+                min_width=220,
+                elem_id="ck-results-path",
+            ),
         )
-        place = gr.Textbox(
-            show_label=False,
-            placeholder="or the path of results.json, or of its folder",
-            max_length=4096,
-            visible=page.shelf.is_local,
-            min_width=220,
-            elem_id="ck-results-path",
-        )
-    notice = piece(elem_id="ck-compare-said")
-    now = piece(elem_id="ck-compare-now")
-    shown = piece(
-        html.note("How much would labels help?", "Measure it on your own pictures.", steps=TEACH),
-        elem_id="ck-comparison",
-    )
-    with gr.Row(visible=False) as away:
-        as_json = gr.Button("results.json", size="sm", scale=0, min_width=150, elem_id="ck-results-json")
-        as_page = gr.Button("Report (HTML)", size="sm", scale=0, min_width=150, elem_id="ck-results-html")
-    signal = gr.HTML(
-        "",
-        html_template="<i></i>",
-        js_on_load="watch('value', () => window.clipkit.signal(props.value));",
-        visible="hidden",
-    )
-    seen = gr.State(0)
-    mine: gr.State = gr.State(None)
-    timer = gr.Timer(SECONDS, active=arena.is_running)
-    outputs = [seen, mine, notice, now, shown, away, stop, timer, dataset]
-    actions = Actions(page, arena, dict(zip(NAMES, outputs, strict=True)))
-    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4}
-    slow = {**private, "show_progress": "minimal", "show_progress_on": [shown]}  # figures are drawn
-    start.click(actions.start, [dataset, methods, shots, seeds], outputs, **private)
-    stop.click(actions.stop, None, outputs, **private)
-    upload.upload(actions.sent, [upload], outputs, **slow)
-    place.submit(actions.named, [place], outputs, **slow)
-    timer.tick(actions.tick, [seen], outputs, **private)
-    here.select(actions.arrive, [seen, dataset], outputs, **private)
-    as_json.click(actions.json, [mine], [signal], **private)
-    as_page.click(actions.html, [mine], [signal], **slow)
 
 
 NAMES = ("seen", "mine", "notice", "now", "shown", "away", "stop", "timer", "dataset")
 
 
-class Actions:
+class CompareActions:
     """What the tab does. Each returns what changes, by component."""
 
     def __init__(self, page: Page, arena: Arena, screen: dict[str, Any]) -> None:

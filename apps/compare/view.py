@@ -10,7 +10,7 @@ from clipkit.errors import ClipkitError
 from clipkit.evaluate.results import ZERO_SHOT, Comparison, Mistake, Row, format_shots
 from clipkit.explore.library import picture_below
 from clipkit.images.thumbnails import thumbnail, to_jpeg
-from clipkit.output.comparison_html import PNG, ConfusedPair, Thumbnail, gain, matrix_figure, span
+from clipkit.output.comparison_html import PNG, ConfusedPair, InlineThumbnail, gain, matrix_figure, span
 from clipkit.output.figures import DARK, LIGHT, Theme, curves_figure
 from clipkit.output.html import Markup, data_url
 
@@ -116,13 +116,13 @@ def _pair(comparison: Comparison, pair: Mistake, root: Path | None) -> ConfusedP
     return ConfusedPair(pair, small, reference)
 
 
-def _picture(root: Path, name: str, about: str) -> Thumbnail | None:
+def _picture(root: Path, name: str, about: str) -> InlineThumbnail | None:
     """A small picture, if the file is one, and lies below `root` when links are followed."""
     file = picture_below(root, name)
     if file is None:
         return None
     try:
-        return Thumbnail(about, data_url(to_jpeg(thumbnail(file, SIZE).canvas), "image/jpeg"))
+        return InlineThumbnail(about, data_url(to_jpeg(thumbnail(file, SIZE).canvas), "image/jpeg"))
     except (ClipkitError, OSError):
         return None
 

@@ -34,10 +34,10 @@ NO_FOLDER = (
 
 def tab(page: Page, _: gr.Tab) -> None:
     """Build the components and tie them to the actions."""
-    actions = Actions(page)
+    actions = LibraryActions(page)
     sends = "window.clipkit.panel(element, trigger); // sends 'act'"
     shelf = piece(actions.shelf(), elem_id="ck-library", on_load=sends)
-    notice = piece(elem_id="ck-said")
+    notice = piece(elem_id="ck-library-notice")
     with gr.Row(visible=page.shelf.is_local):
         place = gr.Textbox(
             show_label=False,
@@ -63,7 +63,7 @@ def tab(page: Page, _: gr.Tab) -> None:
     doctor.click(actions.doctor, None, [findings], api_visibility="private", concurrency_limit=1)
 
 
-class Actions:
+class LibraryActions:
     """What the tab does. Each returns the shelf, a sentence, what was asked to be shown, and whether to look again."""
 
     def __init__(self, page: Page) -> None:

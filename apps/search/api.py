@@ -10,7 +10,7 @@ from gradio.events import api
 from clipkit.core.text import printable
 from clipkit.errors import ClipkitError
 from clipkit.explore.metadata import Filters
-from clipkit.explore.question import MOST, Question, ask, clean
+from clipkit.explore.question import MOST, Found, Question, ask, clean
 from clipkit.output.html import escape
 
 from .. import html
@@ -37,12 +37,7 @@ class Endpoints:
         """
         check_asked(k, words, folder, relevance, library)
         try:
-            chosen = next(
-                (one for one in self._page.shelf.libraries() if one.is_indexed and library in ("", one.name, one.key)),
-                None,
-            )
-            if chosen is None:
-                raise ClipkitError("there is no such library here, or it has no index yet")
+            chosen = self._page.shelf.indexed(library)
             catalogue = chosen.catalogue()
             question = Question(
                 clean(words), filters=Filters(as_folder(folder, catalogue)), least=as_relevance(relevance)
@@ -50,26 +45,25 @@ class Endpoints:
             answer = ask(chosen, question, max(1, min(int(k), MOST)))
         except ClipkitError as error:
             raise gr.Error(escape(error.message), print_exception=False) from error
-        hits = [
-            {
-                "score": round(one.hit.score, 6),
-                "relevance": one.relevance,
-                "picture": printable(one.fact.path),  # not "path": gradio_client takes that for a file to fetch
-                "id": one.fact.id,
-                "width": one.fact.width,
-                "height": one.fact.height,
-                "taken": printable(one.fact.taken) or None,
-                "thumbnail": html.address(chosen.key, one.fact),
-            }
-            for one in answer.found
-        ]
-        milliseconds = round(1000 * answer.seconds, 1)
         return {
-            "hits": hits,
+            "hits": [_hit(chosen.key, one) for one in answer.found],
             "asked": answer.total,
-            "milliseconds": milliseconds,
+            "milliseconds": round(1000 * answer.seconds, 1),
             "nothing_fits": answer.is_empty_handed,
         }
+
+
+def _hit(key: str, found: Found) -> dict[str, Any]:
+    return {
+        "score": round(found.hit.score, 6),
+        "relevance": found.relevance,
+        "picture": printable(found.fact.path),  # not "path": gradio_client takes that for a file to fetch
+        "id": found.fact.id,
+        "width": found.fact.width,
+        "height": found.fact.height,
+        "taken": printable(found.fact.taken) or None,
+        "thumbnail": html.address(key, found.fact),
+    }
 
 
 def check_asked(k: object, *words: object) -> None:

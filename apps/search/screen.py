@@ -11,7 +11,7 @@ from clipkit.explore.question import Question
 
 
 @dataclass(frozen=True)
-class Session:
+class SearchSession:
     """What one browser tab looks at. shown: pictures in its grid. turn: its number. file: the dropped picture.
 
     side: the library, and its revision, whose folders and file types the side panel offers.
@@ -26,7 +26,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Screen:
+class SearchScreen:
     """The components that every action may change, in the order in which handlers return them."""
 
     session: gr.State

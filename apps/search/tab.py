@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -21,10 +21,10 @@ from clipkit.output.html import Markup
 
 from .. import html
 from ..server.state import Page
-from ..theme import piece
+from ..theme import PRIVATE, piece, signal_piece
 from . import exports
 from .desktop import show_folder
-from .screen import Screen, Session
+from .screen import SearchScreen, SearchSession
 from .url_state import as_folder, as_relevance, from_address, to_address
 
 RELEVANCES = [("everything", "weak"), ("likely and strong", "likely"), ("strong only", "strong")]
@@ -38,8 +38,46 @@ _turns = count(1)
 
 def tab(page: Page, _: gr.Tab) -> None:
     """Build the components and tie them to the actions."""
+    box = _box()
+    piece(html.render("recent"), elem_id="ck-recent", on_load="window.clipkit.showRecent();")
+    with gr.Row():
+        with gr.Column(scale=5, min_width=300):
+            chips = piece(elem_id="ck-chips", on_load="window.clipkit.chips(element);")
+            counted = piece(html.render("waiting"), elem_id="ck-count")
+            grid = piece(elem_id="ck-grid", on_load="window.clipkit.grid(element, trigger, watch); // sends 'act'")
+        with gr.Column(scale=1, min_width=230, elem_id="ck-side"):
+            filters = _filters()
+            save = _export(page)
+            piece(html.render("hint"), elem_id="ck-hint")
+    session = gr.State(SearchSession())
+    screen = SearchScreen(session, box, chips, counted, grid, signal_piece("window.clipkit"), *filters)
+    actions = SearchActions(page, screen)
+    _connect(actions, screen, filters)
+    save.as_csv.click(actions.csv, [session], screen.outputs, **PRIVATE)
+    save.as_sheet.click(actions.sheet, [session], screen.outputs, **PRIVATE)
+    save.copy.click(actions.copy, [session, save.place], screen.outputs, **PRIVATE)
+
+
+class _Filters(NamedTuple):
+    library: gr.Dropdown
+    folder: gr.Dropdown
+    since: gr.Textbox
+    until: gr.Textbox
+    least: gr.Radio
+    shapes: gr.CheckboxGroup
+    kinds: gr.CheckboxGroup
+
+
+class _Export(NamedTuple):
+    as_csv: gr.Button
+    as_sheet: gr.Button
+    place: gr.Textbox
+    copy: gr.Button
+
+
+def _box() -> gr.MultimodalTextbox:
     with gr.Row(elem_id="ck-ask"):
-        box = gr.MultimodalTextbox(
+        return gr.MultimodalTextbox(
             show_label=False,
             placeholder="a dog on a beach, or drop a picture here",
             file_types=sorted(SUFFIXES),
@@ -51,58 +89,54 @@ def tab(page: Page, _: gr.Tab) -> None:
             autofocus=True,
             elem_id="ck-box",
         )
-    piece(html.render("recent"), elem_id="ck-recent", on_load="window.clipkit.showRecent();")
+
+
+def _filters() -> _Filters:
+    library = gr.Dropdown(label="Library", visible=False, allow_custom_value=True)
+    folder = gr.Dropdown(label="Folder", allow_custom_value=True, choices=[("all", "")], value="")
     with gr.Row():
-        with gr.Column(scale=5, min_width=300):
-            chips = piece(elem_id="ck-chips", on_load="window.clipkit.chips(element);")
-            counted = piece(html.render("waiting"), elem_id="ck-count")
-            grid = piece(elem_id="ck-grid", on_load="window.clipkit.grid(element, trigger, watch); // sends 'act'")
-        with gr.Column(scale=1, min_width=230, elem_id="ck-side"):
-            library = gr.Dropdown(label="Library", visible=False, allow_custom_value=True)
-            folder = gr.Dropdown(label="Folder", allow_custom_value=True, choices=[("all", "")], value="")
-            with gr.Row():
-                since = gr.Textbox(label="Taken from", placeholder="2019-07", max_length=10, min_width=90)
-                until = gr.Textbox(label="to", placeholder="2021", max_length=10, min_width=90)
-            least = gr.Radio(RELEVANCES, value="weak", label="Relevance")
-            shapes = gr.CheckboxGroup(list(SHAPES), label="Orientation")
-            kinds = gr.CheckboxGroup([], label="File type")
-            with gr.Accordion("Save these results", open=False):
-                as_csv = gr.Button("Table (CSV)", size="sm", elem_id="ck-csv")
-                as_sheet = gr.Button("Contact sheet (HTML)", size="sm", elem_id="ck-sheet")
-                place = gr.Textbox(label="Copy to a folder", placeholder="~/found", visible=page.shelf.is_local)
-                copy = gr.Button("Copy pictures", size="sm", visible=page.shelf.is_local, elem_id="ck-copy")
-            piece(html.render("hint"), elem_id="ck-hint")
-    session = gr.State(Session())
-    signal = gr.HTML(
-        "",
-        html_template="<i></i>",
-        js_on_load="watch('value', () => window.clipkit.signal(props.value));",
-        visible="hidden",
-    )
-    screen = Screen(session, box, chips, counted, grid, signal, library, folder, since, until, least, shapes, kinds)
-    actions = Actions(page, screen)
-    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4}
-    box.submit(actions.search, [session, *screen.asked], screen.outputs, **private)
-    for filter_ in (library, folder, least, shapes, kinds):
-        filter_.input(actions.search, [session, *screen.asked], screen.outputs, **private)
-    for day in (since, until):
-        day.submit(actions.search, [session, *screen.asked], screen.outputs, **private)
-        day.blur(actions.search, [session, *screen.asked], screen.outputs, **private)
-    grid.act(actions.act, [session], screen.outputs, **private)
-    as_csv.click(actions.csv, [session], screen.outputs, **private)
-    as_sheet.click(actions.sheet, [session], screen.outputs, **private)
-    copy.click(actions.copy, [session, place], screen.outputs, **private)
+        since = gr.Textbox(label="Taken from", placeholder="2019-07", max_length=10, min_width=90)
+        until = gr.Textbox(label="to", placeholder="2021", max_length=10, min_width=90)
+    least = gr.Radio(RELEVANCES, value="weak", label="Relevance")
+    shapes = gr.CheckboxGroup(list(SHAPES), label="Orientation")
+    return _Filters(library, folder, since, until, least, shapes, gr.CheckboxGroup([], label="File type"))
 
 
-class Actions:
+def _export(page: Page) -> _Export:
+    is_local = page.shelf.is_local
+    with gr.Accordion("Save these results", open=False):
+        return _Export(
+            gr.Button("Table (CSV)", size="sm", elem_id="ck-csv"),
+            gr.Button("Contact sheet (HTML)", size="sm", elem_id="ck-sheet"),
+            gr.Textbox(label="Copy to a folder", placeholder="~/found", visible=is_local),
+            gr.Button("Copy pictures", size="sm", visible=is_local, elem_id="ck-copy"),
+        )
+
+
+def _connect(actions: SearchActions, screen: SearchScreen, filters: _Filters) -> None:
+    """A search begins with Enter in the box, and with each filter that changes."""
+    days = (filters.since, filters.until)
+    others = (filters.library, filters.folder, filters.least, filters.shapes, filters.kinds)
+    asks = [
+        screen.box.submit,
+        *(one.input for one in others),
+        *(one.submit for one in days),
+        *(one.blur for one in days),
+    ]
+    for when in asks:
+        when(actions.search, [screen.session, *screen.asked], screen.outputs, **PRIVATE)
+    screen.grid.act(actions.act, [screen.session], screen.outputs, **PRIVATE)
+
+
+class SearchActions:
     """What the tab does when somebody does something: each takes a session and returns what changes on the screen."""
 
-    def __init__(self, page: Page, screen: Screen) -> None:
+    def __init__(self, page: Page, screen: SearchScreen) -> None:
         self._page, self._screen = page, screen
 
     def search(
         self,
-        session: Session,
+        session: SearchSession,
         box: dict[str, Any] | None,
         library: str | None,
         folder: str | None,
@@ -138,7 +172,7 @@ class Actions:
 
         return self._safely(session, work)
 
-    def act(self, session: Session, event: gr.EventData) -> dict[Any, Any]:
+    def act(self, session: SearchSession, event: gr.EventData) -> dict[Any, Any]:
         """Something was clicked in the grid, in the large view or on a chip."""
         payload = event._data if isinstance(event._data, dict) else {}
         kind, id_ = str(payload.get("kind") or ""), _number(payload.get("id"))
@@ -163,15 +197,15 @@ class Actions:
 
         return self._safely(session, work)
 
-    def csv(self, session: Session) -> dict[Any, Any]:
+    def csv(self, session: SearchSession) -> dict[Any, Any]:
         return self._safely(session, lambda: self._saved(session, lambda library, answer: exports.as_csv(answer)))
 
-    def sheet(self, session: Session) -> dict[Any, Any]:
+    def sheet(self, session: SearchSession) -> dict[Any, Any]:
         title = session.question.words
         make = lambda library, answer: exports.as_sheet(library, answer, title)  # noqa: E731  it is handed on
         return self._safely(session, lambda: self._saved(session, make))
 
-    def copy(self, session: Session, folder: str) -> dict[Any, Any]:
+    def copy(self, session: SearchSession, folder: str) -> dict[Any, Any]:
         def work() -> dict[Any, Any]:
             library = self._library(session.library)
             if library is None or not self._page.shelf.is_local:
@@ -186,13 +220,13 @@ class Actions:
         wanted = from_address(search, None).library
         library = self._library(wanted)
         if library is None:
-            return self._empty(Session())
+            return self._empty(SearchSession())
         kept = from_address(search, library.catalogue()).question
-        session = Session(library.key, kept)
+        session = SearchSession(library.key, kept)
         box = {self._screen.box: gr.MultimodalTextbox(value={"text": kept.words, "files": []})} if kept.words else {}
         return {**self._show(session, library, keep_address=True), **box}
 
-    def _move(self, session: Session, library: Library, kind: str, id_: int) -> dict[Any, Any]:
+    def _move(self, session: SearchSession, library: Library, kind: str, id_: int) -> dict[Any, Any]:
         question, box = session.question, {}
         without = {"more": _without(question.more, id_), "less": _without(question.less, id_)}
         if kind == "more":
@@ -214,7 +248,7 @@ class Actions:
             return {}
         return {**self._show(replace(session, question=question), library), **box}
 
-    def _show(self, session: Session, library: Library, *, keep_address: bool = False) -> dict[Any, Any]:
+    def _show(self, session: SearchSession, library: Library, *, keep_address: bool = False) -> dict[Any, Any]:
         """Ask, and fill the whole screen."""
         answer = ask(library, session.question)
         catalogue, screen, question = library.catalogue(), self._screen, session.question
@@ -238,7 +272,7 @@ class Actions:
             **self._signal(session, **payload),
         }
 
-    def _more(self, session: Session, library: Library) -> dict[Any, Any]:
+    def _more(self, session: SearchSession, library: Library) -> dict[Any, Any]:
         """The next page of the same answer, to be put below what is there."""
         answer = ask(library, session.question, min(session.shown + PAGE, MOST))
         rest = replace(answer, found=answer.found[session.shown :])
@@ -264,7 +298,7 @@ class Actions:
             screen.kinds: gr.CheckboxGroup(choices=catalogue.kinds, value=list(filters.kinds)),
         }
 
-    def _saved(self, session: Session, make: Callable[[Library, Answer], Any]) -> dict[Any, Any]:
+    def _saved(self, session: SearchSession, make: Callable[[Library, Answer], Any]) -> dict[Any, Any]:
         library = self._library(session.library)
         if library is None:
             return self._empty(session)
@@ -282,14 +316,14 @@ class Actions:
         library = self._page.shelf.get(key)
         return library if library is not None and library.is_indexed else self._page.shelf.first()
 
-    def _empty(self, session: Session) -> dict[Any, Any]:
+    def _empty(self, session: SearchSession) -> dict[Any, Any]:
         screen = self._screen
         note = html.note(
             "No pictures yet", "clipkit searches folders that it has indexed, on this machine.", steps=TEACH
         )
         return {screen.grid: note, screen.count: "", screen.chips: "", screen.session: session}
 
-    def _signal(self, session: Session, **payload: Any) -> dict[Any, Any]:
+    def _signal(self, session: SearchSession, **payload: Any) -> dict[Any, Any]:
         """Something for the page's script, and the session that goes with it."""
         payload = {
             "turn": session.turn,
@@ -298,7 +332,7 @@ class Actions:
         }  # a number, or an equal signal would not be seen
         return {self._screen.session: session, self._screen.signal: json.dumps(payload)}
 
-    def _safely(self, session: Session, work: Callable[[], dict[Any, Any]]) -> dict[Any, Any]:
+    def _safely(self, session: SearchSession, work: Callable[[], dict[Any, Any]]) -> dict[Any, Any]:
         """An error becomes a sentence above the results, which stay."""
         try:
             return work() or {self._screen.session: session}  # Gradio takes no empty answer

@@ -52,6 +52,13 @@ class Shelf:
         """The first that can answer; None where none can."""
         return next((library for library in self.libraries() if library.is_indexed), None)
 
+    def indexed(self, name: str = "") -> Library:
+        """The first of that name or key (empty: of any) that can answer; ClipkitError where none can."""
+        for library in self.libraries():
+            if library.is_indexed and name in ("", library.name, library.key):
+                return library
+        raise ClipkitError("there is no such library here, or it has no index yet", hint="the Library tab lists them")
+
     def warm(self, report: Callable[[str], None]) -> None:
         """Load models and catalogues; what fails is reported, and shown again when somebody asks."""
         for library in self.libraries():

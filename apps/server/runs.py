@@ -42,7 +42,7 @@ class Look:
         return self.code is not None and (self.code == INTERRUPTED or self.code < 0)
 
 
-class Run:
+class CommandRun:
     """`clipkit index` of one folder, beside the page: a decoder that crashes takes neither down."""
 
     def __init__(self, root: Path, *, at: Path | None = None, options: Sequence[str] = ()) -> None:

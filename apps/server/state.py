@@ -12,7 +12,7 @@ from clipkit.explore.question import Answer
 
 from .libraries import Shelf
 from .routes import Outbox
-from .runs import Run
+from .runs import CommandRun
 from .thumbnails import Thumbnails
 
 VISIBLE = 24  # pictures of an answer that are made ahead: about what the first screen shows
@@ -25,7 +25,7 @@ class Page:
     shelf: Shelf
     thumbnails: Thumbnails
     outbox: Outbox = field(default_factory=Outbox)
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, CommandRun] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def prepare(self, library: Library, answer: Answer) -> None:
@@ -39,7 +39,7 @@ class Page:
             if run is not None and run.look().is_running:
                 return False
             model = ("--model", self.shelf.model) if self.shelf.model and not library.is_indexed else ()
-            self.runs[library.key] = Run(library.root, at=library.at, options=(*model, *options))
+            self.runs[library.key] = CommandRun(library.root, at=library.at, options=(*model, *options))
             return True
 
     def is_running(self) -> bool:

@@ -20,7 +20,7 @@ from clipkit.core.system import machine, versions
 from clipkit.datasets.embed import embed_once
 from clipkit.datasets.splits import Split, check_classes, read_split
 from clipkit.errors import ClipkitError, DatasetError
-from clipkit.evaluate.results import INTERVALS, ZERO_SHOT, Comparison, Shots, format_shots
+from clipkit.evaluate.results import INTERVALS, ZERO_SHOT, Comparison, Row, Shots, format_shots
 from clipkit.evaluate.scoring import find_mistakes, score_cells, score_rows, score_runs
 from clipkit.evaluate.trials import Features, Task, Trial, TrialCache, answer, check_methods, settings_of
 from clipkit.learn.methods import METHODS
@@ -198,13 +198,11 @@ def _scored(
     attempts: Sequence[Trial], split: Split, task: Task, plan: _Plan, path: str | os.PathLike[str]
 ) -> Comparison:
     """The only place where the labels of test pictures are read."""
-    classes, encoder = split.classes, task.encoder
+    classes = split.classes
     place = {name: i for i, name in enumerate(classes)}
     targets = np.array([place[name] for name in split.answers.open(split.test.files)], np.int64)
     rows = score_rows(attempts, targets, len(classes))
-    wanted = [(row.method, row.shots) for row in {row.method: row for row in rows}.values()]
-    best = max(rows, key=lambda row: row.acc1)
-    wanted += [(best.method, best.shots)] if (best.method, best.shots) not in wanted else []
+    wanted = _looked_at(rows)
     files = [_relative(file, path) for file in split.test.files]
     learned = zip(split.train.labels, split.train.files, strict=True)
     return Comparison(
@@ -214,12 +212,7 @@ def _scored(
         counts={name: len(part) for name, part in split.parts.items()},
         classes=classes,
         groups=split.groups,
-        model={
-            "name": encoder.model,
-            "fingerprint": encoder.fingerprint,
-            "pixels": str(encoder.recipe),
-            "precision": encoder.precision,
-        },
+        model=_model(task.encoder),
         settings={"templates": str(task.templates), "intervals": INTERVALS},
         rows=rows,
         runs=score_runs(attempts, targets, len(classes)),
@@ -234,6 +227,22 @@ def _scored(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         cells=score_cells(attempts, targets),
     )
+
+
+def _looked_at(rows: Sequence[Row]) -> list[tuple[str, int | None]]:
+    """Whose mistakes are shown: the last row of each method, and the best row."""
+    wanted = {row.method: (row.method, row.shots) for row in rows}
+    best = max(rows, key=lambda row: row.acc1)
+    return list(dict.fromkeys([*wanted.values(), (best.method, best.shots)]))
+
+
+def _model(encoder: Encoder) -> dict[str, str]:
+    return {
+        "name": encoder.model,
+        "fingerprint": encoder.fingerprint,
+        "pixels": str(encoder.recipe),
+        "precision": encoder.precision,
+    }
 
 
 def _relative(file: str, path: str | os.PathLike[str]) -> str:

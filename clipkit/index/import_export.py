@@ -27,7 +27,7 @@ from clipkit.index.scan import find_images
 from clipkit.index.vector_files import LAYOUTS, Entry, Piece, Source, open_layout, write_layout
 from clipkit.models.encoder import Encoder, embeddings_agree
 from clipkit.store.database import FILE, Store, Writer, writing
-from clipkit.store.records import Found, Known, Row
+from clipkit.store.records import Known, PictureRow, ScannedFile
 
 SAMPLE = 8  # pictures that are encoded again to see whether the vectors are this model's
 SPARE = 32  # drawn, since some cannot be read or have changed
@@ -232,7 +232,7 @@ def import_(
 class _Names:
     """From the names of another tool to files that a scan of the root found."""
 
-    def __init__(self, root: Path, found: Mapping[str, Found]) -> None:
+    def __init__(self, root: Path, found: Mapping[str, ScannedFile]) -> None:
         self.found = found
         self.root = str(root)
         self._bases = [f"{base.rstrip(os.sep)}{os.sep}" for base in dict.fromkeys((self.root, os.path.realpath(root)))]
@@ -279,7 +279,7 @@ class _Run:
         self._store, self._root, self._encoder, self._workers = store, root, encoder, workers
         self._known = store.known()
 
-    def take(self, batch: list[tuple[Found, Entry, Embeddings]]) -> None:
+    def take(self, batch: list[tuple[ScannedFile, Entry, Embeddings]]) -> None:
         rows = [row for row in batch if not _is_as_known(row[0], self._known.get(row[0].path))]
         self.unchanged += len(batch) - len(rows)
         files = [found for found, _, _ in rows]
@@ -298,14 +298,14 @@ class _Run:
                 else:
                     self._write(writer, found, reading.sha256, entry, vector)
 
-    def _write(self, writer: Writer, found: Found, sha256: bytes, entry: Entry, vector: Embeddings) -> None:
+    def _write(self, writer: Writer, found: ScannedFile, sha256: bytes, entry: Entry, vector: Embeddings) -> None:
         known = self._known.get(found.path)
         if known and known.is_embedded and known.sha256 == sha256:
             writer.touch(found)
             self.unchanged += 1
             return
         facts = (entry.width, entry.height, entry.taken_at)
-        writer.put(Row(found, sha256, *facts, embedding=vector.astype("<f2").tobytes()))
+        writer.put(PictureRow(found, sha256, *facts, embedding=vector.astype("<f2").tobytes()))
         self.imported += 1
 
 
@@ -432,5 +432,5 @@ def _compare_sample(sample: list[tuple[str, Entry, Embeddings]], encoder: Encode
     return len(paths), min(float(cosines[worst]), 1.0)
 
 
-def _is_as_known(found: Found, known: Known | None) -> bool:
+def _is_as_known(found: ScannedFile, known: Known | None) -> bool:
     return known is not None and known.is_embedded and known.state == "ok" and known.stamp == found.stamp

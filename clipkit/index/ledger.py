@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from clipkit.store.records import Found, Known, Written
+from clipkit.store.records import Known, ScannedFile, Written
 
 
 class Ledger:
@@ -22,7 +22,7 @@ class Ledger:
                 self._ids[row.sha256] = row.id
                 self._content[row.path] = row.sha256
         self._absent = {row.id: row.path for row in absent}
-        self._waiting: dict[bytes, list[Found]] = {}
+        self._waiting: dict[bytes, list[ScannedFile]] = {}
         self._bad: dict[bytes, str] = {}
         self.has_replaced = bool(replaced)
 
@@ -59,11 +59,11 @@ class Ledger:
         """An absent row now stands for `path`."""
         self._content[path] = self._content.pop(self._absent.pop(id_))
 
-    def wait(self, sha256: bytes, found: Found) -> None:
+    def wait(self, sha256: bytes, found: ScannedFile) -> None:
         """`found` has the bytes of a file whose outcome is not known yet."""
         self._waiting.setdefault(sha256, []).append(found)
 
-    def take_waiting(self, sha256: bytes) -> list[Found]:
+    def take_waiting(self, sha256: bytes) -> list[ScannedFile]:
         """The files that waited for the outcome of these bytes; they wait no more."""
         return self._waiting.pop(sha256, [])
 

@@ -15,7 +15,7 @@ from clipkit.errors import ImageError
 from clipkit.images.decode import cost_bytes, decode, read_file
 from clipkit.images.recipe import Picture, PixelRecipe
 from clipkit.index.crash_recovery import Journal
-from clipkit.store.records import Found
+from clipkit.store.records import ScannedFile
 
 LIGHT = 48 * 2**20  # a file that takes more than this to read or decode is handled alone: a 12 MP PNG is still light
 AHEAD = 64 * 2**20  # decoded pixels that may wait for the encoder: 440 pictures at 224 x 224
@@ -29,7 +29,7 @@ class Reading:
     bad. error: the reason in the last case, or why it could not be read. is_gone: it vanished since the scan.
     """
 
-    found: Found
+    found: ScannedFile
     sha256: bytes | None = None
     picture: Picture | None = None
     error: str | None = None
@@ -38,7 +38,7 @@ class Reading:
 
 def read_ahead(
     root: str,
-    files: Iterable[Found],
+    files: Iterable[ScannedFile],
     *,
     recipe: PixelRecipe,
     known: Container[bytes],
@@ -77,7 +77,7 @@ class _Job:
         self._met: set[bytes] = set()
         self._met_lock, self._heavy = threading.Lock(), threading.Lock()
 
-    def read(self, found: Found) -> Reading:
+    def read(self, found: ScannedFile) -> Reading:
         file = os.path.join(self._root, found.path)
         with _turn(found.size_bytes, self._heavy):
             try:
@@ -100,14 +100,14 @@ class _Job:
             self._met.add(sha256)
             return True
 
-    def _decode(self, data: bytes, found: Found, file: str) -> Picture:
+    def _decode(self, data: bytes, found: ScannedFile, file: str) -> Picture:
         with self._in_flight(found):  # not while it waits for its turn: a long time in flight means that it hangs
             cost = len(data) + cost_bytes(data, self._recipe, found.path)
         has_turn = found.size_bytes > LIGHT
         with nullcontext() if has_turn else _turn(cost, self._heavy), self._in_flight(found):
             return decode(data, self._recipe, name=file)
 
-    def _in_flight(self, found: Found) -> AbstractContextManager[None]:
+    def _in_flight(self, found: ScannedFile) -> AbstractContextManager[None]:
         return self._journal.entry(found.path, tries=self._tries) if self._journal else nullcontext()
 
 

@@ -14,7 +14,7 @@ from clipkit.core.progress import Failure
 from clipkit.errors import ClipkitError
 from clipkit.images.decode import is_picture
 from clipkit.index.paths import FolderPatterns
-from clipkit.store.records import Found, Known
+from clipkit.store.records import Known, ScannedFile
 
 # rclip's list, so that both tools see the same pictures
 EXCLUDED_DIRS = ("@eaDir", "node_modules", ".git", "System Volume Information")
@@ -35,7 +35,7 @@ class Scan:
     unmatched: exclusions that no folder matched. skipped: files that are no pictures by their suffix, by suffix.
     """
 
-    found: list[Found] = field(default_factory=list)
+    found: list[ScannedFile] = field(default_factory=list)
     unreadable: list[Failure] = field(default_factory=list)
     unmatched: tuple[str, ...] = ()
     skipped: Counter[str] = field(default_factory=Counter)
@@ -45,7 +45,7 @@ class Scan:
 class Changes:
     """What is to be done. read: new or changed. restored: back, as they were. gone: known and not found."""
 
-    read: list[Found]
+    read: list[ScannedFile]
     restored: list[Known]
     gone: list[Known]
     unchanged: int
@@ -65,34 +65,11 @@ def find_images(root: str, *, exclude_dirs: Collection[str] = (), include_hidden
     pending = [""]
     while pending or links:
         folder = pending.pop() if pending else links.pop(0)
-        try:
-            info = os.stat(os.path.join(root, folder))
-            if (info.st_dev, info.st_ino) in entered:
-                continue
-            entered.add((info.st_dev, info.st_ino))
-            with os.scandir(os.path.join(root, folder)) as entries:
-                listing = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            if not folder:
-                raise ClipkitError(f"cannot read {root}: {error.strerror}", hint=f"ls -ld {root}") from error
-            scan.unreadable.append(Failure(folder, error.strerror or type(error).__name__))
-            continue
-        for entry in listing:
+        for entry in _listing(scan, root, folder, entered):
             path = f"{folder}/{entry.name}" if folder else entry.name
             if entry.name == ".clipkit" or (entry.name.startswith(".") and not include_hidden):
                 continue
-            try:
-                is_folder = entry.is_dir()
-                if not is_folder and is_picture(entry.name):
-                    _add_file(scan, entry.stat(), path)
-                elif not is_folder:
-                    suffix = os.path.splitext(entry.name)[1].lower()
-                    if suffix and suffix not in SIDE_FILES:
-                        scan.skipped[suffix] += 1
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ELOOP):  # deleted by now, a link to nothing or to itself
-                    scan.unreadable.append(Failure(path, error.strerror or type(error).__name__))
-                continue
+            is_folder = _take(scan, entry, path)
             if is_folder and entry.name not in EXCLUDED_DIRS and not excluded.matches(path):
                 (links if entry.is_symlink() else pending).append(path)
     scan.found.sort(key=lambda found: found.path)
@@ -100,8 +77,39 @@ def find_images(root: str, *, exclude_dirs: Collection[str] = (), include_hidden
     return scan
 
 
+def _listing(scan: Scan, root: str, folder: str, entered: set[tuple[int, int]]) -> list[os.DirEntry[str]]:
+    """What lies in a folder, by name; nothing of a folder that was entered before."""
+    try:
+        info = os.stat(os.path.join(root, folder))
+        if (info.st_dev, info.st_ino) in entered:
+            return []
+        entered.add((info.st_dev, info.st_ino))
+        with os.scandir(os.path.join(root, folder)) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        if not folder:
+            raise ClipkitError(f"cannot read {root}: {error.strerror}", hint=f"ls -ld {root}") from error
+        scan.unreadable.append(Failure(folder, error.strerror or type(error).__name__))
+        return []
+
+
+def _take(scan: Scan, entry: os.DirEntry[str], path: str) -> bool:
+    """Whether it is a folder; a file is added to the scan."""
+    try:
+        if entry.is_dir():
+            return True
+        if is_picture(entry.name):
+            _add_file(scan, entry.stat(), path)
+        elif (suffix := os.path.splitext(entry.name)[1].lower()) and suffix not in SIDE_FILES:
+            scan.skipped[suffix] += 1
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP):  # deleted by now, a link to nothing or to itself
+            scan.unreadable.append(Failure(path, error.strerror or type(error).__name__))
+    return False
+
+
 def compare(
-    found: Iterable[Found],
+    found: Iterable[ScannedFile],
     known: Mapping[str, Known],
     *,
     unreadable: Collection[str] = (),
@@ -114,7 +122,7 @@ def compare(
     encoding; another inode alone, as after a remount of many file systems, costs nothing. A file that failed is left
     alone until its stamp changes, unless `retry_failed`.
     """
-    read: list[Found] = []
+    read: list[ScannedFile] = []
     restored: list[Known] = []
     unchanged = 0
     paths = set()
@@ -149,7 +157,7 @@ def compare(
 def _add_file(scan: Scan, info: os.stat_result, path: str) -> None:
     if stat.S_ISREG(info.st_mode):
         inode = UNSETTLED if _is_unsettled(info) else info.st_ino & _INODE_BITS
-        scan.found.append(Found(path, info.st_size, info.st_mtime_ns, info.st_ctime_ns, inode))
+        scan.found.append(ScannedFile(path, info.st_size, info.st_mtime_ns, info.st_ctime_ns, inode))
 
 
 def _is_unsettled(info: os.stat_result) -> bool:

@@ -19,7 +19,7 @@ from clipkit.index.prefetch import Reading, read_ahead
 from clipkit.index.scan import Changes
 from clipkit.models.encoder import Encoder
 from clipkit.store.database import Store, Writer
-from clipkit.store.records import Found, Known, Row
+from clipkit.store.records import Known, PictureRow, ScannedFile
 
 COMMIT_ROWS = 512  # rows without encoding (moves, copies) that share a transaction
 COMMIT_SECONDS = 5.0
@@ -81,7 +81,7 @@ def apply_changes(
     return run.tally
 
 
-def _alone(found: Found, suspect: InFlight, read: Callable[..., Iterator[Reading]]) -> Iterator[Reading]:
+def _alone(found: ScannedFile, suspect: InFlight, read: Callable[..., Iterator[Reading]]) -> Iterator[Reading]:
     if suspect.is_culprit:
         return iter([Reading(found, error=f"its decoder {suspect.reason or 'took clipkit down'}")])
     return read([found], workers=1, tries=suspect.tries + 1)
@@ -140,7 +140,7 @@ class _Run:
         self.tally.hidden = len(hide)
         self.tally.failed.sort(key=lambda failure: failure.path)
 
-    def _encode(self, readings: list[Reading]) -> dict[str, Row]:
+    def _encode(self, readings: list[Reading]) -> dict[str, PictureRow]:
         assert self._encoder is not None
         try:
             vectors = _vectors(self._encoder, readings)
@@ -152,14 +152,14 @@ class _Run:
                 raise ShapeError(f"the model fails on every picture: {error.message}", hint="clipkit models") from error
             return rows
 
-    def _encode_alone(self, reading: Reading) -> Row:
+    def _encode_alone(self, reading: Reading) -> PictureRow:
         assert self._encoder is not None
         try:
             return _row(reading, _vectors(self._encoder, [reading])[0])
         except ShapeError as error:
-            return Row(reading.found, reading.sha256, error=f"the model failed: {error.message}")
+            return PictureRow(reading.found, reading.sha256, error=f"the model failed: {error.message}")
 
-    def _write(self, writer: Writer, reading: Reading, rows: Mapping[str, Row]) -> None:
+    def _write(self, writer: Writer, reading: Reading, rows: Mapping[str, PictureRow]) -> None:
         found, sha256 = reading.found, reading.sha256
         if reading.is_gone:
             if (row := self._known.get(found.path)) and row.state != "missing":
@@ -167,7 +167,7 @@ class _Run:
         elif sha256 is None:
             self._write_unreadable(writer, reading)
         elif reading.picture is not None or reading.error is not None:
-            self._put(writer, rows.get(found.path) or Row(found, sha256, error=reading.error))
+            self._put(writer, rows.get(found.path) or PictureRow(found, sha256, error=reading.error))
             for twin in self.ledger.take_waiting(sha256):
                 self._reuse(writer, twin, sha256)
         else:
@@ -181,9 +181,9 @@ class _Run:
             # Its size and date say that it is the same picture: a bad day of the disk must not cost its vector.
             self.tally.failed.append(Failure(found.path, reason))
         else:
-            self._put(writer, Row(found, None, error=reason))
+            self._put(writer, PictureRow(found, None, error=reason))
 
-    def _put(self, writer: Writer, row: Row) -> None:
+    def _put(self, writer: Writer, row: PictureRow) -> None:
         self.ledger.put(row.found.path, row.sha256 if row.embedding is not None else None, writer.put(row))
         if row.embedding is not None:
             self.tally.encoded += 1
@@ -192,10 +192,10 @@ class _Run:
         if row.sha256:
             self.ledger.condemn(row.sha256, row.error or "")
 
-    def _reuse(self, writer: Writer, found: Found, sha256: bytes) -> None:
+    def _reuse(self, writer: Writer, found: ScannedFile, sha256: bytes) -> None:
         reason, source_id = self.ledger.reason_against(sha256), self.ledger.id_of(sha256)
         if reason is not None:
-            self._put(writer, Row(found, sha256, error=reason))
+            self._put(writer, PictureRow(found, sha256, error=reason))
             return
         if source_id is None:
             self.ledger.wait(sha256, found)
@@ -226,10 +226,10 @@ def _vectors(encoder: Encoder, readings: list[Reading]) -> list[bytes]:
     return [row.tobytes() for row in embeddings.astype("<f2")]
 
 
-def _row(reading: Reading, vector: bytes) -> Row:
+def _row(reading: Reading, vector: bytes) -> PictureRow:
     picture = reading.picture
     assert picture is not None
-    return Row(reading.found, reading.sha256, picture.width, picture.height, picture.taken_at, embedding=vector)
+    return PictureRow(reading.found, reading.sha256, picture.width, picture.height, picture.taken_at, embedding=vector)
 
 
 @dataclass(frozen=True)

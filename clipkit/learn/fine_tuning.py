@@ -243,31 +243,33 @@ def finetune(
     if place is not None:
         check_writable(place)
     work = FinetuneData(source, recipe, pictures, held_out, progress)
-    classes = work.classes
-    learner = _learner(source, body, len(classes), recipe)
+    learner = _learner(source, body, len(work.classes), recipe)
     counts = count_parameters(body.module, learner.head)
-    before = work.say(learner)
+    before = work.predict(learner)
     history, best = train(learner, work.data, recipe, identity=work.identity(), out=place, on_epoch=on_epoch)
-    result = FineTuned(
-        classes=classes,
-        counts=counts,
-        history=history,
-        best_epoch=best,
-        before=before,
-        after=work.say(learner),
-        metrics=work.measure(learner),
-        head=_head(source, learner, classes) if recipe.is_frozen else None,
-        classifier=None if isinstance(source, TunableEncoder) else source.with_head(body, classes, learner.head),
-        failed=(*work.pictures.failed, *work.held_out.failed),
-        notes=_notes(work),
-        recipe=recipe,
-        _source=source,
-        _body=body,
-        _learner=learner,
-    )
+    result = _result(work, source, body, learner, counts=counts, history=history, best_epoch=best, before=before)
     if place is not None:
         result.save(place)
     return result
+
+
+def _result(work: FinetuneData, source: Tunable, body: Body, learner: Trainee, **measured: Any) -> FineTuned:
+    """The learner as it is now. measured: what was counted and measured before."""
+    classes = work.classes
+    return FineTuned(
+        classes=classes,
+        after=work.predict(learner),
+        metrics=work.measure(learner),
+        head=_head(source, learner, classes) if work.recipe.is_frozen else None,
+        classifier=None if isinstance(source, TunableEncoder) else source.with_head(body, classes, learner.head),
+        failed=(*work.pictures.failed, *work.held_out.failed),
+        notes=_notes(work),
+        recipe=work.recipe,
+        _source=source,
+        _body=body,
+        _learner=learner,
+        **measured,
+    )
 
 
 def _parts(dataset: Dataset, validation: Dataset | None, seed: int) -> tuple[Dataset, Dataset]:

@@ -104,7 +104,7 @@ class FinetuneData:
         }
         return dict(json.loads(json.dumps(record)))  # as it will be read again
 
-    def say(self, learner: Trainee) -> Prediction:
+    def predict(self, learner: Trainee) -> Prediction:
         """What is said of the first validation picture."""
         learner.mode(is_training=False)
         inputs, _ = next(self.data.validation())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -81,22 +82,8 @@ def correct(
     centre = given.mean(axis=0)
     texts = ((given - centre) / spread).astype(np.float64)  # in which a scale is as heavy as a weight
     inputs = np.concatenate([place.coordinates, np.ones((len(rows), 1))], axis=1, dtype=np.float64)  # (n, r + 1)
-    is_right = np.zeros_like(texts)
-    is_right[np.arange(len(rows)), targets] = 1
-    size, share = count * (width + 1), 1 / (C * len(rows))
-
-    def loss(flat: Values) -> tuple[float, Values]:
-        logits = inputs @ flat[:size].reshape(count, width + 1).T + given
-        if with_scale:
-            logits += texts * flat[size:]
-        logits -= logits.max(axis=1, keepdims=True)
-        chances = np.exp(logits)
-        sums = chances.sum(axis=1, keepdims=True)
-        entropy = np.log(sums[:, 0]).mean() - (logits * is_right).sum() / len(rows)
-        wrong = (chances / sums - is_right) / len(rows)  # (n, c): the slope of the cross-entropy
-        slope = [(wrong.T @ inputs).ravel(), (wrong * texts).sum(axis=0) if with_scale else np.zeros(0)]
-        return float(entropy + share * (flat @ flat) / 2), np.concatenate(slope) + share * flat
-
+    size = count * (width + 1)
+    loss = _penalised_loss(inputs, given, texts if with_scale else None, targets, penalty=1 / (C * len(rows)))
     start = np.zeros(size + count * with_scale)
     if guess is not None:
         weight = guess.weight if place.basis is None else guess.weight @ place.basis.T
@@ -110,3 +97,29 @@ def correct(
     rotated = place.whole(weight[:, :-1])
     bias = weight[:, -1] - rotated @ place.mean - scale * centre
     return Correction(*(part.astype(np.float32) for part in (rotated, bias, scale)))
+
+
+def _penalised_loss(
+    inputs: Values, given: FloatArray, texts: Values | None, targets: IntArray, *, penalty: float
+) -> Callable[[Values], tuple[float, Values]]:
+    """Mean cross-entropy of `given` corrected by weights on `inputs` (n, r + 1) and scales of `texts`; and its slope.
+
+    Weights and scales come as one flat array, and `penalty` times half its squared length is added.
+    """
+    count = given.shape[1]
+    size = count * inputs.shape[1]
+    is_right = np.eye(count)[targets]
+
+    def loss(flat: Values) -> tuple[float, Values]:
+        logits = inputs @ flat[:size].reshape(count, -1).T + given
+        if texts is not None:
+            logits += texts * flat[size:]
+        logits -= logits.max(axis=1, keepdims=True)
+        chances = np.exp(logits)
+        sums = chances.sum(axis=1, keepdims=True)
+        entropy = np.log(sums[:, 0]).mean() - (logits * is_right).sum() / len(inputs)
+        wrong = (chances / sums - is_right) / len(inputs)  # (n, c): the slope of the cross-entropy
+        slope = [(wrong.T @ inputs).ravel(), (wrong * texts).sum(axis=0) if texts is not None else np.zeros(0)]
+        return float(entropy + penalty * (flat @ flat) / 2), np.concatenate(slope) + penalty * flat
+
+    return loss

@@ -37,7 +37,7 @@ INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as processor
 
 
 @dataclass(frozen=True)
-class Answer:
+class LabelProbability:
     """One class with its probability.
 
     Attributes
@@ -233,7 +233,7 @@ class ViTClassifier:
         table = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(table / table.sum(axis=1, keepdims=True), np.float32)
 
-    def top_k(self, pictures: Sequence[PictureSource], k: int = 5) -> list[tuple[Answer, ...]]:
+    def top_k(self, pictures: Sequence[PictureSource], k: int = 5) -> list[tuple[LabelProbability, ...]]:
         """The k likeliest classes of each picture, likeliest first.
 
         Parameters
@@ -245,12 +245,15 @@ class ViTClassifier:
 
         Returns
         -------
-        list of tuple of Answer
+        list of tuple of LabelProbability
             Each answer has a `label` and a `probability`.
         """
         table = self.predict_proba(pictures)
         best = np.argsort(-table, axis=1, kind="stable")[:, :k]
-        return [tuple(Answer(str(self.classes_[i]), float(row[i])) for i in places) for row, places in zip(table, best)]  # noqa: B905
+        return [
+            tuple(LabelProbability(str(self.classes_[place]), float(row[place])) for place in places)
+            for row, places in zip(table, best, strict=True)
+        ]
 
     def logits(self, pictures: Sequence[PictureSource]) -> FloatArray:
         """Logits of the classes.

@@ -25,7 +25,7 @@ ABOUT_COST = "Each method with the most labels; seconds of one run, features at 
 
 
 @dataclass(frozen=True)
-class Thumbnail:
+class InlineThumbnail:
     """A small picture as a data URL, and its alternative text."""
 
     about: str
@@ -55,8 +55,8 @@ class ConfusedPair:
     """Two classes that were confused, with thumbnails of the pictures, unless nobody wants them."""
 
     mistake: Mistake
-    thumbnails: tuple[Thumbnail, ...] | None
-    reference: Thumbnail | None
+    thumbnails: tuple[InlineThumbnail, ...] | None
+    reference: InlineThumbnail | None
 
     @property
     def share(self) -> str:
@@ -217,11 +217,11 @@ def _pair(comparison: Comparison, pair: Mistake, *, thumbnails: bool) -> Confuse
     return ConfusedPair(pair, small, reference)
 
 
-def _thumbnail(comparison: Comparison, file: str, about: str) -> Thumbnail | None:
+def _thumbnail(comparison: Comparison, file: str, about: str) -> InlineThumbnail | None:
     root = Path(comparison.path)
     with suppress(ImageError, OSError):
         canvas = thumbnail((root.parent if root.is_file() else root) / file, SIZE).canvas
-        return Thumbnail(about, data_url(to_jpeg(canvas), "image/jpeg"))
+        return InlineThumbnail(about, data_url(to_jpeg(canvas), "image/jpeg"))
     return None
 
 

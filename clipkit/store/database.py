@@ -18,7 +18,7 @@ from clipkit.core.files import sync_file, sync_folder
 from clipkit.core.progress import Failure
 from clipkit.errors import ClipkitError, IndexDamaged, IndexLocked, IndexNotFound
 from clipkit.store.migrations import migrate, read_as_newest
-from clipkit.store.records import Found, IndexInfo, Known, RawRow, Row, Written
+from clipkit.store.records import IndexInfo, Known, PictureRow, RawRow, ScannedFile, Written
 from clipkit.store.schema import (
     APPLICATION_ID,
     FORMAT,
@@ -332,7 +332,7 @@ class Writer:
         self._db = db
         self._revision = revision
 
-    def put(self, row: Row) -> Written:
+    def put(self, row: PictureRow) -> Written:
         """A new picture, or new content under a known path; the old content stays until `drop_replaced`."""
         state = "ok" if row.embedding is not None else "failed"
         old = self._get("path = ? AND state != 'replaced'", os.fsencode(row.found.path))
@@ -343,19 +343,19 @@ class Writer:
         self._db.execute(f"{_UPDATE} WHERE id = ?", (*self._values(os.fsencode(row.found.path), row, state), id_))
         return Written(id_, replaced_id)
 
-    def copy(self, source_id: int, found: Found, sha256: bytes) -> Written:
+    def copy(self, source_id: int, found: ScannedFile, sha256: bytes) -> Written:
         """Give `found` all that row `source_id` knows of the same bytes."""
         row = self._get("id = ? AND sha256 = ?", source_id, sha256)
         if row is None:
             raise IndexDamaged(f"row {source_id} is not what it was", hint="run the same command again")
         return self.put(replace(row[1], found=found))
 
-    def move(self, source_id: int, found: Found) -> None:
+    def move(self, source_id: int, found: ScannedFile) -> None:
         """Row `source_id` now stands for `found`, a path that no row has."""
         query = f"UPDATE images SET path = ?, {_STAMP}, state = {_PRESENT}, revision = ? WHERE id = ?"
         self._db.execute(query, (os.fsencode(found.path), *found.stamp, self._revision, source_id))
 
-    def touch(self, found: Found) -> None:
+    def touch(self, found: ScannedFile) -> None:
         """Same bytes, new stamp; back in the results if it was missing."""
         query = (
             f"UPDATE images SET {_STAMP}, revision = CASE state WHEN 'missing' THEN ? ELSE revision END, "
@@ -394,23 +394,23 @@ class Writer:
         """Drop the old contents of replaced files: the run is complete, nobody can ask for them any more."""
         self._db.execute("DELETE FROM images WHERE state = 'replaced'")
 
-    def _keep_replaced(self, row: Row, sha256: bytes | None) -> int | None:
+    def _keep_replaced(self, row: PictureRow, sha256: bytes | None) -> int | None:
         # A later file of this run may hold the bytes that are replaced here (files that swapped names).
         if row.embedding is None or not row.sha256 or row.sha256 == sha256:
             return None
         return self._insert(os.fsencode(row.found.path), row, "replaced")
 
-    def _get(self, condition: str, *values: object) -> tuple[int, Row] | None:
+    def _get(self, condition: str, *values: object) -> tuple[int, PictureRow] | None:
         query = f"SELECT id, {_COLUMNS} FROM images WHERE {condition}"
         for id_, raw, size, mtime_ns, ctime_ns, inode, *content in self._db.execute(query, values).fetchall():
-            return id_, Row(Found(os.fsdecode(raw), size, mtime_ns, ctime_ns, inode), *content)
+            return id_, PictureRow(ScannedFile(os.fsdecode(raw), size, mtime_ns, ctime_ns, inode), *content)
         return None
 
-    def _insert(self, path: bytes, row: Row, state: str) -> int:
+    def _insert(self, path: bytes, row: PictureRow, state: str) -> int:
         id_ = self._db.execute(_INSERT, self._values(path, row, state)).lastrowid
         assert id_ is not None
         return id_
 
-    def _values(self, path: bytes, row: Row, state: str) -> tuple[object, ...]:
+    def _values(self, path: bytes, row: PictureRow, state: str) -> tuple[object, ...]:
         content = (row.sha256, row.width, row.height, row.taken_at, row.error, row.embedding)
         return (path, *row.found.stamp, *content, state, self._revision)

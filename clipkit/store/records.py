@@ -23,7 +23,7 @@ class FileStamp(NamedTuple):
         return self[:3] == other[:3]
 
 
-class Found(NamedTuple):
+class ScannedFile(NamedTuple):
     """A file that the scan met. path: relative to the root, `/` between names, surrogateescape for odd bytes."""
 
     path: str
@@ -58,10 +58,10 @@ class Known(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class PictureRow:
     """A picture as the index will hold it. embedding: float16 bytes, or None where reading failed."""
 
-    found: Found
+    found: ScannedFile
     sha256: bytes | None
     width: int | None = None
     height: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clipkit.index.ledger import Ledger
-from clipkit.store.records import Found, Known, Written
+from clipkit.store.records import Known, ScannedFile, Written
 
 A, B, C = b"a" * 32, b"b" * 32, b"c" * 32
 
@@ -16,8 +16,8 @@ def ledger(*rows: Known, absent: tuple[Known, ...] = (), replaced: dict[bytes, i
     return Ledger(rows, absent=absent, replaced=replaced or {})
 
 
-def found(path: str) -> Found:
-    return Found(path, 1, 2, 3, 4)
+def found(path: str) -> ScannedFile:
+    return ScannedFile(path, 1, 2, 3, 4)
 
 
 def test_it_contains_what_a_row_has_the_vector_of() -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from clipkit.errors import ClipkitError
 from clipkit.index.scan import UNSETTLED, compare, find_images
-from clipkit.store.records import Found, Known
+from clipkit.store.records import Known, ScannedFile
 from tests.support.colours import paint
 
-PHOTO = Found("a.jpg", 10, 1, 2, 3)
+PHOTO = ScannedFile("a.jpg", 10, 1, 2, 3)
 
 
 def touch(root: Path, *paths: str) -> None:
@@ -25,7 +25,7 @@ def names(root: Path, **options: object) -> list[str]:
     return [found.path for found in find_images(str(root), **options).found]  # type: ignore[arg-type]
 
 
-def known(found: Found, *, id_: int = 1, state: str = "ok", is_embedded: bool = True) -> dict[str, Known]:
+def known(found: ScannedFile, *, id_: int = 1, state: str = "ok", is_embedded: bool = True) -> dict[str, Known]:
     return {found.path: Known(id_, *found, b"h" * 32, state, is_embedded)}
 
 

@@ -191,7 +191,7 @@ def test_an_error_is_a_sentence_and_leaves_the_columns(page: Robot) -> None:
     sort(page, "cat, coffee")
     page.window.locator("#ck-classes textarea").fill(" , ")
     page.window.get_by_role("button", name="Sort", exact=True).click()
-    page.window.locator("#ck-sorted-said", has_text="there are no classes").wait_for()
+    page.window.locator("#ck-classify-notice", has_text="there are no classes").wait_for()
     assert column(page, "coffee") == ["coffee.png"]
 
 
@@ -241,10 +241,10 @@ def test_a_comparison_is_stopped_goes_on_and_is_opened_again(page: Robot, colour
     with page.window.expect_file_chooser() as chooser:
         page.window.locator("#ck-open-results").click()
     chooser.value.set_files(tmp_path / "broken.json")
-    page.window.locator("#ck-compare-said", has_text="is not the result of a comparison").wait_for()
+    page.window.locator("#ck-compare-notice", has_text="is not the result of a comparison").wait_for()
     page.window.locator("#ck-results-path input, #ck-results-path textarea").first.fill(str(file))
     page.window.keyboard.press("Enter")
-    page.window.wait_for_function("!document.querySelector('#ck-compare-said').innerText.trim()")
+    page.window.wait_for_function("!document.querySelector('#ck-compare-notice').innerText.trim()")
     assert page.window.locator(".ck-result").count() == 1
 
 

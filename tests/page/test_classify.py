@@ -16,7 +16,7 @@ import gradio as gr
 import numpy as np
 import pytest
 from clipkit_apps.classify import columns, exports
-from clipkit_apps.classify.actions import Actions, Session
+from clipkit_apps.classify.actions import ClassifyActions, ClassifySession
 from clipkit_apps.classify.inputs import MOST_CLASSES, Namer, sent_classes, sent_head, typed_classes, typed_templates
 from clipkit_apps.classify.sorter import Sorter
 from clipkit_apps.server.libraries import Shelf
@@ -62,14 +62,14 @@ def library(page: Page) -> Library:
 
 
 @pytest.fixture
-def actions(page: Page) -> Actions:
+def actions(page: Page) -> ClassifyActions:
     names = ["session", "library", "notice", "count", "columns", "signal", "strict", "learned", "plan", "tools", "copy"]
     screen = SimpleNamespace(**{name: name for name in names})
-    return Actions(page, screen, Sorter())  # type: ignore[arg-type]
+    return ClassifyActions(page, screen, Sorter())  # type: ignore[arg-type]
 
 
-def sort(actions: Actions, words: str) -> dict[Any, Any]:
-    return actions.sort(Session(), words, "plain", "", None)
+def sort(actions: ClassifyActions, words: str) -> dict[Any, Any]:
+    return actions.sort(ClassifySession(), words, "plain", "", None)
 
 
 def told(**said: Any) -> gr.EventData:
@@ -96,7 +96,7 @@ def hand_made(weight: np.ndarray, **ways: Any) -> Head:
     return Head(names, weight.astype(np.float32), np.zeros(len(weight), np.float32), 10.0, "m", "f", **ways)
 
 
-def test_every_picture_stands_in_the_column_of_its_colour(actions: Actions) -> None:
+def test_every_picture_stands_in_the_column_of_its_colour(actions: ClassifyActions) -> None:
     changed = sort(actions, "red, green\nblue")
     found = shown(changed["columns"])
     for name in ("red", "green", "blue"):
@@ -141,7 +141,7 @@ def test_the_slider_runs_from_nothing_over_the_usual_to_nearly_everything() -> N
     assert replace(found, usual=None).cut(60) == pytest.approx(0.6)
 
 
-def test_moving_the_slider_sets_pictures_aside(actions: Actions) -> None:
+def test_moving_the_slider_sets_pictures_aside(actions: ClassifyActions) -> None:
     session = sort(actions, "red, green, blue")["session"]
     nothing = shown(actions.set_aside(session, 0)["columns"])
     nearly = shown(actions.set_aside(session, 100)["columns"])
@@ -149,7 +149,7 @@ def test_moving_the_slider_sets_pictures_aside(actions: Actions) -> None:
     assert len(nearly["unsure, or none of these"]) > 12
 
 
-def test_a_click_moves_a_picture_and_undo_takes_it_back(actions: Actions, library: Library) -> None:
+def test_a_click_moves_a_picture_and_undo_takes_it_back(actions: ClassifyActions, library: Library) -> None:
     session = sort(actions, "red, green")["session"]
     id_ = id_of(library, "red.png")
     assert json.loads(actions.act(session, told(kind="fix", id=id_, place=1))["signal"])["labels"] == 1
@@ -160,7 +160,7 @@ def test_a_click_moves_a_picture_and_undo_takes_it_back(actions: Actions, librar
 
 @pytest.mark.parametrize("said", [{"id": 10**9, "place": 0}, {"id": 1, "place": 2}, {"id": "1", "place": 0}, {}])
 def test_a_label_for_what_is_not_there_is_a_sentence_and_changes_nothing(
-    actions: Actions, library: Library, said: dict[str, Any]
+    actions: ClassifyActions, library: Library, said: dict[str, Any]
 ) -> None:
     session = sort(actions, "red, green")["session"]
     answer = json.loads(actions.act(session, told(kind="fix", **said))["signal"])
@@ -169,7 +169,7 @@ def test_a_label_for_what_is_not_there_is_a_sentence_and_changes_nothing(
     assert "no longer there" in answer.get("say", "")
 
 
-def test_labels_outlive_a_reload_and_end_with_the_button(actions: Actions, library: Library) -> None:
+def test_labels_outlive_a_reload_and_end_with_the_button(actions: ClassifyActions, library: Library) -> None:
     session = sort(actions, "red, green")["session"]
     actions.act(session, told(kind="fix", id=id_of(library, "blue.png"), place=0))
     again = sort(actions, "red, green")
@@ -178,7 +178,7 @@ def test_labels_outlive_a_reload_and_end_with_the_button(actions: Actions, libra
     assert json.loads(actions.forget(again["session"])["signal"])["labels"] == 0
 
 
-def test_after_three_corrections_the_rest_follows(actions: Actions, library: Library) -> None:
+def test_after_three_corrections_the_rest_follows(actions: ClassifyActions, library: Library) -> None:
     """Called "yellow", the magenta pictures are; one of them is put right, and the other two go along."""
     session = actions.set_aside(sort(actions, "red, yellow")["session"], 0)["session"]
     before = shown(actions.set_aside(session, 0)["columns"])
@@ -193,7 +193,7 @@ def test_after_three_corrections_the_rest_follows(actions: Actions, library: Lib
     assert "Too few to say" in learned["learned"]
 
 
-def test_learning_reads_no_picture_again(actions: Actions, library: Library, photos: Path) -> None:
+def test_learning_reads_no_picture_again(actions: ClassifyActions, library: Library, photos: Path) -> None:
     session = sort(actions, "red, green, blue")["session"]
     actions.act(session, told(kind="fix", id=id_of(library, "white.png"), place=1))
     encoder = library.index.encoder
@@ -205,7 +205,7 @@ def test_learning_reads_no_picture_again(actions: Actions, library: Library, pho
     assert encoder.encoded == encoded
 
 
-def test_learning_without_a_label_says_what_to_do(actions: Actions) -> None:
+def test_learning_without_a_label_says_what_to_do(actions: ClassifyActions) -> None:
     changed = actions.learn(sort(actions, "red, green")["session"])
     assert "nothing is labelled yet" in changed["notice"]
     assert "choose its class" in changed["notice"]
@@ -285,7 +285,9 @@ def test_a_head_with_a_hidden_layer_is_not_taught_further(library: Library) -> N
         lesson_of(library, deep, {"red.png": "green"})
 
 
-def test_the_saved_head_sorts_as_the_page_does(actions: Actions, page: Page, library: Library, tmp_path: Path) -> None:
+def test_the_saved_head_sorts_as_the_page_does(
+    actions: ClassifyActions, page: Page, library: Library, tmp_path: Path
+) -> None:
     from clipkit.classify.labels import label_index
 
     session = actions.set_aside(sort(actions, "red, green, blue")["session"], 70)["session"]
@@ -301,23 +303,25 @@ def test_the_saved_head_sorts_as_the_page_does(actions: Actions, page: Page, lib
             assert labelled[path] == (UNKNOWN if name.startswith("unsure") else name)
 
 
-def test_a_saved_head_is_opened_and_sorts(actions: Actions, library: Library, tmp_path: Path) -> None:
+def test_a_saved_head_is_opened_and_sorts(actions: ClassifyActions, library: Library, tmp_path: Path) -> None:
     words(library, "red, blue").save(tmp_path / "mine.safetensors")
-    changed = actions.load(Session(), str(tmp_path / "mine.safetensors"), "plain", "", None)
+    changed = actions.load(ClassifySession(), str(tmp_path / "mine.safetensors"), "plain", "", None)
     assert "red.png" in shown(changed["columns"])["red"]
 
 
 def test_a_head_of_another_model_or_of_several_labels_is_refused_in_words(
-    actions: Actions, library: Library, tmp_path: Path
+    actions: ClassifyActions, library: Library, tmp_path: Path
 ) -> None:
     head = words(library, "red, blue")
     replace(head, fingerprint="other").save(tmp_path / "other.safetensors")
     assert (
         "this head was made with"
-        in actions.load(Session(), str(tmp_path / "other.safetensors"), "", "", None)["notice"]
+        in actions.load(ClassifySession(), str(tmp_path / "other.safetensors"), "", "", None)["notice"]
     )
     replace(head, rejection=None, multi_label=True).save(tmp_path / "many.safetensors")
-    assert "several labels" in actions.load(Session(), str(tmp_path / "many.safetensors"), "", "", None)["notice"]
+    assert (
+        "several labels" in actions.load(ClassifySession(), str(tmp_path / "many.safetensors"), "", "", None)["notice"]
+    )
     with pytest.raises(ModelMismatch):
         Sorter().sort(library, replace(head, space="backbone", rejection=None), judge=head)
 
@@ -330,7 +334,9 @@ def test_a_file_that_is_no_head_is_named_without_its_place(tmp_path: Path) -> No
     assert "x.safetensors is not a head" in caught.value.message
 
 
-def test_the_table_of_labels_is_whole_and_safe_for_spreadsheets(actions: Actions, page: Page, library: Library) -> None:
+def test_the_table_of_labels_is_whole_and_safe_for_spreadsheets(
+    actions: ClassifyActions, page: Page, library: Library
+) -> None:
     session = actions.set_aside(sort(actions, "red, -green")["session"], 0)["session"]
     actions.act(session, told(kind="fix", id=id_of(library, "red.png"), place=1))
     address = json.loads(actions.csv(session)["signal"])["download"]
@@ -343,7 +349,7 @@ def test_the_table_of_labels_is_whole_and_safe_for_spreadsheets(actions: Actions
     assert 0.5 < float(lines["red 1.png"]["probability"]) <= 1
 
 
-def test_copies_are_planned_first_and_then_made(actions: Actions, photos: Path, tmp_path: Path) -> None:
+def test_copies_are_planned_first_and_then_made(actions: ClassifyActions, photos: Path, tmp_path: Path) -> None:
     session = actions.set_aside(sort(actions, "red, green")["session"], 0)["session"]
     planned = actions.plan(session, str(tmp_path / "sorted"))
     assert "Nothing is copied yet" in planned["plan"]
@@ -355,18 +361,20 @@ def test_copies_are_planned_first_and_then_made(actions: Actions, photos: Path, 
 
 
 @pytest.mark.parametrize(("folder", "said"), [("", "no folder is named"), ("sorted", "not a full path")])
-def test_a_folder_that_cannot_be_is_said_so(actions: Actions, folder: str, said: str) -> None:
+def test_a_folder_that_cannot_be_is_said_so(actions: ClassifyActions, folder: str, said: str) -> None:
     assert said in actions.plan(sort(actions, "red, green")["session"], folder)["notice"]
 
 
-def test_a_page_for_other_machines_copies_nothing(page: Page, actions: Actions, tmp_path: Path) -> None:
+def test_a_page_for_other_machines_copies_nothing(page: Page, actions: ClassifyActions, tmp_path: Path) -> None:
     session = sort(actions, "red, green")["session"]
     page.shelf.is_local = False
     assert "on the machine itself" in actions.plan(session, str(tmp_path / "x"))["notice"]
     assert not (tmp_path / "x").exists()
 
 
-def test_a_picture_that_a_link_leads_out_to_is_not_copied(actions: Actions, photos: Path, tmp_path: Path) -> None:
+def test_a_picture_that_a_link_leads_out_to_is_not_copied(
+    actions: ClassifyActions, photos: Path, tmp_path: Path
+) -> None:
     session = actions.set_aside(sort(actions, "red, green")["session"], 0)["session"]
     outside = paint(tmp_path / "elsewhere" / "red.png", (255, 0, 0))
     (photos / "red.png").unlink()
@@ -419,7 +427,7 @@ def test_classes_come_from_a_file_that_was_sent(tmp_path: Path) -> None:
     assert str(tmp_path) not in caught.value.message
 
 
-def test_names_of_classes_and_files_are_text(actions: Actions, photos: Path, library: Library) -> None:
+def test_names_of_classes_and_files_are_text(actions: ClassifyActions, photos: Path, library: Library) -> None:
     paint(photos / f"{HOSTILE.replace('/', '')} red.png", (250, 0, 0))
     library.index.update()
     changed = sort(actions, f"red, {HOSTILE}")
@@ -429,7 +437,7 @@ def test_names_of_classes_and_files_are_text(actions: Actions, photos: Path, lib
     assert session.head.classes[1] == HOSTILE
 
 
-def test_more_of_a_column_comes_where_it_ended(actions: Actions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_of_a_column_comes_where_it_ended(actions: ClassifyActions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(columns, "CARDS", 0)
     monkeypatch.setattr(columns, "MORE", 5)
     session = actions.set_aside(sort(actions, "grey")["session"], 0)
@@ -494,7 +502,7 @@ def test_k_of_a_thousand_million_is_a_bounded_answer(page: Page) -> None:
     assert sum(len(one["pictures"]) for one in answer["classes"]) == 24
 
 
-def test_a_changed_index_is_sorted_anew(actions: Actions, photos: Path, library: Library) -> None:
+def test_a_changed_index_is_sorted_anew(actions: ClassifyActions, photos: Path, library: Library) -> None:
     session = sort(actions, "red, green")["session"]
     paint(photos / "another red.png", (240, 0, 0))
     library.index.update()
@@ -504,7 +512,7 @@ def test_a_changed_index_is_sorted_anew(actions: Actions, photos: Path, library:
 def test_without_a_library_the_tab_teaches(tmp_path: Path) -> None:
     empty = Page(Shelf(lambda name, exact: Speaker()), Thumbnails(tmp_path))
     screen: Any = SimpleNamespace(notice="notice", columns="columns", library="library")
-    changed = Actions(empty, screen, Sorter()).sort(Session(), "red", "plain", "", None)
+    changed = ClassifyActions(empty, screen, Sorter()).sort(ClassifySession(), "red", "plain", "", None)
     assert "clipkit ui ~/Pictures" in changed["columns"]
 
 

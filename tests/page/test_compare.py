@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from clipkit_apps.compare import runs
 from clipkit_apps.compare.runs import Arena, Wish, checked, wish_of
-from clipkit_apps.compare.tab import Actions
+from clipkit_apps.compare.tab import CompareActions
 from clipkit_apps.compare.view import view
 from clipkit_apps.server.libraries import Shelf
 from clipkit_apps.server.state import Page
@@ -58,9 +58,9 @@ def page(tmp_path: Path) -> Iterator[Page]:
 
 
 @pytest.fixture
-def actions(page: Page) -> Actions:
+def actions(page: Page) -> CompareActions:
     names = ["seen", "mine", "notice", "now", "shown", "away", "stop", "timer", "dataset"]
-    return Actions(page, Arena(page), {name: name for name in names})
+    return CompareActions(page, Arena(page), {name: name for name in names})
 
 
 def script(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
@@ -89,7 +89,7 @@ def until(fact: Callable[[], Any]) -> Any:
     raise AssertionError("it did not happen")
 
 
-def said_of(actions: Actions, words: str) -> str:
+def said_of(actions: CompareActions, words: str) -> str:
     """What the tab says of its run, once it says these words."""
 
     def look() -> str:
@@ -99,7 +99,7 @@ def said_of(actions: Actions, words: str) -> str:
     return str(until(look))
 
 
-def begin(actions: Actions, dataset: Path, **other: Any) -> dict[Any, Any]:
+def begin(actions: CompareActions, dataset: Path, **other: Any) -> dict[Any, Any]:
     ways = {"methods": ["knn", "zeroshot"], "shots": ["4", "1"], "seeds": 2, **other}
     return actions.start(str(dataset), **ways)
 
@@ -139,19 +139,21 @@ def test_zero_shot_alone_needs_no_labels(dataset: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "said"), [("", "no pictures are named"), ("x", "not a full path"), ("/no/", "not there")]
 )
-def test_a_dataset_that_cannot_be_is_a_sentence(actions: Actions, place: str, said: str) -> None:
+def test_a_dataset_that_cannot_be_is_a_sentence(actions: CompareActions, place: str, said: str) -> None:
     assert said in actions.start(place, ["knn"], ["1"], 1)["notice"]
 
 
 def test_a_page_for_other_machines_compares_libraries_and_opens_no_path(
-    page: Page, actions: Actions, dataset: Path
+    page: Page, actions: CompareActions, dataset: Path
 ) -> None:
     page.shelf.is_local = False
     assert "no such library" in begin(actions, dataset)["notice"]
     assert "on the machine itself" in actions.named(str(dataset))["notice"]
 
 
-def test_a_run_shows_its_steps_and_is_stopped(actions: Actions, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_shows_its_steps_and_is_stopped(
+    actions: CompareActions, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script(monkeypatch, STEP + FOREVER)
     assert begin(actions, dataset)["notice"] == ""
     now = said_of(actions, "3 of 12")
@@ -165,7 +167,7 @@ def test_a_run_shows_its_steps_and_is_stopped(actions: Actions, dataset: Path, m
 
 
 def test_a_stopped_run_leaves_no_folder_and_another_may_begin(
-    page: Page, actions: Actions, dataset: Path, monkeypatch: pytest.MonkeyPatch, private_cache: Path
+    page: Page, actions: CompareActions, dataset: Path, monkeypatch: pytest.MonkeyPatch, private_cache: Path
 ) -> None:
     script(monkeypatch, STEP + FOREVER)
     begin(actions, dataset)
@@ -176,7 +178,7 @@ def test_a_stopped_run_leaves_no_folder_and_another_may_begin(
 
 
 def test_a_result_is_shown_once_to_each_browser(
-    actions: Actions, dataset: Path, found: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    actions: CompareActions, dataset: Path, found: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "made.json").write_text(found.to_json())
     made = str(tmp_path / "made.json")
@@ -191,7 +193,7 @@ def test_a_result_is_shown_once_to_each_browser(
 
 
 def test_an_error_of_the_run_is_a_sentence_with_what_to_do(
-    actions: Actions, dataset: Path, monkeypatch: pytest.MonkeyPatch
+    actions: CompareActions, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = 'print("error: <b>none</b> is there\\n  try: clipkit index", file=sys.stderr)\nsys.exit(1)\n'
     script(monkeypatch, code)
@@ -275,7 +277,7 @@ def test_a_comparison_of_too_many_classes_is_not_drawn(found: Comparison) -> Non
 
 
 def test_an_earlier_result_is_opened_by_path_and_by_upload(
-    page: Page, actions: Actions, found: Comparison, dataset: Path, tmp_path: Path
+    page: Page, actions: CompareActions, found: Comparison, dataset: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "results.json").write_text(found.to_json())
     by_path = actions.named(str(tmp_path))
@@ -290,7 +292,7 @@ def test_an_earlier_result_is_opened_by_path_and_by_upload(
 
 @pytest.mark.parametrize("content", ["", "{", '{"format": "x"}', "[" * 100_000])
 def test_a_file_that_is_no_result_is_a_sentence_without_its_place(
-    actions: Actions, tmp_path: Path, content: str
+    actions: CompareActions, tmp_path: Path, content: str
 ) -> None:
     (tmp_path / "results.json").write_text(content)
     said = actions.sent(str(tmp_path / "results.json"))["notice"]
@@ -299,7 +301,7 @@ def test_a_file_that_is_no_result_is_a_sentence_without_its_place(
 
 
 def test_what_is_taken_away_can_be_opened_again(
-    page: Page, actions: Actions, found: Comparison, tmp_path: Path
+    page: Page, actions: CompareActions, found: Comparison, tmp_path: Path
 ) -> None:
     for make, name in ((actions.json, "results.json"), (actions.html, "comparison.html")):
         export = page.outbox.get(json.loads(make(found))["download"].rpartition("/")[2])
@@ -312,7 +314,7 @@ def test_what_is_taken_away_can_be_opened_again(
 
 
 def test_other_machines_do_not_learn_where_a_dataset_lies(
-    page: Page, actions: Actions, found: Comparison, dataset: Path
+    page: Page, actions: CompareActions, found: Comparison, dataset: Path
 ) -> None:
     page.shelf.is_local = False
     for make in (actions.json, actions.html):
@@ -322,7 +324,7 @@ def test_other_machines_do_not_learn_where_a_dataset_lies(
 
 
 def test_the_arena_and_the_index_runs_share_one_list(
-    page: Page, actions: Actions, dataset: Path, monkeypatch: pytest.MonkeyPatch
+    page: Page, actions: CompareActions, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script(monkeypatch, STEP + FOREVER)
     begin(actions, dataset)

@@ -25,8 +25,8 @@ import pytest
 from click.testing import CliRunner
 from clipkit_apps import html
 from clipkit_apps.search import exports, url_state
-from clipkit_apps.search.screen import Screen, Session
-from clipkit_apps.search.tab import Actions
+from clipkit_apps.search.screen import SearchScreen, SearchSession
+from clipkit_apps.search.tab import SearchActions
 from clipkit_apps.server import guard, routes, thumbnails
 from clipkit_apps.server.libraries import Shelf
 from clipkit_apps.server.state import Page
@@ -656,11 +656,11 @@ def test_a_login_is_asked_for_everything(shelf: Shelf, photos: Path, library: Li
 def test_a_start_that_is_sent_again_is_answered_once(shelf: Shelf, library: Library) -> None:
     """The script sends it until an answer comes, because Gradio may not have listened to the first."""
     page = Page(shelf, thumbnails.Thumbnails(library.root.parent / "thumbs"))
-    screen: Any = Screen(**{name: name for name in Screen.__dataclass_fields__})
-    actions = Actions(page, screen)
-    first = actions.act(Session(), SimpleNamespace(_data={"kind": "start", "search": ""}))
+    screen: Any = SearchScreen(**{name: name for name in SearchScreen.__dataclass_fields__})
+    actions = SearchActions(page, screen)
+    first = actions.act(SearchSession(), SimpleNamespace(_data={"kind": "start", "search": ""}))
     assert "grid" in first
     again = actions.act(first["session"], SimpleNamespace(_data={"kind": "start", "search": "", "again": True}))
     assert list(again) == ["session"]
-    unheard = actions.act(Session(), SimpleNamespace(_data={"kind": "start", "search": "", "again": True}))
+    unheard = actions.act(SearchSession(), SimpleNamespace(_data={"kind": "start", "search": "", "again": True}))
     assert "grid" in unheard
