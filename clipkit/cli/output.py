@@ -140,7 +140,8 @@ def print_hits(
         sys.stdout.buffer.write(b"".join(os.fsencode(near(hit.file)) + end for hit in hits))
     elif as_json:
         for hit in hits:
-            print(json.dumps({"score": round(hit.score, 6), "path": hit.path, "file": hit.file}))
+            facts = {"score": round(hit.score, 6), "path": hit.path, "file": hit.file}
+            print(json.dumps({**facts, "partial": True} if hit.is_partial else facts))
     elif as_csv:
         _print_csv(hits)
     else:
@@ -163,6 +164,7 @@ def print_info(index: ImageIndex, *, as_json: bool) -> None:
         "photos": str(index.root),
         "index": str(index.store.file),
         "found": counts["ok"],
+        "partial": index.partial_count(),
         "missing": counts["missing"],
         "failed": counts["failed"],
         "model": info.model,

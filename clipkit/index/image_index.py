@@ -240,6 +240,16 @@ class ImageIndex:
         """
         return self.store.counts()
 
+    def partial_count(self) -> int:
+        """Number of pictures that answer by a part: JPEGs that were cut off.
+
+        Returns
+        -------
+        int
+            Of those that `counts` calls ok.
+        """
+        return self.store.partial_count()
+
     def failures(self) -> list[Failure]:
         """Pictures that could not be read.
 
@@ -439,9 +449,10 @@ class ImageIndex:
             now, paths = self.store.paths(dict.fromkeys(ids.ravel().tolist()))
             if now == revision:
                 break
+        partial = self.store.partial_among(paths)
         return [
             Hits(
-                Hit(min(float(score), 1.0), paths[id_], str(self.root / paths[id_]), id_)
+                Hit(min(float(score), 1.0), paths[id_], str(self.root / paths[id_]), id_, id_ in partial)
                 for score, id_ in zip(row_scores.tolist(), row_ids.tolist(), strict=True)
                 if id_ in paths
             )

@@ -229,7 +229,8 @@ def _vectors(encoder: Encoder, readings: list[Reading]) -> list[bytes]:
 def _row(reading: Reading, vector: bytes) -> PictureRow:
     picture = reading.picture
     assert picture is not None
-    return PictureRow(reading.found, reading.sha256, picture.width, picture.height, picture.taken_at, embedding=vector)
+    facts = (picture.width, picture.height, picture.taken_at, picture.share)
+    return PictureRow(reading.found, reading.sha256, *facts, embedding=vector)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ class Hit:
         On this disk.
     id : int
         Of the picture in its index.
+    is_partial : bool
+        Whether the picture is a JPEG that was cut off: what is missing of it counts as grey.
 
     Examples
     --------
@@ -36,6 +38,7 @@ class Hit:
     path: str
     file: str
     id: int
+    is_partial: bool = False
 
 
 class Hits(list[Hit]):

@@ -37,10 +37,11 @@ FILE = "index.db"
 BUSY_SECONDS = 10.0
 BLOCK = 2048  # rows a read: 2 MB at 512 dimensions, and as much again three times while they are checked
 
-_COLUMNS = "path, size, mtime_ns, ctime_ns, inode, sha256, width, height, taken_at, error, embedding"
-_INSERT = f"INSERT INTO images ({_COLUMNS}, state, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_COLUMNS = "path, size, mtime_ns, ctime_ns, inode, sha256, width, height, taken_at, share, error, embedding"
+_INSERT = f"INSERT INTO images ({_COLUMNS}, state, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _UPDATE = f"UPDATE images SET {', '.join(f'{name} = ?' for name in _COLUMNS.split(', '))}, state = ?, revision = ?"
 _STAMP = "size = ?, mtime_ns = ?, ctime_ns = ?, inode = ?"
+_IS_PARTIAL = "state = 'ok' AND share < 1"
 _PRESENT = "CASE WHEN embedding IS NULL THEN 'failed' ELSE 'ok' END"
 
 
@@ -91,6 +92,17 @@ class Store:
         with self._read() as db:
             counts = dict(db.execute("SELECT state, count(*) FROM images GROUP BY state"))
         return {state: counts.get(state, 0) for state in ("ok", "missing", "failed")}
+
+    def partial_count(self) -> int:
+        """Pictures that answer though the file has only a part of their rows."""
+        with self._read() as db:
+            return int(db.execute(f"SELECT count(*) FROM images WHERE {_IS_PARTIAL}").fetchone()[0])
+
+    def partial_among(self, ids: Iterable[int]) -> set[int]:
+        """Those of `ids` of whose rows the file has only a part."""
+        one = f"SELECT id FROM images WHERE id = ? AND {_IS_PARTIAL}"
+        with self._read() as db:
+            return {row[0] for id_ in ids for row in db.execute(one, (int(id_),))}
 
     def known(self) -> dict[str, Known]:
         """Every picture's stamp, by path."""
@@ -412,5 +424,5 @@ class Writer:
         return id_
 
     def _values(self, path: bytes, row: PictureRow, state: str) -> tuple[object, ...]:
-        content = (row.sha256, row.width, row.height, row.taken_at, row.error, row.embedding)
+        content = (row.sha256, row.width, row.height, row.taken_at, row.share, row.error, row.embedding)
         return (path, *row.found.stamp, *content, state, self._revision)

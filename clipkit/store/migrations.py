@@ -12,7 +12,7 @@ _ROWS_OF_FORMAT_1 = f"""
 SELECT
     id,
     CASE WHEN {_IS_REPLACED} THEN substr(path, 1, instr(path, x'00') - 1) ELSE path END AS path,
-    size, mtime_ns, ctime_ns, inode, sha256, width, height, taken_at,
+    size, mtime_ns, ctime_ns, inode, sha256, width, height, taken_at, NULL AS share,
     CASE WHEN {_IS_REPLACED} THEN 'replaced' ELSE state END AS state,
     error, revision, embedding
 FROM

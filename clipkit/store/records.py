@@ -59,13 +59,18 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True)
 class PictureRow:
-    """A picture as the index will hold it. embedding: float16 bytes, or None where reading failed."""
+    """A picture as the index will hold it.
+
+    share: of its rows that the file has, less than 1 for a JPEG that was cut off; None where nobody looked. embedding:
+    float16 bytes, or None where reading failed.
+    """
 
     found: ScannedFile
     sha256: bytes | None
     width: int | None = None
     height: int | None = None
     taken_at: str | None = None
+    share: float | None = None
     error: str | None = None
     embedding: bytes | None = None
 

@@ -43,6 +43,7 @@ CREATE TABLE images (
     width INTEGER,
     height INTEGER,
     taken_at TEXT,
+    share REAL,
     state TEXT NOT NULL CHECK (state IN ('ok', 'missing', 'failed', 'replaced')),
     error TEXT,
     revision INTEGER NOT NULL,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from clipkit.cli.main import app, main
 from clipkit.errors import ModelError
@@ -231,6 +233,25 @@ def test_info_says_what_an_index_holds(here: Path, capfd: pytest.CaptureFixture[
     assert (facts["found"], facts["missing"], facts["failed"], facts["model"]) == ("7", "1", "0", "colour")
     facts = json.loads(run(capfd, "info", "photos", "--json")[1])
     assert (facts["found"], facts["width"]) == (7, 4)
+
+
+def test_a_jpeg_that_was_cut_off_is_partial_in_info_and_in_search(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stream = BytesIO()
+    Image.new("RGB", (640, 480), (200, 120, 40)).effect_spread(9).save(stream, "JPEG")
+    (here / "photos" / "cut.jpg").write_bytes(stream.getvalue()[: stream.tell() * 8 // 10])
+    (here / "photos" / "no end.jpg").write_bytes(stream.getvalue()[:-2])
+    (here / "photos" / "twin.jpg").write_bytes((here / "photos" / "cut.jpg").read_bytes())
+    main(["index", "photos"])
+    assert json.loads(run(capfd, "info", "photos", "--json")[1])["partial"] == 2
+    assert "partial   2\n" in run(capfd, "info", "photos")[1]
+    hits = [json.loads(line) for line in run(capfd, "search", "red", "photos", "-t", "99", "--json")[1].splitlines()]
+    assert {hit["path"] for hit in hits if hit.get("partial")} == {"cut.jpg", "twin.jpg"}
+    assert len(hits) == len(COLOURS) + 3
+    (here / "photos" / "cut.jpg").write_bytes(stream.getvalue())
+    main(["index", "photos"])
+    assert json.loads(run(capfd, "info", "photos", "--json")[1])["partial"] == 1
 
 
 def test_models_lists_every_alias(capfd: pytest.CaptureFixture[str]) -> None:

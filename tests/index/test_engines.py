@@ -135,7 +135,8 @@ def test_exported_vectors_say_what_computed_them(photos: Path, tmp_path: Path) -
 
 def test_one_path_may_have_many_replaced_contents_and_one_that_counts(photos: Path) -> None:
     file = indexed(photos).store.file
-    again = "INSERT INTO images SELECT NULL, path, size, mtime_ns, ctime_ns, inode, sha256, width, height, taken_at, "
+    facts = "path, size, mtime_ns, ctime_ns, inode, sha256, width, height, taken_at, share"
+    again = f"INSERT INTO images SELECT NULL, {facts}, "
     with closing(sqlite3.connect(file)) as db:
         for _ in range(2):
             db.execute(f"{again} 'replaced', error, revision, embedding FROM images WHERE id = 1")

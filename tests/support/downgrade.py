@@ -52,5 +52,5 @@ def add_replaced(file: Path) -> None:
     with closing(sqlite3.connect(file)) as db, db:
         db.execute(
             "INSERT INTO images SELECT NULL, path, size, mtime_ns, ctime_ns, inode, randomblob(32), width, height, "
-            "taken_at, 'replaced', error, revision, embedding FROM images ORDER BY id LIMIT 1"
+            "taken_at, share, 'replaced', error, revision, embedding FROM images ORDER BY id LIMIT 1"
         )
