@@ -25,6 +25,7 @@ class IndexOptions(options.ModelOptions):
     batch_size: int | None
     workers: int | None
     exclude_dirs: tuple[str, ...]
+    include_dirs: tuple[str, ...]
     include_hidden: bool
     checksum: bool
     retry_failed: bool
@@ -36,7 +37,7 @@ class IndexOptions(options.ModelOptions):
     @property
     def scan(self) -> dict[str, Any]:
         """Which files are looked at, and which of them are read."""
-        names = ("exclude_dirs", "include_hidden", "checksum", "retry_failed")
+        names = ("exclude_dirs", "include_dirs", "include_hidden", "checksum", "retry_failed")
         return {name: getattr(self, name) for name in names}
 
 
@@ -49,7 +50,16 @@ class IndexOptions(options.ModelOptions):
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Threads that read pictures. Default: one a core, at most 8."
 )
-@options.excluded
+@click.option(
+    "--exclude-dir",
+    "exclude_dirs",
+    metavar="NAME",
+    multiple=True,
+    help="Leave out folders of this name or path, in later runs too; repeatable.",
+)
+@click.option(
+    "--include-dir", "include_dirs", metavar="NAME", multiple=True, help="Take back what --exclude-dir left out."
+)
 @click.option("--include-hidden", is_flag=True, help="Also files and folders whose name begins with a dot.")
 @click.option("--checksum", is_flag=True, help="Read every file again, not only those whose size or date changed.")
 @click.option("--retry-failed", is_flag=True, help="Read those again that could not be read.")

@@ -101,6 +101,11 @@ def print_unmatched(unmatched: Sequence[str]) -> None:
         say(f"--exclude-dir {printable(text)} matches no folder")
 
 
+def _print_not_excluded(report: IndexReport, photos: str) -> None:
+    for text in report.not_excluded:
+        say(f"--include-dir {printable(text)} was not left out; what is: clipkit info {printable(photos)}")
+
+
 def print_report(report: IndexReport, pictures: ImageIndex, photos: str) -> None:
     if not report.found:
         say(f"no pictures in {printable(photos)}; JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC and others are read")
@@ -127,6 +132,7 @@ def print_report(report: IndexReport, pictures: ImageIndex, photos: str) -> None
     if report.skipped:
         say(f"  {_skipped_line(report.skipped)}")
     print_unmatched(report.unmatched)
+    _print_not_excluded(report, photos)
     if report.failed:
         say(f"  all of them: clipkit info {printable(photos)} --failed")
 
@@ -178,8 +184,10 @@ def print_info(index: ImageIndex, *, as_json: bool) -> None:
         "made by": info.created_by,
     }
     if as_json:
-        print(json.dumps(facts))
+        print(json.dumps({**facts, "excluded": info.excluded}))
         return
+    if info.excluded:
+        facts["excluded"] = ", ".join(info.excluded)
     for name, fact in facts.items():
         print(f"{name:<10}{printable(f'{fact:,}' if isinstance(fact, int) else fact)}")
 

@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from clipkit.core.arrays import Embeddings, IntArray, check_embeddings
 from clipkit.core.progress import Failure, Progress
 from clipkit.errors import BadIndex, ClipkitError, IndexNotFound, ModelMismatch, QueryError
 from clipkit.index.crash_recovery import Journal, in_flight
-from clipkit.index.paths import path_filter
+from clipkit.index.paths import path_filter, take_back
 from clipkit.index.rebuild import Rebuild
 from clipkit.index.scan import Changes, Scan, compare, find_images
 from clipkit.index.update import IndexReport, Tally, apply_changes
@@ -276,6 +277,7 @@ class ImageIndex:
         progress: Callable[[Progress], None] | None = None,
         workers: int | None = None,
         exclude_dirs: Collection[str] = (),
+        include_dirs: Collection[str] = (),
         include_hidden: bool = False,
         checksum: bool = False,
         retry_failed: bool = False,
@@ -289,7 +291,10 @@ class ImageIndex:
         workers : int, optional
             Threads that read and decode; by default one a core, at most 8.
         exclude_dirs : collection of str, optional
-            Names of folders, or paths relative to the root, to leave out.
+            Names of folders, or paths relative to the root, to leave out now and in later runs: the index remembers
+            them (`info.excluded`).
+        include_dirs : collection of str, optional
+            Of those that are left out, the ones to take back.
         include_hidden : bool, default False
             Also what begins with a dot.
         checksum : bool, default False
@@ -315,15 +320,23 @@ class ImageIndex:
         """
         started = time.monotonic()
         with writing(self.folder):
-            scan = find_images(str(self.root), exclude_dirs=exclude_dirs, include_hidden=include_hidden)
             store = self._rebuild.store if self._rebuild else self.store
+            before = store.info().excluded
+            kept = take_back(before, include_dirs, self.root)
+            scan = find_images(
+                str(self.root), exclude_dirs=exclude_dirs, remembered=kept.texts, include_hidden=include_hidden
+            )
+            if scan.exclusions != before:
+                with store.transaction() as writer:
+                    writer.exclude(scan.exclusions)
             known = store.known()
             unreadable = [failure.path for failure in scan.unreadable]
             changes = compare(scan.found, known, unreadable=unreadable, checksum=checksum, retry_failed=retry_failed)
             tally = self._apply(store, changes, known, workers=workers, progress=progress)
             self._complete_rebuild()
             self._refresh_cache()
-        return _report(scan, changes, tally, seconds=time.monotonic() - started)
+        report = _report(scan, changes, tally, seconds=time.monotonic() - started)
+        return replace(report, not_excluded=kept.not_excluded)
 
     def search(
         self,
@@ -513,7 +526,11 @@ class ImageIndex:
     def _begin_rebuild(self, encoder: Encoder, *, is_outside: bool) -> None:
         make_folder(self.folder)
         with writing(self.folder):
-            self._rebuild = Rebuild.begin(self.folder, self._new_info(encoder, is_outside=is_outside))
+            excluded: tuple[str, ...] = ()
+            with suppress(BadIndex):
+                excluded = self.info.excluded
+            info = self._new_info(encoder, is_outside=is_outside)
+            self._rebuild = Rebuild.begin(self.folder, replace(info, excluded=excluded))
 
     def _complete_rebuild(self) -> None:
         """What was built beside the old database takes its place; what a dead run left there goes."""
@@ -642,6 +659,7 @@ def plan(
     at: str | Path | None = None,
     rebuild: bool = False,
     exclude_dirs: Collection[str] = (),
+    include_dirs: Collection[str] = (),
     include_hidden: bool = False,
     checksum: bool = False,
     retry_failed: bool = False,
@@ -650,7 +668,8 @@ def plan(
     place = real_folder(root)
     store = Store(index_folder(place, at) / FILE)
     known = store.known() if store.file.exists() and not rebuild else {}
-    scan = find_images(str(place), exclude_dirs=exclude_dirs, include_hidden=include_hidden)
+    kept = take_back(store.info().excluded if store.file.exists() else (), include_dirs, place)
+    scan = find_images(str(place), exclude_dirs=exclude_dirs, remembered=kept.texts, include_hidden=include_hidden)
     unreadable = [failure.path for failure in scan.unreadable]
     return compare(scan.found, known, unreadable=unreadable, checksum=checksum, retry_failed=retry_failed)
 

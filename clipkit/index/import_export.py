@@ -201,9 +201,10 @@ def import_(
     place = real_folder(root)
     rows = open_layout(Path(source))
     _check_origin(rows.about, encoder, source)
+    remembered: tuple[str, ...] = ()
     if (index_folder(place, at) / FILE).exists():
-        ImageIndex.create(place, encoder, at=at)  # ModelMismatch before the long work
-    scan = find_images(str(place), exclude_dirs=exclude_dirs, include_hidden=include_hidden)
+        remembered = ImageIndex.create(place, encoder, at=at).info.excluded  # ModelMismatch before the long work
+    scan = find_images(str(place), exclude_dirs=exclude_dirs, remembered=remembered, include_hidden=include_hidden)
     names = _Names(place, {found.path: found for found in scan.found})
     survey = _survey(rows, names, encoder.dim, normalise, source)
     checked, agreement = _compare_sample(survey.sample, encoder, place)

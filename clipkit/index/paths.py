@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 
@@ -18,14 +19,17 @@ class FolderPatterns:
     Attributes
     ----------
     texts : tuple of str
-        As they are to be remembered: relative to the root.
+        As they are remembered: names, and paths relative to the root, which have a slash: `/raw` stands in the root.
     unmatched : set of str
-        Those of `texts` that no folder has matched yet.
+        Those of `texts` that were typed and that no folder has matched yet.
     """
 
-    def __init__(self, typed: Collection[str], root: str | os.PathLike[str] = "") -> None:
-        self.texts = tuple(dict.fromkeys(_from_root(text, os.fspath(root)) for text in typed))
-        self.unmatched = set(self.texts)
+    def __init__(
+        self, typed: Collection[str], root: str | os.PathLike[str] = "", *, remembered: Collection[str] = ()
+    ) -> None:
+        added = [_from_root(text, os.fspath(root)) for text in typed]
+        self.texts = tuple(dict.fromkeys([*remembered, *added]))
+        self.unmatched = set(added)
         self._names = [(text, _same_form(text)) for text in self.texts if "/" not in text]
         self._paths = [(text, _same_form(text)) for text in self.texts if "/" in text]
 
@@ -44,6 +48,28 @@ class FolderPatterns:
     def contain(self, path: str) -> bool:
         """Whether a picture lies in a folder that is meant, at any depth."""
         return any(self.matches(folder) for folder in _folders(path))
+
+
+@dataclass(frozen=True)
+class Exclusions:
+    """The folders that an index leaves out. texts: as `FolderPatterns` remembers them.
+
+    not_excluded: what was to be taken back, and was not left out.
+    """
+
+    texts: tuple[str, ...]
+    not_excluded: tuple[str, ...] = ()
+
+
+def take_back(remembered: Collection[str], include_dirs: Collection[str], root: str | os.PathLike[str]) -> Exclusions:
+    """What stays left out when the folders that a person names are taken back, by name or by path."""
+    texts, wrong = list(remembered), []
+    for typed in include_dirs:
+        forms = {_same_form(text).lstrip("/") for text in (typed.rstrip("/"), _from_root(typed, os.fspath(root)))}
+        left = [text for text in texts if _same_form(text).lstrip("/") not in forms]
+        wrong += [typed] if left == texts else []
+        texts = left
+    return Exclusions(tuple(texts), tuple(wrong))
 
 
 def path_filter(

@@ -32,11 +32,13 @@ _INODE_BITS = (1 << 63) - 1  # SQLite integers are signed; some file systems use
 class Scan:
     """What a completed walk found. unreadable: what could not be entered, so nothing below it counts as gone.
 
-    unmatched: exclusions that no folder matched. skipped: files that are no pictures by their suffix, by suffix.
+    exclusions: what was left out, as `FolderPatterns` remembers it. unmatched: what was typed of it, and no folder
+    matched. skipped: files that are no pictures by their suffix, by suffix.
     """
 
     found: list[ScannedFile] = field(default_factory=list)
     unreadable: list[Failure] = field(default_factory=list)
+    exclusions: tuple[str, ...] = ()
     unmatched: tuple[str, ...] = ()
     skipped: Counter[str] = field(default_factory=Counter)
 
@@ -51,15 +53,17 @@ class Changes:
     unchanged: int
 
 
-def find_images(root: str, *, exclude_dirs: Collection[str] = (), include_hidden: bool = False) -> Scan:
+def find_images(
+    root: str, *, exclude_dirs: Collection[str] = (), remembered: Collection[str] = (), include_hidden: bool = False
+) -> Scan:
     """Every picture below `root`, in a fixed order.
 
     Links are followed, but each real folder is entered once, so a link to the parent is harmless; a folder reached
-    both ways is found under its real name. exclude_dirs: as `FolderPatterns` reads them. Raises ClipkitError where the
-    root itself cannot be read.
+    both ways is found under its real name. exclude_dirs, remembered: as `FolderPatterns` reads them. Raises
+    ClipkitError where the root itself cannot be read.
     """
     scan = Scan()
-    excluded = FolderPatterns(exclude_dirs, root)
+    excluded = FolderPatterns(exclude_dirs, root, remembered=remembered)
     entered: set[tuple[int, int]] = set()
     links: list[str] = []
     pending = [""]
@@ -73,6 +77,7 @@ def find_images(root: str, *, exclude_dirs: Collection[str] = (), include_hidden
             if is_folder and entry.name not in EXCLUDED_DIRS and not excluded.matches(path):
                 (links if entry.is_symlink() else pending).append(path)
     scan.found.sort(key=lambda found: found.path)
+    scan.exclusions = tuple(text for text in excluded.texts if not text.startswith("../"))
     scan.unmatched = tuple(text for text in excluded.texts if text in excluded.unmatched)
     return scan
 

@@ -260,7 +260,9 @@ class IndexReport:
     skipped : dict of str to int
         Files of kinds that are not read, by suffix.
     unmatched : tuple of str
-        Exclusions that no folder matched.
+        Exclusions of this run that no folder matched.
+    not_excluded : tuple of str
+        What was to be taken back, and was not left out.
 
     Examples
     --------
@@ -283,3 +285,4 @@ class IndexReport:
     seconds: float
     skipped: Mapping[str, int] = field(default_factory=dict)
     unmatched: tuple[str, ...] = ()
+    not_excluded: tuple[str, ...] = ()

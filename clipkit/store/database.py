@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,6 +76,7 @@ class Store:
                 db.execute(statement)
             fields = {key: str(value) for key, value in vars(info).items() if value is not None}
             del fields["revision"], fields["token"]  # these live in `revisions`
+            fields["excluded"] = json.dumps(info.excluded)
             db.executemany("INSERT INTO meta VALUES (?, ?)", fields.items())
             db.execute("INSERT INTO revisions VALUES (?, ?)", (info.revision, info.token))
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -400,7 +402,11 @@ class Writer:
 
     def note(self, key: str, value: str) -> None:
         """Change one fact of the index."""
-        self._db.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def exclude(self, texts: Sequence[str]) -> None:
+        """Remember which folders are left out, and forget which were."""
+        self.note("excluded", json.dumps(texts))
 
     def drop_replaced(self) -> None:
         """Drop the old contents of replaced files: the run is complete, nobody can ask for them any more."""

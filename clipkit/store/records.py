@@ -110,3 +110,4 @@ class IndexInfo:
     pixel_recipe: str
     created_by: str
     root: str | None  # only where the index lies outside its folder
+    excluded: tuple[str, ...] = ()  # folders that `index` leaves out, as FolderPatterns remembers them

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -116,9 +117,13 @@ def read_info(db: sqlite3.Connection, file: Path) -> IndexInfo:
     try:
         meta = meta if read_format(db) == FORMAT else {**meta, **OLD_META}
         dim = int(meta.pop("dim"))
-        info = IndexInfo(revision=revision, token=token, dim=dim, root=meta.pop("root", None), **meta)
-    except (KeyError, ValueError, TypeError) as error:
+        excluded = tuple(json.loads(meta.pop("excluded", "[]")))
+        root = meta.pop("root", None)
+        info = IndexInfo(revision=revision, token=token, dim=dim, root=root, excluded=excluded, **meta)
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise IndexDamaged(f"{file} does not say what it holds: {error}", hint=_rebuild(file)) from error
+    if not all(isinstance(text, str) for text in excluded):
+        raise IndexDamaged(f"{file} leaves out folders that have no name", hint=_rebuild(file))
     if not 0 < dim <= MAX_DIM:
         raise IndexDamaged(f"{file} claims vectors of {dim} values", hint=_rebuild(file))
     if not (_HEX.fullmatch(info.index_id) and _HEX.fullmatch(token)):  # they name files in the cache folder

@@ -12,6 +12,7 @@ from PIL import Image
 
 from clipkit.cli.main import app, main
 from clipkit.errors import ModelError
+from clipkit.index.image_index import ImageIndex
 from tests.support.colours import COLOURS, ColourEncoder, paint
 
 
@@ -252,6 +253,43 @@ def test_a_jpeg_that_was_cut_off_is_partial_in_info_and_in_search(
     (here / "photos" / "cut.jpg").write_bytes(stream.getvalue())
     main(["index", "photos"])
     assert json.loads(run(capfd, "info", "photos", "--json")[1])["partial"] == 1
+
+
+def test_what_was_left_out_stays_out_until_it_is_taken_back(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for path in ("raw/a.png", "2020/raw/b.png", "2021/c.png"):
+        paint(here / "photos" / path, (9, 9, 9))
+    _, _, err = run(capfd, "index", "photos", "--exclude-dir", "photos/raw", "--exclude-dir", "20?1")
+    assert "9 pictures can be found" in err
+    assert json.loads(run(capfd, "info", "photos", "--json")[1])["excluded"] == ["/raw", "20?1"]
+    assert "excluded  /raw, 20?1\n" in run(capfd, "info", "photos")[1]
+    _, _, err = run(capfd, "index", "photos")
+    assert err.splitlines()[0].startswith("9 pictures can be found (9 unchanged)")
+    assert len(err.splitlines()) == 1
+    assert "would read 0" in run(capfd, "index", "photos", "--dry-run")[1]
+    assert "would read 1" in run(capfd, "index", "photos", "--dry-run", "--include-dir", "raw")[1]
+    assert "9 pictures can be found (9 new)" in run(capfd, "index", "photos", "--rebuild")[2]
+    _, _, err = run(capfd, "index", "photos", "--include-dir", "./photos/raw", "--include-dir", "rwa")
+    assert "10 pictures can be found" in err
+    assert "--include-dir rwa was not left out; what is: clipkit info photos" in err
+    run(capfd, "index", "photos", "--include-dir", "20?1")
+    assert json.loads(run(capfd, "info", "photos", "--json")[1])["excluded"] == []
+    assert json.loads(run(capfd, "info", "photos", "--json")[1])["found"] == len(COLOURS) + 3
+    assert "excluded" not in run(capfd, "info", "photos")[1]
+
+
+def test_a_folder_elsewhere_is_not_remembered(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert "matches no folder" in run(capfd, "index", "photos", "--exclude-dir", "/elsewhere")[2]
+    assert json.loads(run(capfd, "info", "photos", "--json")[1])["excluded"] == []
+
+
+def test_a_folder_that_is_left_out_leaves_the_results_and_costs_nothing_when_it_is_back(here: Path) -> None:
+    paint(here / "photos" / "raw" / "a.png", (9, 9, 9))
+    index = ImageIndex.open("photos", encoder=ColourEncoder())
+    assert index.update().encoded == 1
+    assert index.update(exclude_dirs=["raw"]).missing == 1
+    assert index.info.excluded == ("raw",)
+    report = index.update(include_dirs=["raw"])
+    assert (report.restored, report.encoded) == (1, 0)
 
 
 def test_models_lists_every_alias(capfd: pytest.CaptureFixture[str]) -> None:

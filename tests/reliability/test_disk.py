@@ -214,6 +214,9 @@ HUGE = {
     "a date that is bytes": "UPDATE images SET taken_at = zeroblob(9)",
     "a fact too many": "INSERT INTO meta VALUES ('extra', 'x')",
     "a root elsewhere": "INSERT INTO meta VALUES ('root', '/etc')",
+    "exclusions without end": f"INSERT OR REPLACE INTO meta VALUES ('excluded', '{'[' * 100_000}')",
+    "exclusions that are numbers": "INSERT OR REPLACE INTO meta VALUES ('excluded', '[1, 2]')",
+    "exclusions that are one number": "INSERT OR REPLACE INTO meta VALUES ('excluded', '7')",
     "a token that climbs": "UPDATE revisions SET token = '../../x'",
 }
 COMMANDS = ("search red {}", "info {}", "info --failed {}", "check {}", "index {}", "prune {}", "export {}-vectors {}")
