@@ -7,7 +7,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from io import BytesIO
 from typing import Any
@@ -54,6 +54,7 @@ END = b"\xff\xd9"  # the marker at the end of a JPEG
 SCAN = b"\xff\xda"  # the marker before each of a JPEG's scans
 MAX_SCANS = 500  # a progressive JPEG has about ten, and each costs a pass over the whole picture
 MAX_PROPORTION = 64  # a picture longer than this times its width is cut before, not after, it is resized
+LIGHT = 48 * 2**20  # what takes more than this to read or decode is handled alone: a 12 MP PNG is still light
 DCT_MARGIN = 2  # scaled decode keeps at least twice the target: difference <= 9 of 255; at once the target it was 116
 BOX_MARGIN = 4  # block averages keep four times the target: they blur more than the DCT does
 STRIP_PIXELS = 2**20  # modes are converted a strip at a time, so that a big picture is in memory once
@@ -74,7 +75,25 @@ UPRIGHT = {
 
 DATE = re.compile(r"(\d{4})[:/.-](\d{1,2})[:/.-](\d{1,2})(?:[T ]+(\d{1,2}):(\d{2})(?::(\d{2}))?)?")
 XMP_DATE = re.compile(r"(?:exif:DateTimeOriginal|xmp:CreateDate|photoshop:DateCreated)(?:=\"|>)([^\"<]{4,40})")
+CAMERA = (ExifTags.Base.Make, ExifTags.Base.Model)
+MAX_CAMERA = 80  # characters; the tag may hold anything
 MAX_XMP = 1 << 20  # bytes of it that are looked at
+
+
+@dataclass(frozen=True)
+class ScaledRows:
+    """A JPEG as its decoder gave it, scaled but not yet at the recipe's size.
+
+    rows: uint8 (height, width, 3) as they are stored. factors: of height and width to the recipe's. orientation: as
+    EXIF says it. width, height, taken_at: as in `Picture`.
+    """
+
+    rows: npt.NDArray[np.uint8]
+    factors: tuple[float, float]
+    orientation: int
+    width: int
+    height: int
+    taken_at: str | None = None
 
 
 def _refuse(reason: str) -> Opener:
@@ -139,6 +158,11 @@ def decode(data: bytes, recipe: PixelRecipe, *, name: str) -> Picture:
     The content decides the format, not the suffix of `name`; but TGA has no mark in its content. What is transparent
     lies over white, or over grey where the rest is white itself. PQ and HLG pictures are brought to sRGB.
     """
+    return resized(decode_rows(data, recipe, name=name), recipe, name=name)
+
+
+def decode_rows(data: bytes, recipe: PixelRecipe, *, name: str) -> Picture | ScaledRows:
+    """As `decode`, but of most JPEGs the rows as they leave the decoder: all that reads foreign bytes, and no torch."""
     with _decoder_edge(name):
         image = read_header(data, name)
         if isinstance(image, JpegImageFile):
@@ -150,6 +174,17 @@ def decode(data: bytes, recipe: PixelRecipe, *, name: str) -> Picture:
             image = _loaded_tiff(image, data)
         picture = _from_pillow(image, recipe)
         return replace(picture, pixels=to_sdr(picture.pixels, _colours(image, data)))
+
+
+def resized(rows: Picture | ScaledRows, recipe: PixelRecipe, *, name: str) -> Picture:
+    """What `decode_rows` gave, at the recipe's size."""
+    if isinstance(rows, Picture):
+        return rows
+    with _decoder_edge(name):
+        pixels = _resize_rows(rows.rows, rows.factors, recipe)
+        if rows.orientation > 1:
+            pixels = _pixels(_turn(Image.merge("RGB", [Image.fromarray(band) for band in pixels]), rows.orientation))
+        return Picture(_crop_or_pad(pixels, recipe), rows.width, rows.height, rows.taken_at)
 
 
 def _decode_large_heif(image: ImageFile, data: bytes, recipe: PixelRecipe) -> Picture:
@@ -309,7 +344,7 @@ def _draft(image: JpegImageFile, recipe: PixelRecipe) -> tuple[Size, Extent]:
     return size, scaled[1][2:] if scaled else size
 
 
-def _decode_jpeg(image: JpegImageFile, data: bytes, recipe: PixelRecipe) -> Picture:
+def _decode_jpeg(image: JpegImageFile, data: bytes, recipe: PixelRecipe) -> Picture | ScaledRows:
     _check_scans(image, data)
     size, extent = drafted = _draft(image, recipe)
     _check_size(image.size)
@@ -323,11 +358,10 @@ def _decode_jpeg(image: JpegImageFile, data: bytes, recipe: PixelRecipe) -> Pict
         except OSError as error:
             return _decode_partial(data, recipe, error)
     orientation = _orientation(image)
-    factors = [(whole + 1e-6) / part for whole, part in zip(_target(size, recipe, orientation), extent, strict=True)]
-    pixels = _resize_rows(rows, factors[::-1], recipe)
-    if orientation > 1:
-        pixels = _pixels(_turn(Image.merge("RGB", [Image.fromarray(band) for band in pixels]), orientation))
-    return _picture(pixels, image, size, recipe)
+    target = _target(size, recipe, orientation)
+    factors = ((target[1] + 1e-6) / extent[1], (target[0] + 1e-6) / extent[0])
+    width, height = size[::-1] if orientation >= 5 else size
+    return ScaledRows(rows, factors, orientation, width, height, attempt(lambda: _taken_at(image)))
 
 
 def _check_scans(image: JpegImageFile, data: bytes) -> None:
@@ -373,13 +407,13 @@ def _rows_there(image: JpegImageFile, data: bytes, prepare: Callable[[JpegImageF
     return int(np.argmax(is_other)) if is_other.any() else image.height
 
 
-def _resize_rows(rows: npt.NDArray[np.uint8], factors: list[float], recipe: PixelRecipe) -> Pixels:
+def _resize_rows(rows: npt.NDArray[np.uint8], factors: tuple[float, float], recipe: PixelRecipe) -> Pixels:
     """rows (height, width, 3), factors of height and width -> (3, height x factor, width x factor), cut to integers."""
     from torch import from_numpy
     from torch.nn.functional import interpolate
 
     batch = from_numpy(rows).permute(2, 0, 1)[None]  # of uint8 and one picture: torch stays in this thread
-    small = interpolate(batch, scale_factor=factors, mode=_interpolation(recipe), antialias=True)
+    small = interpolate(batch, scale_factor=list(factors), mode=_interpolation(recipe), antialias=True)
     pixels: Pixels = small[0].numpy()
     return pixels
 
@@ -435,6 +469,15 @@ def _taken_at(image: Image.Image) -> str | None:
     texts.append(exif.get(ExifTags.Base.DateTime))
     texts += XMP_DATE.findall(_xmp(image))
     return next((day for text in texts if text and (day := parse_date(str(text)))), None)
+
+
+def camera(data: bytes) -> str | None:
+    """Maker and model of the camera, as the picture says it; None where it does not, or cannot be read."""
+    exif = attempt(lambda: read_header(data).getexif())
+    tags = [str(exif.get(tag) or "").replace("\0", "").strip() for tag in CAMERA] if exif else []
+    maker, model = tags or ("", "")
+    name = model if model.lower().startswith(maker.lower()) else f"{maker} {model}"
+    return name.strip()[:MAX_CAMERA] or None
 
 
 def parse_date(text: str) -> str | None:

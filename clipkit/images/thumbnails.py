@@ -8,15 +8,16 @@ from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
+from PIL import Image
 
-from clipkit.images.decode import Size, attempt, decode, read_file, read_header
+from clipkit.errors import ImageError
+from clipkit.images import guarded_decoder
+from clipkit.images.decode import Size, read_file
+from clipkit.images.guarded_decoder import decode
 from clipkit.images.recipe import Picture, PixelRecipe
 
 Canvas = npt.NDArray[np.uint8]  # (height, width, 3), RGB
 JPEG_QUALITY = 82  # a photograph of 256 x 256 takes about 14 KB
-CAMERA = (ExifTags.Base.Make, ExifTags.Base.Model)
-MAX_CAMERA = 80  # characters; the tag may hold anything
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,10 @@ def thumbnail(file: str | os.PathLike[str], size: int | Size) -> Thumbnail:
 
 def camera(file: str | os.PathLike[str]) -> str | None:
     """Maker and model of the camera, as the picture says it; None where it does not, or cannot be read."""
-    exif = attempt(lambda: read_header(read_file(file)).getexif())
-    tags = [str(exif.get(tag) or "").replace("\0", "").strip() for tag in CAMERA] if exif else []
-    maker, model = tags or ("", "")
-    name = model if model.lower().startswith(maker.lower()) else f"{maker} {model}"
-    return name.strip()[:MAX_CAMERA] or None
+    try:
+        return guarded_decoder.camera(read_file(file), name=os.fspath(file))
+    except ImageError:
+        return None
 
 
 def to_jpeg(canvas: Canvas) -> bytes:

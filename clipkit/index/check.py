@@ -14,7 +14,8 @@ import numpy as np
 from clipkit.core.arrays import FloatArray
 from clipkit.core.progress import Progress
 from clipkit.errors import ClipkitError, ImageError
-from clipkit.images.decode import decode, read_file
+from clipkit.images.decode import read_file
+from clipkit.images.guarded_decoder import decode, warm_up
 from clipkit.images.recipe import Pixels
 from clipkit.index.image_index import ImageIndex
 from clipkit.search.vector_cache import IndexCache
@@ -102,6 +103,7 @@ def _encode_again(
     if sample is not None and sample < len(rows):
         rows = random.Random(0).sample(rows, sample)
     compared, damage = 0, []
+    warm_up()  # while the model is loaded
     step = index.encoder.batch_size if rows else 1
     for start in range(0, len(rows), step):
         pairs = _pixels(index, rows[start : start + step])

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipkit.core.processes import HANG_SECONDS, cause_of_death
 from clipkit.errors import ClipkitError
 
 FILE = "inflight"
@@ -25,7 +26,6 @@ _MAX_REASON = 200
 _MAX_PATH = 4096
 SLOT = _HEADER.size + _MAX_REASON + _MAX_PATH
 
-HANG_SECONDS = 30.0  # for one picture; the slowest honest one measured, a 100-megapixel PNG, takes 7
 POLL_SECONDS = 0.5
 MAX_FRUITLESS = 3  # deaths in a row after which nothing that was in flight died alone: then it is not a picture
 WATCHED = "CLIPKIT_WATCHED"  # set in the child
@@ -188,13 +188,4 @@ def _wait(child: subprocess.Popen[bytes], folder: Path, began: float, hang_secon
                 child.wait()
                 return f"took longer than {hang_seconds:.0f} s"
             continue
-        return _death(child.returncode)
-
-
-def _death(code: int) -> str:
-    if os.name == "nt":
-        return f"crashed with code {code:#x}" if code > 0xFFFF else ""
-    if code >= 0:
-        return ""
-    name = signal.Signals(-code).name
-    return "was killed, as by a lack of memory" if -code == signal.SIGKILL else f"crashed with {name}"
+        return cause_of_death(child.returncode)

@@ -18,6 +18,7 @@ import numpy as np
 from clipkit.core.arrays import Embeddings, IntArray, check_embeddings
 from clipkit.core.progress import Failure, Progress
 from clipkit.errors import BadIndex, ClipkitError, IndexNotFound, ModelMismatch, QueryError
+from clipkit.images.guarded_decoder import warm_up
 from clipkit.index.crash_recovery import Journal, in_flight
 from clipkit.index.paths import path_filter, take_back
 from clipkit.index.rebuild import Rebuild
@@ -408,6 +409,8 @@ class ImageIndex:
         >>> index.search_image("animals/cat/0.png", k=1)[0].path
         'chelsea.png'
         """
+        if isinstance(picture, str | os.PathLike):
+            warm_up()  # while the model is loaded
         return self.search_embeddings(self.encoder.encode_images([picture]), k, below=below)[0]
 
     def search_embeddings(

@@ -19,7 +19,8 @@ import numpy as np
 from clipkit.core.arrays import LENGTH_TOLERANCE, Embeddings, check_embeddings
 from clipkit.core.progress import Failure, Progress
 from clipkit.errors import ClipkitError, ImageError, IndexDamaged, IndexLocked, ModelMismatch, ShapeError
-from clipkit.images.decode import decode, read_file
+from clipkit.images.decode import read_file
+from clipkit.images.guarded_decoder import decode
 from clipkit.images.recipe import Pixels
 from clipkit.index.image_index import ImageIndex, index_folder, real_folder
 from clipkit.index.prefetch import read_ahead

@@ -12,12 +12,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from clipkit.errors import ImageError
-from clipkit.images.decode import cost_bytes, decode, read_file
+from clipkit.images.decode import LIGHT, cost_bytes, decode, read_file
 from clipkit.images.recipe import Picture, PixelRecipe
 from clipkit.index.crash_recovery import Journal
 from clipkit.store.records import ScannedFile
 
-LIGHT = 48 * 2**20  # a file that takes more than this to read or decode is handled alone: a 12 MP PNG is still light
 AHEAD = 64 * 2**20  # decoded pixels that may wait for the encoder: 440 pictures at 224 x 224
 
 

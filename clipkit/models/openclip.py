@@ -273,7 +273,8 @@ class OpenClipEncoder:
         return embeddings[[place[text] for text in texts]]
 
     def _read(self, picture: PictureSource) -> Picture:
-        from clipkit.images.decode import decode, from_image, read_file
+        from clipkit.images.decode import from_image, read_file
+        from clipkit.images.guarded_decoder import decode
 
         if isinstance(picture, str | os.PathLike):
             return decode(read_file(picture), self.recipe, name=os.fspath(picture))

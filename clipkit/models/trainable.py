@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from clipkit.core.arrays import FloatArray
 from clipkit.errors import ModelError
-from clipkit.images.decode import decode, read_file
+from clipkit.images.decode import read_file
+from clipkit.images.guarded_decoder import decode
 from clipkit.images.recipe import PixelRecipe
 from clipkit.models.backbone import pooled, without_projection
 from clipkit.models.openclip import OpenClipEncoder, load_network, model_config, open_clip_catalogue

@@ -377,7 +377,8 @@ class ViTClassifier:
 
 def read_whole(picture: PictureSource) -> npt.NDArray[np.uint8]:
     """All of a picture, upright, over white: (h, w, 3). Hostile files are refused as for the encoder."""
-    from clipkit.images.decode import decode_whole, read_file, whole_image
+    from clipkit.images.decode import read_file, whole_image
+    from clipkit.images.guarded_decoder import decode_whole
 
     if isinstance(picture, str | os.PathLike):
         return decode_whole(read_file(picture), name=os.fspath(picture))

@@ -11,6 +11,7 @@ import numpy as np
 
 from clipkit.core.arrays import Embeddings
 from clipkit.errors import QueryError
+from clipkit.images.guarded_decoder import warm_up
 from clipkit.models.encoder import Encoder
 
 MAX_WORDS = 1000  # characters of one term; no model reads more than about 300
@@ -46,7 +47,10 @@ def parse(query: str, *, add: Sequence[str] = (), subtract: Sequence[str] = (), 
     pairs += [("+", text) for text in add] + [("-", text) for text in subtract]
     if not pairs:
         raise QueryError("the query is empty", hint='clipkit search "a dog on a beach"')
-    return [_term(text.strip(), -1.0 if sign == "-" else 1.0, words_only) for sign, text in pairs]
+    terms = [_term(text.strip(), -1.0 if sign == "-" else 1.0, words_only) for sign, text in pairs]
+    if any(term.is_file for term in terms):
+        warm_up()  # while the model is loaded
+    return terms
 
 
 def embed(terms: Sequence[Term], encoder: Encoder) -> Embeddings:

@@ -141,6 +141,7 @@ def test_a_picture_is_decoded_once_to_the_pixels_of_the_exact_recipe(
     image.save(file, **({} if suffix == "gif" else {"exif": exif}))
     expected = read_in_two_passes(file)
     in_memory = read_in_two_passes(image)
+    monkeypatch.setenv("CLIPKIT_UNGUARDED", "1")  # what is patched here is not patched in another process
     headers = []
     monkeypatch.setattr("clipkit.images.decode.read_header", lambda *given: headers.append(1) or read_header(*given))
     assert np.array_equal(read_whole(file), expected)
@@ -151,6 +152,7 @@ def test_a_picture_is_decoded_once_to_the_pixels_of_the_exact_recipe(
 def test_a_jpeg_of_too_many_scans_or_pixels_is_refused_whole_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("CLIPKIT_UNGUARDED", "1")  # what is patched here is not patched in another process
     Image.new("RGB", (64, 64)).save(tmp_path / "scans.jpg", progressive=True)
     with monkeypatch.context() as patch:
         patch.setattr("clipkit.images.decode.MAX_SCANS", 1)

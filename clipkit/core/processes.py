@@ -1,0 +1,18 @@
+"""Child processes that decode: how long they may take, and what they died of."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+HANG_SECONDS = 30.0  # for one picture; the slowest honest one measured, a 100-megapixel PNG, takes 7
+
+
+def cause_of_death(code: int) -> str:
+    """What a process died of, from its exit code; "" where it ended by itself."""
+    if os.name == "nt":
+        return f"crashed with code {code:#x}" if code > 0xFFFF else ""
+    if code >= 0:
+        return ""
+    name = signal.Signals(-code).name
+    return "was killed, as by a lack of memory" if -code == signal.SIGKILL else f"crashed with {name}"
