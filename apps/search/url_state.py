@@ -11,6 +11,7 @@ from clipkit.errors import ClipkitError, QueryError
 from clipkit.explore.choices import RELEVANCES, SHAPES, Relevance
 from clipkit.explore.metadata import Catalogue, Filters, parse_day
 from clipkit.explore.question import MOST_MOVES, Question, clean
+from clipkit.index.paths import nearest_folder
 
 MAX_ADDRESS = 6_000  # characters of it that are read
 
@@ -73,7 +74,9 @@ def as_folder(text: str, catalogue: Catalogue | None) -> str:
         return ""
     folder = next((folder for folder in catalogue.folders if printable(folder) == text), "")
     if not folder:
-        raise QueryError("there is no such folder in this library", hint="choose one of the list")
+        near = printable(nearest_folder(text, catalogue.folders))
+        such = f"choose one of the list, such as {near}" if near else "choose all: no folder holds pictures"
+        raise QueryError(f"no pictures are indexed in {printable(text)}", hint=such)
     return folder
 
 

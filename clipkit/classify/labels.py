@@ -15,7 +15,7 @@ from clipkit.datasets.embed import embed_pictures
 from clipkit.datasets.load import Dataset
 from clipkit.errors import QueryError
 from clipkit.index.image_index import ImageIndex
-from clipkit.index.paths import path_filter
+from clipkit.index.paths import filter_for
 
 _TRIES = 3
 
@@ -81,6 +81,8 @@ def label_index(index: ImageIndex, head: Head, *, top_k: int = 1, below: str = "
     ------
     ModelMismatch
         If the head is of another model, or reads backbone features.
+    QueryError
+        If no picture lies in `below`.
 
     See Also
     --------
@@ -132,6 +134,8 @@ def label_pictures(
     ------
     ModelMismatch
         If the head is of another model.
+    QueryError
+        If no picture lies in `below`.
 
     Examples
     --------
@@ -144,8 +148,9 @@ def label_pictures(
     """
     encoder = index.encoder
     head.check(encoder, space=head.space)
-    is_chosen = path_filter(below)
-    paths = {str(index.root / path): path for path in index.paths if is_chosen is None or is_chosen(path)}
+    everything = index.paths
+    is_chosen = filter_for(everything, below)
+    paths = {str(index.root / path): path for path in everything if is_chosen is None or is_chosen(path)}
     pictures = Dataset(str(index.root), tuple(sorted(paths)))
     embedded = embed_pictures(pictures, encoder, space=head.space, progress=progress)
     answers = label(head, embedded.embeddings, top_k)
@@ -183,9 +188,9 @@ def _answered(
     """Paths by id, and answers by id."""
     info = index.info
     head.check_model(info.model, info.weights_sha256, space="projected")
-    is_chosen = path_filter(below)
     for _ in range(_TRIES):  # an index run may commit between the names and the vectors
         revision, paths = index.store.paths()
+        is_chosen = filter_for(paths.values(), below)
         answers: dict[int, tuple[ScoredLabel, ...]] = {}
         is_same = True
         for now, ids, rows in index.store.blocks():

@@ -26,7 +26,11 @@ pickle = click.option(
     "--allow-pickle", is_flag=True, help="Load weights that are a pickle: only from someone you trust."
 )
 below = click.option(
-    "--in", "below", metavar="SUBFOLDER", default="", help="Only pictures in this folder below PHOTOS."
+    "--in",
+    "below",
+    metavar="SUBFOLDER",
+    default="",
+    help="Only pictures in this folder below PHOTOS.",
 )
 excluded = click.option(
     "--exclude-dir", "exclude_dirs", metavar="NAME", multiple=True, help="Leave out folders of this name; repeatable."

@@ -17,7 +17,7 @@ from clipkit.core.text import printable
 from clipkit.errors import QueryError
 from clipkit.images.decode import is_picture
 from clipkit.index.image_index import ImageIndex
-from clipkit.index.paths import path_filter
+from clipkit.index.paths import filter_for
 
 _DAY = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?", re.ASCII)
 SQUARE = 1.05  # sides that differ by less than this are called equal
@@ -115,6 +115,8 @@ class Catalogue:
         Of the index when it was read.
     ids : ndarray of shape (n,), int64
         Ascending.
+    paths : sequence of str
+        Relative to the root, one an id.
     sample : ndarray of shape (m, d), float32
         Embeddings of at most 2,000 pictures, drawn evenly.
     folders : list of str
@@ -140,7 +142,7 @@ class Catalogue:
         self.ids = ids
         self.sample: FloatArray = np.empty((0, 0), np.float32)
         self._place = {id_: row for row, id_ in enumerate(ids.tolist())}
-        self._paths = paths
+        self.paths = paths
         self._sums = [fact[0] if isinstance(fact[0], bytes) else b"" for fact in facts]
         sizes = [(_side(fact[1]), _side(fact[2])) for fact in facts]
         self._sizes: npt.NDArray[np.int32] = np.array(sizes, np.int32).reshape(-1, 2)
@@ -193,13 +195,13 @@ class Catalogue:
         if row is None:
             return None
         width, height = self._sizes[row].tolist()
-        return Fact(id_, self._paths[row], width, height, str(self._taken[row]), self._sums[row].hex())
+        return Fact(id_, self.paths[row], width, height, str(self._taken[row]), self._sums[row].hex())
 
     @cached_property
     def folders(self) -> list[str]:
         """All folders that hold pictures, and those above them, relative to the root."""
         found: set[str] = set()
-        for folder in {os.path.dirname(path) for path in self._paths}:
+        for folder in {os.path.dirname(path) for path in self.paths}:
             found |= {str(above) for above in (PurePosixPath(folder), *PurePosixPath(folder).parents)}
         return sorted(found - {"."})[:MAX_FOLDERS]
 
@@ -226,12 +228,17 @@ class Catalogue:
         -------
         ndarray of shape (m,), int64, or None
             None for all pictures.
+
+        Raises
+        ------
+        QueryError
+            If no picture lies in the folder of the filters.
         """
         if not filters:
             return None
         keep = np.ones(len(self), dtype=np.bool_)
-        if (is_chosen := path_filter(filters.folder, filters.exclude_dirs)) is not None:
-            keep &= np.fromiter(map(is_chosen, self._paths), np.bool_, len(self))
+        if (is_chosen := filter_for(self.paths, filters.folder, filters.exclude_dirs)) is not None:
+            keep &= np.fromiter(map(is_chosen, self.paths), np.bool_, len(self))
         if filters.since or filters.until:
             keep &= (self._taken != "") & (self._taken >= filters.since)
         if filters.until:

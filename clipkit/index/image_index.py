@@ -20,7 +20,7 @@ from clipkit.core.progress import Failure, Progress
 from clipkit.errors import BadIndex, ClipkitError, IndexNotFound, ModelMismatch, QueryError
 from clipkit.images.guarded_decoder import warm_up
 from clipkit.index.crash_recovery import Journal, in_flight
-from clipkit.index.paths import path_filter, take_back
+from clipkit.index.paths import filter_for, folder_below, take_back
 from clipkit.index.rebuild import Rebuild
 from clipkit.index.scan import Changes, Scan, compare, find_images
 from clipkit.index.update import IndexReport, Tally, apply_changes
@@ -361,7 +361,7 @@ class ImageIndex:
         add, subtract : sequence of str, optional
             Further terms that are added to or taken from the query.
         below : str, optional
-            Only pictures in that folder, relative to the root.
+            Only pictures in that folder, relative to the root; a glob may match several.
         exclude_dirs : collection of str, optional
             No pictures in folders of these names.
 
@@ -373,7 +373,7 @@ class ImageIndex:
         Raises
         ------
         QueryError
-            If the query cannot be understood, or names a file that is not there.
+            If the query cannot be understood, names a file that is not there, or no picture lies in `below`.
         ModelMismatch
             If the weights of the index's model are not the same any more.
 
@@ -445,7 +445,7 @@ class ImageIndex:
         Raises
         ------
         QueryError
-            If k is less than 1.
+            If k is less than 1, or no picture lies in `below`.
         ShapeError
             If the rows are no embeddings of this width.
 
@@ -489,10 +489,18 @@ class ImageIndex:
         -------
         ndarray of shape (n,), int64, or None
             None for all of them.
+
+        Raises
+        ------
+        QueryError
+            If no picture lies in `below`.
         """
-        if (is_chosen := path_filter(below, exclude_dirs)) is None:
+        if below in ("", ".") and not exclude_dirs:
             return None
         _, paths = self.store.paths()
+        is_chosen = filter_for(paths.values(), below, exclude_dirs, self.root)
+        if is_chosen is None:
+            return None
         return np.fromiter((id_ for id_, path in paths.items() if is_chosen(path)), dtype=np.int64)
 
     def _apply(
@@ -704,8 +712,7 @@ def find(
     root = _root_above(here) if at is None else _recorded_root(here, Path(at), is_default=str(start) == ".")
     index = ImageIndex.open(root, at=at, load=load)
     above = here if here.is_relative_to(root) else root
-    inside = os.path.normpath(os.path.join(os.path.relpath(above, root), below))
-    return index, "" if inside == "." else inside.replace(os.sep, "/")
+    return index, folder_below(below, above, root)
 
 
 def _refuse_another_starter(index: ImageIndex) -> None:

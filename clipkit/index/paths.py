@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 import unicodedata
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
+
+from clipkit.errors import QueryError
+
+GLOB = "*?["  # what makes a name a pattern
 
 
 class FolderPatterns:
@@ -84,6 +90,54 @@ def path_filter(
     if not prefix and not excluded:
         return None
     return lambda path: path.startswith(prefix) and not excluded.contain(path)
+
+
+def filter_for(
+    paths: Collection[str],
+    below: str = "",
+    exclude_dirs: Collection[str] = (),
+    root: str | os.PathLike[str] = "",
+) -> Callable[[str], bool] | None:
+    """As `path_filter`, for these paths; QueryError where none of them lies below `below`.
+
+    Where no folder is spelled just so, `below` may be a glob or have another Unicode form.
+    """
+    is_below = path_filter(below)
+    if is_below is None or any(map(is_below, paths)):
+        return path_filter(below, exclude_dirs, root)
+    pattern, excluded = _same_form(below.strip("/")), FolderPatterns(exclude_dirs, root)
+    meant = {folder for path in paths for folder in _folders(path) if fnmatchcase(_same_form(folder), pattern)}
+    if not meant:
+        near = nearest_folder(below, {folder for path in paths for folder in _folders(path)})
+        hint = f"--in {shlex.quote(near)}" if near else "leave --in out: no folder of this index holds pictures"
+        raise QueryError(f"no pictures are indexed in {below}", hint=hint)
+    return lambda path: any(folder in meant for folder in _folders(path)) and not excluded.contain(path)
+
+
+def folder_below(typed: str, start: str | os.PathLike[str], root: str | os.PathLike[str]) -> str:
+    """The folder or glob that somebody typed, relative to the root: "" for the root itself.
+
+    It is looked for below `start`, then from the current folder, as Tab completes it, then below the root.
+    """
+    text = os.path.expanduser(typed)
+    places = [os.path.abspath(os.path.join(above, text)) for above in (start, os.getcwd(), root)]
+    inside = [place for place in places if _is_inside(place, os.fspath(root))]
+    place = next((place for place in inside if os.path.isdir(place)), (inside or places)[0])
+    relative = os.path.relpath(place, root).replace(os.sep, "/")
+    return "" if relative == "." else relative
+
+
+def nearest_folder(below: str, folders: Collection[str]) -> str:
+    """The folder whose name is most like the last part of `below`, else the first one; "" where there is none."""
+    names: dict[str, str] = {}
+    for folder in sorted(folders):
+        names.setdefault(folder.rpartition("/")[2].lower(), folder)
+    near = get_close_matches(below.rstrip("/").rpartition("/")[2].lower(), names, n=1, cutoff=0.5)
+    return names[near[0]] if near else min(folders, default="")
+
+
+def _is_inside(place: str, root: str) -> bool:
+    return place == root or place.startswith(root.rstrip(os.sep) + os.sep)
 
 
 def _from_root(text: str, root: str) -> str:

@@ -102,7 +102,9 @@ def test_only_pictures_below_a_folder(photos: Path, encoder: ColourEncoder) -> N
     index = ImageIndex.create(photos, encoder)
     index.update()
     assert [picture.path for picture in label_index(index, head(), below="trip")] == ["trip/sea.png"]
-    assert label_index(index, head(), below="nowhere") == []
+    with pytest.raises(QueryError, match="no pictures are indexed in nowhere") as caught:
+        label_index(index, head(), below="nowhere")
+    assert caught.value.hint == "--in trip"
 
 
 def test_a_head_of_another_model_is_refused(index: ImageIndex) -> None:

@@ -176,7 +176,7 @@ def test_explain_shows_what_spoke_for_and_against(here: Path, capfd: pytest.Capt
         (["photos", "--classes", "red", "--templates", "no slot"], 1, "no set of templates"),
         (["photos", "--classes", "red,blue", "--multi-label", "--unknown"], 1, "unknown adds nothing"),
         (["photos", "--classes", "red", "--explain", "none.png"], 1, "none.png"),
-        (["photos", "--classes", "red", "--in", "nowhere"], 0, "no pictures are indexed there"),
+        (["photos", "--classes", "red", "--in", "nowhere"], 1, "no pictures are indexed in nowhere"),
     ],
 )
 def test_a_mistake_gets_a_sentence_and_its_code(

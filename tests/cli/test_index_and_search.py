@@ -95,6 +95,37 @@ def test_search_finds_the_index_by_walking_up(
     assert out == "sea.png\n"
 
 
+@pytest.mark.parametrize("typed", ["trip/sea", "./trip/sea/", "photos/trip/sea", "trip/s*", "{photos}/trip/sea"])
+def test_a_folder_is_named_as_people_do(here: Path, capfd: pytest.CaptureFixture[str], typed: str) -> None:
+    paint(here / "photos" / "trip" / "sea" / "deep.png", COLOURS["blue"])
+    main(["index", "photos"])
+    where = typed.format(photos=here / "photos")
+    assert run(capfd, "search", "blue", "photos", "--in", where, "-f")[:2] == (0, "photos/trip/sea/deep.png\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["search", "red", "photos"],
+        ["duplicates", "photos"],
+        ["classify", "photos", "--classes", "red,blue", "--templates", "{}"],
+    ],
+)
+@pytest.mark.parametrize(
+    ("typed", "name", "hint"),
+    [("sea", "sea", "--in trip/sea"), ("trip/seaa", "trip/seaa", "--in trip/sea"), ("zzz", "zzz", "--in odd")],
+)
+def test_a_folder_without_pictures_is_said_with_one_that_has_some(
+    here: Path, capfd: pytest.CaptureFixture[str], command: list[str], typed: str, name: str, hint: str
+) -> None:
+    for folder in ("trip/sea", "odd"):
+        paint(here / "photos" / folder / "deep.png", COLOURS["blue"])
+    main(["index", "photos"])
+    code, out, err = run(capfd, *command, "--in", typed)
+    assert (code, out, err) == (1, "", f"error: no pictures are indexed in {name}\n  try: {hint}\n")
+    assert run(capfd, *command, *hint.split())[0] == 0
+
+
 def test_search_has_other_forms(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(capfd, "search", "red", "photos", "-t1", "-f")[1] == "photos/red.png\n"
     assert run(capfd, "search", "red", "photos", "-t1", "-0")[1] == "photos/red.png\0"
@@ -143,7 +174,7 @@ def test_a_csv_cell_never_starts_a_formula(
         (["search", "", "photos"], 1, "error: the query is empty"),
         (["search", "./no.jpg", "photos"], 1, "error: ./no.jpg is not a file here"),
         (["search", "red", "photos", "-t", "0"], 1, "error: 0 answers were asked for"),
-        (["search", "red", "photos", "--in", "nowhere"], 0, "no pictures are indexed in nowhere"),
+        (["search", "red", "photos", "--in", "nowhere"], 1, "error: no pictures are indexed in nowhere"),
         (["index", "nowhere"], 1, "error: nowhere is not there"),
         (["index", "photos/red.png"], 1, "is a file, not a folder\n  try: clipkit index"),
         (["index", "empty", "--model", "no such model"], 1, "no model is called that\n  try: clipkit models"),

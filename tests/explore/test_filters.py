@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from clipkit.core.arrays import Embeddings
 from clipkit.errors import QueryError
 from clipkit.explore.duplicates import find_duplicates
 from clipkit.explore.library import Library
-from clipkit.explore.metadata import Filters, choose_ids, parse_day, parse_kind
+from clipkit.explore.metadata import Catalogue, Filters, choose_ids, parse_day, parse_kind
 from clipkit.explore.question import Question, ask, search
 from clipkit.index.image_index import ImageIndex
-from clipkit.index.paths import path_filter
+from clipkit.index.paths import filter_for, path_filter
 from clipkit.search.query import embed, parse
 from tests.support.colours import COLOURS, ColourEncoder, paint
 
@@ -167,6 +168,39 @@ def test_a_path_is_below_a_folder_by_whole_names(
     assert test is not None
     assert test(path) == is_chosen
     assert path_filter("", ()) is None
+
+
+def test_a_folder_that_holds_nothing_is_an_error_in_every_function(album: ImageIndex) -> None:
+    nowhere = Filters(folder="tripp", kinds=("JPEG",))
+    for ask_for in (
+        lambda: choose_ids(album, replace(nowhere, kinds=())),
+        lambda: Catalogue.read(album).chosen(nowhere),
+        lambda: album.search("red", below="tripp"),
+        lambda: find_duplicates(album, below="tripp"),
+    ):
+        with pytest.raises(QueryError, match="no pictures are indexed in tripp") as caught:
+            ask_for()
+        assert caught.value.hint == "--in trip"
+
+
+def test_a_folder_is_a_glob_or_another_spelling_where_none_is_spelled_so() -> None:
+    paths = ["caf\u00e9/a.jpg", "trip/sea/b.jpg", "trip/raw/c.jpg"]
+
+    def chosen(below: str, *excluded: str) -> list[str]:
+        test = filter_for(paths, below, excluded)
+        return [path for path in paths if test is None or test(path)]
+
+    assert chosen("cafe\u0301") == paths[:1]
+    assert chosen("tr*") == paths[1:]
+    assert chosen("tr*", "raw") == [paths[1]]
+    assert chosen("trip/*a") == [paths[1]]
+    assert chosen("") == paths
+    with pytest.raises(QueryError, match="no pictures are indexed in sea") as caught:
+        chosen("sea")
+    assert caught.value.hint == "--in trip/sea"
+    with pytest.raises(QueryError, match="no pictures are indexed in sea") as caught:
+        filter_for(["a.jpg"], "sea")
+    assert caught.value.hint == "leave --in out: no folder of this index holds pictures"
 
 
 def test_duplicates_are_listed_in_groups(album: ImageIndex, capfd: pytest.CaptureFixture[str]) -> None:

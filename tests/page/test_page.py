@@ -202,6 +202,12 @@ def test_a_filter_leaves_what_it_says_and_the_search_stays_inside(
     assert answer.total == len(expected)
 
 
+def test_a_folder_that_holds_nothing_is_said_with_one_that_does(library: Library) -> None:
+    with pytest.raises(QueryError, match="no pictures are indexed in subb") as caught:
+        url_state.as_folder("subb", library.catalogue())
+    assert caught.value.hint == "choose one of the list, such as sub"
+
+
 def test_the_catalogue_follows_the_index(library: Library) -> None:
     assert len(library.catalogue()) == 10
     paint(library.root / "new.png", (1, 2, 3))
