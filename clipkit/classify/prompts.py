@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from clipkit.core.tables import read_header, read_table
+from clipkit.datasets.load import class_folders
 from clipkit.errors import DatasetError, QueryError
 from clipkit.models.openclip import published_class_names
 
@@ -174,7 +175,8 @@ def read_classes(classes: Classes) -> tuple[str, ...] | dict[str, tuple[str, ...
     ----------
     classes : str, path, sequence of str, or mapping of str to sequence of str
         "pets"; names with commas between; a text file with one a line; a CSV with a column class, label, name or
-        classname, or a single one; a JSON list; or phrases by name, as a mapping or a JSON file.
+        classname, or a single one; a JSON list; or phrases by name, as a mapping or a JSON file; a folder of class
+        folders, perhaps below train and test.
 
     Returns
     -------
@@ -203,6 +205,8 @@ def read_classes(classes: Classes) -> tuple[str, ...] | dict[str, tuple[str, ...
     if not isinstance(classes, str | os.PathLike):
         return tuple(classes)
     file = Path(classes)
+    if folders := class_folders(file):
+        return folders
     if file.suffix.lower() in _TABLES or isinstance(classes, os.PathLike):
         return _read(file)
     return tuple(name.strip() for name in os.fspath(classes).split(","))

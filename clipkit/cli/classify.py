@@ -67,7 +67,11 @@ class ClassifyOptions(options.ModelOptions):
 
 @click.command()
 @click.argument("photos", default=".")
-@click.option("--classes", metavar="A,B|FILE", help="cat,dog; a .txt, .csv or .json file; or imagenet, pets.")
+@click.option(
+    "--classes",
+    metavar="A,B|FILE",
+    help="cat,dog; a .txt, .csv or .json file; a folder of class folders; imagenet, pets.",
+)
 @templates_option
 @click.option("--head", "head_file", metavar="FILE", help="A saved classifier, instead of classes.")
 @click.option("--save-head", metavar="FILE", help="Keep the classifier for --head.")

@@ -149,7 +149,9 @@ def evaluate() -> None:
 dataset_options = (
     click.argument("dataset"),
     click.option("--model", metavar="NAME", default="auto", show_default=True, help="See `clipkit models`."),
-    click.option("--split", metavar="NAME", help="Of the dataset; test for Oxford-IIIT Pet."),
+    click.option(
+        "--split", metavar="NAME", help="Of the dataset. Default: test of Oxford-IIIT Pet and of folders, else all."
+    ),
     click.option("--out", metavar="FILE", help="Also write the result as JSON, with CLIP_benchmark's keys."),
     options.device,
     options.precision,
@@ -194,12 +196,12 @@ def zeroshot(given: ZeroShotOptions) -> None:
       clipkit evaluate zeroshot data --templates pets          data holds oxford-iiit-pet
       clipkit evaluate zeroshot photos --confusion photos.png  photos holds one folder a class
     """
-    from clipkit.evaluate.zeroshot import load_labelled
+    from clipkit.evaluate.zeroshot import load_labelled, measured_split
     from clipkit.output.figures import confusion_png
 
     if given.search and given.templates:
         raise click.UsageError("--search-templates chooses the --templates itself")
-    split = given.split or ("test" if given.search else None)
+    split = given.split or measured_split(given.dataset) or ("test" if given.search else None)
     pictures = load_labelled(given.dataset, split=split, classes=given.classes)
     encoder = given.load(given.model)
     with progress_bar() as progress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from clipkit.index.scan import find_images
 
 PETS_FOLDER = "oxford-iiit-pet"
 PETS_SPLITS = ("trainval", "test")
+TRAIN = ("train", "trainval", "training")
+VALIDATION = ("val", "validation", "valid", "dev")
+TEST = ("test", "testing")
 TABLES = ("labels.csv", "captions.csv", "metadata.csv")  # what a folder's table may be called
 _IMAGE = ("image", "file_name", "file", "path")
 _CAPTION = ("caption", "text")
@@ -149,7 +152,8 @@ def load_dataset(
         folder with `labels.csv`, `captions.csv` or `metadata.csv`; or the folder that is or holds `oxford-iiit-pet`.
         Pictures of a CSV lie relative to it, or in `images` beside it.
     split : str, optional
-        A folder, or a value of the CSV's column `split`; for Pets "trainval" or "test", by default "test".
+        A folder, or a value of the CSV's column `split`; for Pets "trainval" or "test", by default "test". Without it
+        all pictures; folders such as train, val and test that hold class folders are splits then too, not classes.
     label : str, default "label"
         The CSV's column of labels.
     download : bool, default False
@@ -226,12 +230,51 @@ def _folders(root: Path, split: str | None) -> Dataset:
         raise DatasetError(f"{root} has no folder {split!r}", hint=_split_hint(root))
     top = root / split if split else root
     scan = find_images(str(top))
-    inside = [found.path for found in scan.found if "/" in found.path]
-    if not inside:
+    labelled = _labels([found.path for found in scan.found], has_splits=not split)
+    if not labelled:
         raise DatasetError(f"{top} has no folders with pictures, one a class", hint="or give a CSV: image,label")
-    labels = [path.partition("/")[0] for path in inside]
+    inside, labels = list(labelled), list(labelled.values())
     dataset = _present(str(top), [str(top / path) for path in inside], labels=labels)
     return replace(dataset, failed=dataset.failed + tuple(scan.unreadable))
+
+
+def name_splits(names: Collection[str]) -> tuple[str | None, str | None, str | None]:
+    """Which of these names means train, which validation and which test, in any case; None for what is not there."""
+    lower = {name.lower(): name for name in sorted(names, reverse=True)}
+    train, validation, test = (next((lower[name] for name in kind if name in lower), None) for kind in _KINDS)
+    return train, validation, test
+
+
+_KINDS = (TRAIN, VALIDATION, TEST)
+
+
+def split_folders(root: Path) -> tuple[str | None, str | None, str | None]:
+    """The folders of `root` that are its train, validation and test; none unless two of them hold class folders."""
+    found = _splits_among([found.path for found in find_images(str(root)).found])
+    return name_splits(found)
+
+
+def class_folders(root: Path) -> tuple[str, ...]:
+    """Names of the folders of `root`, or of its splits, that hold pictures, sorted; none where it is no folder."""
+    if not os.path.isdir(root):  # Path.is_dir raises for names that are too long
+        return ()
+    return tuple(sorted(set(_labels([found.path for found in find_images(str(root)).found]).values())))
+
+
+def _labels(paths: Sequence[str], *, has_splits: bool = True) -> dict[str, str]:
+    """The class of each picture that lies in a folder; has_splits: that of its split, where there are such."""
+    if has_splits and (splits := _splits_among(paths)):
+        parts = [path.split("/") for path in paths if path.count("/") > 1]
+        return {"/".join(part): part[1] for part in parts if part[0] in splits}
+    return {path: path.partition("/")[0] for path in paths if "/" in path}
+
+
+def _splits_among(paths: Sequence[str]) -> set[str]:
+    """Names of the splits in pictures' paths: a class may be called train, but it holds pictures, not classes."""
+    holding = {path.partition("/")[0] for path in paths if path.count("/") > 1}
+    flat = {path.partition("/")[0] for path in paths if path.count("/") == 1}
+    splits = {name for name in name_splits(holding - flat) if name}
+    return splits if len(splits) > 1 else set()
 
 
 def _split_hint(root: Path) -> str:

@@ -12,12 +12,9 @@ import numpy as np
 
 from clipkit.core.files import digest
 from clipkit.core.tables import read_table
-from clipkit.datasets.load import TABLES, Dataset, load_dataset, pets_root
+from clipkit.datasets.load import TABLES, Dataset, load_dataset, name_splits, pets_root
 from clipkit.errors import DatasetError
 
-TRAIN = ("train", "trainval", "training")
-VALIDATION = ("val", "validation", "valid", "dev")
-TEST = ("test", "testing")
 HELD_OUT = 0.3  # of each class, where the dataset has no split of its own
 TWO_CLASSES = "two folders of pictures at least, one a class; or a CSV image,label"
 SEED = 0  # of the hold-out; the seeds of a comparison draw from what is left
@@ -194,11 +191,7 @@ def check_classes(split: Split) -> Split:
 def own_parts(place: Path) -> tuple[str | None, str | None, str | None]:
     """What a dataset calls its train, validation and test; None for what it has not."""
     found = _folders(place) if place.is_dir() and not _table_in(place) else _values(_table_in(place) or place)
-    train, validation, test = (next((name for name in names if name in found), None) for names in _KINDS)
-    return train, validation, test
-
-
-_KINDS = (TRAIN, VALIDATION, TEST)
+    return name_splits(found)
 
 
 def _folders(place: Path) -> set[str]:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from clipkit.classify.zeroshot import ZeroShotClassifier
 from clipkit.core.arrays import IntArray
 from clipkit.core.progress import Failure, Progress
 from clipkit.datasets.embed import embed_once
-from clipkit.datasets.load import Dataset, load_dataset
+from clipkit.datasets.load import TABLES, Dataset, load_dataset, pets_root, split_folders
+from clipkit.datasets.splits import own_parts
 from clipkit.errors import DatasetError
 from clipkit.metrics import (
     Confused,
@@ -96,8 +98,21 @@ class Result:
         return re.sub(r"\[[\d.,\s-]+\]", lambda found: re.sub(r"\s+", " ", found[0]), text) + "\n"  # a row, a line
 
 
+def measured_split(path: str | os.PathLike[str]) -> str | None:
+    """The folder that is measured on where the class folders lie in splits: test, else validation; None elsewhere."""
+    place = Path(path)
+    if not place.is_dir() or pets_root(place) or any((place / name).is_file() for name in TABLES):
+        return None
+    _, validation, test = split_folders(place)
+    return test or validation
+
+
 def load_labelled(path: str | os.PathLike[str], *, split: str | None = None, classes: Classes | None = None) -> Dataset:
-    """A dataset with labels; where `classes` is "imagenet" its WordNet ids become the published names."""
+    """A dataset with labels; where `classes` is "imagenet" its WordNet ids become the published names.
+
+    Without `split` it is the test part of folders that are splits, and of Oxford-IIIT Pet.
+    """
+    split = split or measured_split(path)
     if classes != "imagenet":
         dataset = load_dataset(path, split=split)
     else:
@@ -240,7 +255,8 @@ def search_templates(
 
 def validation_split(path: str | os.PathLike[str], *, classes: Classes | None = None) -> tuple[str, Dataset]:
     """The split on which things may be chosen, and its pictures; DatasetError if the dataset has none."""
-    for split in VALIDATION:
+    train, validation, _ = own_parts(Path(path))
+    for split in filter(None, dict.fromkeys((*VALIDATION, validation, train))):
         try:
             return split, load_labelled(path, split=split, classes=classes)
         except DatasetError:

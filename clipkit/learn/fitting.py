@@ -20,9 +20,9 @@ from clipkit.classify.zeroshot import ZeroShotClassifier
 from clipkit.core.arrays import IntArray
 from clipkit.core.progress import Failure, Progress
 from clipkit.datasets.embed import EmbeddedDataset, embed_once
-from clipkit.datasets.load import Dataset, load_dataset, pets_root
+from clipkit.datasets.load import TEST, Dataset, load_dataset, pets_root
 from clipkit.datasets.sampling import draw_shots, held_back
-from clipkit.datasets.splits import TEST, TWO_CLASSES, own_parts
+from clipkit.datasets.splits import TWO_CLASSES, own_parts
 from clipkit.errors import DatasetError, QueryError
 from clipkit.learn.methods import HEAD_METHODS, METHODS, Estimator, HeadEstimator
 from clipkit.models.encoder import SPACES, Encoder
@@ -181,7 +181,7 @@ def fit_head(
 
 def training_part(path: str | os.PathLike[str], split: str | None = None) -> Dataset:
     """What may be learned from: trainval of Pets, a dataset's own train, or else all of it; DatasetError for test."""
-    if split in TEST:
+    if split and split.lower() in TEST:
         raise DatasetError(f"{split} is for measuring, not for learning", hint="--split train")
     if split or pets_root(path):
         return _labelled(load_dataset(path, split=split or "trainval"))

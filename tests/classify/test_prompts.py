@@ -20,6 +20,7 @@ from clipkit.classify.prompts import (
 )
 from clipkit.errors import DatasetError, QueryError
 from clipkit.models.openclip import published_templates
+from tests.support.colours import COLOURS, paint
 
 
 def test_every_template_is_filled_with_every_class() -> None:
@@ -100,6 +101,14 @@ def test_classes_are_a_set_a_file_names_with_commas_or_a_list(tmp_path: Path) ->
     assert read_classes(tmp_path / "table.csv") == ("cat", "dog, big")
     assert read_classes(tmp_path / "single.csv") == ("cat", "dog")
     assert read_classes(tmp_path / "list.json") == ("cat", "dog")
+
+
+def test_classes_are_those_of_a_folder_of_class_folders(tmp_path: Path) -> None:
+    for name in ("train/red/a.png", "test/red/a.png", "test/blue/b.png", "flat/c.png"):
+        paint(tmp_path / name, COLOURS["red"])
+    assert read_classes(str(tmp_path)) == ("blue", "red")
+    assert read_classes(tmp_path / "train") == ("red",)
+    assert read_classes(str(tmp_path / "flat")) == (str(tmp_path / "flat"),)  # words: it holds pictures, no folders
 
 
 def test_a_json_file_brings_prompts(tmp_path: Path) -> None:

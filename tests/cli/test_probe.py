@@ -20,7 +20,7 @@ from clipkit.metrics import bootstrap
 from clipkit.models.openclip import OpenClipEncoder
 from tests.cli.test_classify_and_evaluate import ColourPhrases
 from tests.cli.test_index_and_search import run
-from tests.support.colours import ColourEncoder, paint
+from tests.support.colours import COLOURS, ColourEncoder, paint
 
 BASES = {"red": (200, 40, 30), "green": (40, 190, 50), "blue": (30, 40, 200)}
 
@@ -109,7 +109,10 @@ def test_search_shows_only_pictures_of_a_class(here: Path, capfd: pytest.Capture
             plain = [line.split("\t")[1] for line in run(capfd, "search", "red", "photos")[1].splitlines()]
             assert found == [path for path in plain if path in wanted][: int(top)]  # filtered, then the k best
     arguments = ["search", "red", "photos", "--head", "p.safetensors", "--class", "red"]
-    assert "that are red are indexed in nowhere" in run(capfd, *arguments, "--in", "nowhere")[2]
+    assert "no pictures are indexed in nowhere" in run(capfd, *arguments, "--in", "nowhere")[2]
+    paint(here / "photos" / "sea" / "deep.png", COLOURS["blue"])
+    run(capfd, "index", "photos")
+    assert "that are red are indexed in sea" in run(capfd, *arguments, "--in", "sea")[2]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from clipkit.core.progress import Failure, Progress
 from clipkit.datasets.embed import embed_pictures
-from clipkit.datasets.load import Dataset, load_dataset
+from clipkit.datasets.load import Dataset, class_folders, load_dataset
 from clipkit.errors import DatasetError
 from tests.support.colours import COLOURS, ColourEncoder, paint
 
@@ -48,6 +48,33 @@ def test_a_split_is_a_folder_above_the_classes(tmp_path: Path) -> None:
     assert load_dataset(tmp_path, split="val").labels == ("blue",)
     with pytest.raises(DatasetError, match="has no folder 'test'"):
         load_dataset(tmp_path, split="test")
+
+
+SPLIT_NAMES = [("train", "test"), ("Training", "Testing"), ("train", "valid"), ("trainval", "dev"), ("val", "test")]
+
+
+@pytest.mark.parametrize("names", SPLIT_NAMES)
+def test_splits_are_no_classes(tmp_path: Path, names: tuple[str, str]) -> None:
+    for split in names:
+        for label in ("red", "blue"):
+            paint(tmp_path / split / label / "a.png", COLOURS[label])
+    paint(tmp_path / "notes" / "c.png", COLOURS["green"])
+    dataset = load_dataset(tmp_path)
+    assert dataset.classes == ("blue", "red")
+    assert sorted(dataset.labels) == ["blue", "blue", "red", "red"]
+    assert [Path(file).parent.name for file in dataset.files] == list(dataset.labels)
+    assert class_folders(tmp_path) == ("blue", "red")
+
+
+def test_a_class_may_be_called_train_or_test(tmp_path: Path) -> None:
+    for name in ("train", "test", "plane"):
+        paint(tmp_path / name / "a.png", COLOURS["red"])
+    assert load_dataset(tmp_path).classes == ("plane", "test", "train")
+    paint(tmp_path / "train" / "deep" / "a.png", COLOURS["red"])  # pictures beside its folders: still a class
+    paint(tmp_path / "test" / "deep" / "a.png", COLOURS["red"])
+    assert load_dataset(tmp_path).classes == ("plane", "test", "train")
+    assert class_folders(tmp_path / "plane") == ()
+    assert class_folders(tmp_path / ("x" * 300)) == ()
 
 
 def test_the_hint_for_a_missing_split_names_one_that_works(tmp_path: Path) -> None:

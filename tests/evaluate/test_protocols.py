@@ -13,7 +13,13 @@ from clipkit.classify.head import Head
 from clipkit.datasets.embed import embed_once, embed_pictures
 from clipkit.datasets.load import load_dataset
 from clipkit.errors import ClipkitError, DatasetError
-from clipkit.evaluate.zeroshot import evaluate_retrieval, evaluate_zeroshot, load_labelled, rejection_quality
+from clipkit.evaluate.zeroshot import (
+    evaluate_retrieval,
+    evaluate_zeroshot,
+    load_labelled,
+    rejection_quality,
+    validation_split,
+)
 from clipkit.metrics import bootstrap
 from clipkit.output.figures import confusion_png
 from tests.cli.test_classify_and_evaluate import ColourPhrases
@@ -49,6 +55,18 @@ def test_a_second_evaluation_opens_no_picture_and_says_the_same(folder: Path) ->
     fresh = embed_pictures(load_dataset(folder), encoder)
     assert np.array_equal(fresh.embeddings, first.embeddings)
     assert fresh.dataset == first.dataset
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Training", "Testing"), ("train", "validation")])
+def test_folders_of_splits_are_measured_on_the_last_of_them(tmp_path: Path, names: tuple[str, str]) -> None:
+    for split, count in zip(names, (3, 2), strict=True):
+        for label in ("red", "blue"):
+            for i in range(count):
+                paint(tmp_path / split / label / f"{i}.png", COLOURS[label])
+    result = evaluate_zeroshot(load_labelled(tmp_path), ColourEncoder(), templates=["{}"])
+    assert (result.dataset, result.classes) == (str(tmp_path / names[1]), ("blue", "red"))
+    assert (result.metrics["n"], result.metrics["acc1"]) == (4, 1.0)
+    assert validation_split(tmp_path)[0] in names
 
 
 @pytest.mark.parametrize("change", ["bytes", "model", "pixels", "damage"])
