@@ -24,6 +24,7 @@ from clipkit.classify.prompts import (
 )
 from clipkit.core.arrays import Embeddings, FloatArray, check_embeddings
 from clipkit.core.cache import ArrayCache, cache_key
+from clipkit.core.text import readable
 from clipkit.errors import NotFittedError, QueryError, ShapeError
 from clipkit.models.encoder import Encoder, identity
 from clipkit.models.hub import Notify
@@ -406,7 +407,7 @@ def lost_words(encoder: Encoder, texts: Sequence[str], rows: Embeddings) -> tupl
 
     A word is lost where saying something else in its place leaves the embedding as it was: true of every model.
     """
-    long = [i for i, text in enumerate(texts) if len(text.encode()) > LONG_BYTES]
+    long = [i for i, text in enumerate(texts) if len(readable(text).encode()) > LONG_BYTES]
     if not long:
         return ()
     others = [texts[i][: _last_word(texts[i])] + OTHER_WORDS for i in long]

@@ -14,6 +14,13 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else _escape(char) for char in text)
 
 
+def readable(text: str) -> str:
+    """The text as a model reads it: undecodable bytes as Latin-1, the commonest form of names that are not UTF-8."""
+    if text.isascii():
+        return text
+    return "".join(_latin(char) if "\ud800" <= char <= "\udfff" else char for char in text)
+
+
 def near(file: str) -> str:
     """The path from where the user stands, or the whole one if it lies elsewhere."""
     here = os.getcwd()
@@ -25,3 +32,7 @@ def _escape(char: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8, as surrogateescape keeps it
         return f"\\x{code - 0xDC00:02x}"
     return char.encode("unicode_escape").decode("ascii")
+
+
+def _latin(surrogate: str) -> str:
+    return chr(ord(surrogate) - 0xDC00) if "\udc80" <= surrogate <= "\udcff" else "\ufffd"

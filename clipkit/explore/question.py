@@ -12,6 +12,7 @@ import numpy as np
 
 from clipkit.classify.zeroshot import LONG_BYTES, lost_words, neutral_mean
 from clipkit.core.arrays import Embeddings, IntArray
+from clipkit.core.text import readable
 from clipkit.errors import QueryError
 from clipkit.explore.choices import Relevance
 from clipkit.explore.metadata import Catalogue, Fact, Filters, choose_ids, sample_embeddings
@@ -225,7 +226,7 @@ def search(
 
 def unread_words(terms: Sequence[Term], encoder: Encoder) -> tuple[str, ...]:
     """A sentence on the words of a query whose end the model does not read, if any."""
-    texts = [term.text for term in terms if not term.is_file and len(term.text.encode()) > LONG_BYTES]
+    texts = [term.text for term in terms if not term.is_file and len(readable(term.text).encode()) > LONG_BYTES]
     return lost_words(encoder, texts, encoder.encode_texts(texts)) if texts else ()
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.core.arrays import Embeddings, check_embeddings
+from clipkit.core.text import readable
 from clipkit.errors import ModelError, ShapeError
 from clipkit.images.recipe import Picture, PixelRecipe
 from clipkit.models.backbone import pooled, without_projection
@@ -262,7 +263,7 @@ class OpenClipEncoder:
             return np.empty((0, self.dim), np.float32)
         place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         with self._tokenizer_lock:  # a tokenizer of transformers raises "Already borrowed" in a second thread
-            tokens = self._tokenizer(list(place))  # (unique, context)
+            tokens = self._tokenizer([readable(text) for text in place])  # (unique, context)
         sizes = lengths(tokens, self._causal_tower)
         order = np.argsort(sizes, kind="stable")  # short texts together, since each batch is as long as its longest
         in_order = self._in_batches(
