@@ -33,7 +33,7 @@ class Shelf:
         """The library of a folder, new or known; ClipkitError where there is no such folder."""
         place = Path(os.path.abspath(os.path.expanduser(root)))
         if not os.path.isdir(place):  # pathlib's own raises for a name that no disk could hold
-            raise ClipkitError(f"{place} is not a folder on this machine")
+            raise ClipkitError(f"{place} is not a folder on this machine", hint="clipkit ui FOLDER, one that is there")
         library = Library(place, self._load, at=at)
         return self._libraries.setdefault(library.key, library)
 

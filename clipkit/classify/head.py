@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -159,14 +160,18 @@ class Head:
         """
         if fingerprint != self.fingerprint:
             name = "other weights of the same name" if model == self.model else model
-            raise ModelMismatch(f"this head was made with {self.model}, not {name}", hint=f"--model {self.model}")
+            raise ModelMismatch(f"this head was made with {self.model}, not {name}", hint=self._of_this_model())
         if space is not None and space != self.space:
             raise ModelMismatch(
                 f"this head reads {self.space} features, and these are {space}",
-                hint="clipkit classify PHOTOS --head FILE reads the pictures again"
+                hint="read the pictures again: clipkit classify PHOTOS --head FILE"
                 if self.space == "backbone"
-                else None,
+                else "clipkit probe DATASET --out FILE --space backbone",
             )
+
+    def _of_this_model(self) -> str:
+        model = shlex.quote(self.model)
+        return f"clipkit index PHOTOS --rebuild --model {model}; or a new head: clipkit probe DATASET --out FILE"
 
     def logits(self, embeddings: npt.ArrayLike) -> FloatArray:
         """Logits of the classes.

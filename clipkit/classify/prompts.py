@@ -57,6 +57,10 @@ _TABLES = (".txt", ".csv", ".json")
 _COLUMNS = ("class", "label", "name", "classname")
 
 
+CLASSES_HINT = "a text file, one a line, or a CSV with a column class: --classes FILE"
+JSON_HINT = '["cat", "dog"], or {"cat": ["a photo of a cat."], "dog": ["a photo of a dog."]}'
+
+
 @dataclass(frozen=True)
 class ClassPrompts:
     """Classes and the prompts of each.
@@ -136,7 +140,7 @@ def make_prompts(
     for name, phrases in zip(names, classes.values(), strict=True):
         texts = [phrase.strip() for phrase in phrases]
         if not texts or not all(texts):
-            raise QueryError(f"{name!r} has no prompt, or an empty one")
+            raise QueryError(f"{name!r} has no prompt, or an empty one", hint=JSON_HINT)
         filled = [t.replace("{d}", text) for t in described for text in texts] if described else texts
         prompts.append(_fill(filled, words.get(name, name)))
     return ClassPrompts(tuple(names), tuple(prompts))
@@ -220,11 +224,11 @@ def _read(file: Path) -> tuple[str, ...] | dict[str, tuple[str, ...]]:
     try:
         content = json.loads(_text(file), object_pairs_hook=_pairs)
     except ValueError as error:
-        raise QueryError(f"{file} is not JSON: {error}") from error
+        raise QueryError(f"{file} is not JSON: {error}", hint=JSON_HINT) from error
     if isinstance(content, list) and all(isinstance(name, str) for name in content):
         return tuple(content)
     if not isinstance(content, Mapping):
-        raise QueryError(f"{file} is neither a list of classes nor {{class: [prompts]}}")
+        raise QueryError(f"{file} is neither a list of classes nor {{class: [prompts]}}", hint=JSON_HINT)
     return _described(content, str(file))
 
 
@@ -238,7 +242,7 @@ def _described(content: Mapping[str, object], source: str) -> dict[str, tuple[st
     for name, phrases in content.items():
         several = [phrases] if isinstance(phrases, str) else phrases
         if not isinstance(several, list | tuple) or not all(isinstance(phrase, str) for phrase in several):
-            raise QueryError(f"{source}: {name!r} has no list of prompts")
+            raise QueryError(f"{source}: {name!r} has no list of prompts", hint=JSON_HINT)
         described[name] = tuple(several)
     return described
 
@@ -247,11 +251,15 @@ def _column(file: Path) -> tuple[str, ...]:
     try:
         header, rows = read_header(file), read_table(file)
     except (OSError, ValueError) as error:
-        raise QueryError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise QueryError(
+            f"{file} cannot be read: {getattr(error, 'strerror', None) or error}", hint=CLASSES_HINT
+        ) from error
     names = [name.strip().lower() for name in header]
     column = next((name for name in _COLUMNS if name in names), None)
     if column is None and len(names) != 1:
-        raise QueryError(f"{file} has the columns {', '.join(header)}, none of them {', '.join(_COLUMNS)}")
+        raise QueryError(
+            f"{file} has the columns {', '.join(header)}, none of them {', '.join(_COLUMNS)}", hint=CLASSES_HINT
+        )
     first = [header[0].strip()] if column is None else []  # a list of names without a header
     cells = [*first, *(row[column or names[0]] for _, row in rows)]
     return tuple(dict.fromkeys(cell for cell in cells if cell))  # a table of pictures names its classes again and again
@@ -266,7 +274,7 @@ def _text(file: Path) -> str:
         return file.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
-        raise QueryError(f"{file} cannot be read: {reason}") from error
+        raise QueryError(f"{file} cannot be read: {reason}", hint="a text file, one a line") from error
 
 
 def _check_names(names: Iterable[str]) -> None:
@@ -275,7 +283,7 @@ def _check_names(names: Iterable[str]) -> None:
         if not name:
             raise QueryError("one of the classes has no name", hint="cat,dog")
         if name in seen:
-            raise QueryError(f"the class {name!r} is named twice")
+            raise QueryError(f"the class {name!r} is named twice", hint="name each class once")
         seen.add(name)
     if not seen:
         raise QueryError("there are no classes", hint="cat,dog")

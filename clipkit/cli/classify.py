@@ -12,6 +12,7 @@ from clipkit.cli import options
 from clipkit.cli.options import templates_option
 from clipkit.cli.output import FEW, echo_lines, progress_bar, say
 from clipkit.core.text import printable
+from clipkit.errors import ImageError
 
 if TYPE_CHECKING:
     from clipkit.classify.head import Head
@@ -110,6 +111,7 @@ def classify(given: ClassifyOptions) -> None:
     from clipkit.index.image_index import find
     from clipkit.output.copy_files import plan_transfers
 
+    options.only_one(json=given.as_json, csv=given.as_csv)
     how, folder = given.target()
     pictures, inside = find(given.photos, below=given.below, at=given.at, load=given.load)
     if given.explain:
@@ -174,7 +176,11 @@ def _echo_explanation(classifier: ZeroShotClassifier, picture: str, k: int) -> N
     from clipkit.classify.zeroshot import explain_prediction
     from clipkit.cli.output import verdicts
 
-    echo_lines(verdicts(explain_prediction(classifier, picture, k=k)))
+    try:
+        found = explain_prediction(classifier, picture, k=k)
+    except ImageError as error:
+        raise ImageError(error.message, hint="a picture that is there and can be read: --explain FILE") from error
+    echo_lines(verdicts(found))
 
 
 def _transfer(labelled: list[LabelledPicture], steps: list[Transfer], folder: str, done: str, *, dry_run: bool) -> None:

@@ -216,10 +216,11 @@ def finetune(given: FinetuneOptions) -> None:
     from clipkit.learn.fitting import training_part
     from clipkit.models.load import load_model
 
+    recipe = given.recipe  # before a model is loaded
     pictures = training_part(given.dataset, given.split)
     network = load_model(given.model, **given.ways)
     with progress_bar() as progress:
-        tuned = run(network, pictures, recipe=given.recipe, out=given.out, progress=progress, on_epoch=_say_epoch)
+        tuned = run(network, pictures, recipe=recipe, out=given.out, progress=progress, on_epoch=_say_epoch)
     _echo_finetuned(tuned, given.out)
 
 

@@ -56,6 +56,13 @@ def into(kind: type[Given]) -> Callable[[Callable[[Given], None]], Callable[...,
     return decorate
 
 
+def only_one(**flags: bool) -> None:
+    """UsageError where two of these ways to print were asked for."""
+    asked = [f"--{name.replace('_', '-')}" for name, is_set in flags.items() if is_set]
+    if len(asked) > 1:
+        raise click.UsageError(f"{' and '.join(asked)}: one of them, please")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """How a command loads a model."""

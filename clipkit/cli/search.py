@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,7 @@ import click
 from clipkit.cli import options
 from clipkit.cli.output import echo_lines, print_hits, say
 from clipkit.core.text import near, printable
+from clipkit.errors import IndexNotFound
 from clipkit.explore.choices import RELEVANCES, SHAPES, Relevance
 
 if TYPE_CHECKING:
@@ -66,7 +70,7 @@ class SearchOptions(options.ModelOptions):
         )
 
 
-@click.command()
+@click.command(context_settings={"allow_extra_args": True})
 @click.argument("query", required=False, default="")
 @click.argument("photos", default=".")
 @click.option("-t", "--top", "k", type=int, default=10, show_default=True, help="How many pictures to show.")
@@ -114,11 +118,43 @@ def search(given: SearchOptions) -> None:
 
     The score is the cosine of query and picture. Compare scores of one query only.
     """
+    given = _understood(given, click.get_current_context().args)
     hits = _hits(given)
     _show(hits, given)
     _export(hits, given)
     if not hits:
         say(_nothing(given))
+
+
+def _understood(given: SearchOptions, extra: Sequence[str]) -> SearchOptions:
+    """The same with PHOTOS where a person meant it; UsageError for words without quotes and for two ways to print."""
+    paths = given.filepath_only or given.null
+    options.only_one(filepath_only=paths, json=given.as_json, csv=given.as_csv, preview=given.preview)
+    if extra:
+        raise click.UsageError(f"Got unexpected extra arguments ({' '.join(extra)}); {_quoted(given, extra)}")
+    if not os.path.isdir(given.photos) and os.sep not in given.photos:
+        raise IndexNotFound(f"{given.photos} is not a folder", hint=_quoted(given, ()))
+    has_terms = bool(given.add or given.subtract)
+    if has_terms and given.photos == "." and os.path.isdir(given.query):
+        return replace(given, query="", photos=given.query)
+    _say_file_name(given)
+    return given
+
+
+def _say_file_name(given: SearchOptions) -> None:
+    from clipkit.images.decode import is_picture
+
+    name = given.query
+    if is_picture(name) and not re.search(r"\s|^[./~]", name):
+        command = shlex.join(["clipkit", "search", f"./{name}", given.photos])
+        fact = f"for the picture: {command}" if os.path.isfile(name) else "there is no such file here"
+        say(f"{printable(name)} is read as words; {printable(fact)}")
+
+
+def _quoted(given: SearchOptions, extra: Sequence[str]) -> str:
+    words = [given.query, given.photos, *extra]
+    folder = [words.pop()] if os.path.isdir(words[-1]) else []
+    return f"quote the words: {shlex.join(['clipkit', 'search', ' '.join(words), *folder])}"
 
 
 def _hits(given: SearchOptions) -> Hits:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ import numpy as np
 
 from clipkit.core.arrays import Embeddings, IntArray, check_embeddings
 from clipkit.core.progress import Failure, Progress
-from clipkit.errors import BadIndex, ClipkitError, IndexNotFound, ModelMismatch, QueryError
+from clipkit.errors import BadIndex, ClipkitError, IndexNotFound, ModelError, ModelMismatch, QueryError
 from clipkit.images.guarded_decoder import warm_up
 from clipkit.index.crash_recovery import Journal, in_flight
 from clipkit.index.paths import filter_for, folder_below, take_back
@@ -184,7 +185,7 @@ class ImageIndex:
         place = Path(os.path.abspath(root))
         index = cls(place, index_folder(place, at), encoder=encoder, load=load)
         if not index.store.file.exists():
-            raise IndexNotFound(f"{root} has no index", hint=f"clipkit index {root}")
+            raise IndexNotFound(f"{root} has no index", hint=shlex.join(["clipkit", "index", str(root)]))
         index.store.info()
         if encoder is not None:
             index._check_model(encoder, index.info)
@@ -580,14 +581,28 @@ class ImageIndex:
             self._cache.write()
 
     def _encoder_of(self, info: IndexInfo) -> Encoder:
-        encoder = self._encoder or self._load(info.model_source, info.pixel_recipe.startswith("exact"))
+        encoder = self._encoder or self._loaded(info)
         self._check_model(encoder, info)  # each time: another program may have rebuilt the index
         self._encoder = encoder
         return encoder
 
-    def _check_model(self, encoder: Encoder, info: IndexInfo) -> None:
+    def _loaded(self, info: IndexInfo) -> Encoder:
+        try:
+            return self._load(info.model_source, info.pixel_recipe.startswith("exact"))
+        except ModelError as error:
+            if not info.model.startswith("local:") or os.path.isdir(info.model_source.removeprefix("local-dir:")):
+                raise
+            raise ModelError(
+                f"{self.root} was indexed with a model that is not there any more: {info.model_source}",
+                hint=f"{self._command()} --model FOLDER, where it is now",
+            ) from error
+
+    def _command(self) -> str:
         place = [] if self.folder == self.root / FOLDER else ["--index", str(self.folder)]
-        command = shlex.join(["clipkit", "index", str(self.root), *place, "--rebuild"])
+        return shlex.join(["clipkit", "index", str(self.root), *place])
+
+    def _check_model(self, encoder: Encoder, info: IndexInfo) -> None:
+        command = f"{self._command()} --rebuild"
         if encoder.fingerprint != info.weights_sha256 or encoder.dim != info.dim:
             name = "other weights of the same name" if encoder.model == info.model else encoder.model
             hint = command if encoder.model == info.model else f"{command} --model {shlex.quote(encoder.source)}"
@@ -705,14 +720,29 @@ def find(
     """The index that the folder `start` has or lies under, and `below` (relative to `start`) as seen from its root."""
     here = Path(os.path.abspath(start))
     if not here.is_dir():
-        raise IndexNotFound(
-            f"{start} is not a folder",
-            hint='a folder that is there; a query of several words needs quotes: clipkit search "red bicycle" FOLDER',
-        )
+        raise _no_folder(start)
     root = _root_above(here) if at is None else _recorded_root(here, Path(at), is_default=str(start) == ".")
     index = ImageIndex.open(root, at=at, load=load)
     above = here if here.is_relative_to(root) else root
     return index, folder_below(below, above, root)
+
+
+def _no_folder(start: str | Path) -> IndexNotFound:
+    """With the folder of a file, or the nearest name beside it."""
+    place = Path(start)
+    if place.is_file():
+        return IndexNotFound(f"{start} is a file, not a folder", hint=f"the folder it lies in: {place.parent}")
+    beside = [entry.name for entry in _folders_in(place.parent)]
+    near = get_close_matches(place.name, beside, n=1)
+    hint = str(place.parent / near[0]) if near else "a folder that has an index: clipkit index FOLDER"
+    return IndexNotFound(f"{start} is not a folder", hint=hint)
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        return [entry for entry in folder.iterdir() if entry.is_dir()]
+    except OSError:
+        return []
 
 
 def _refuse_another_starter(index: ImageIndex) -> None:

@@ -98,7 +98,9 @@ class Recipe:
             "seed": 0 <= self.seed < 2**32,  # torch takes no more once epochs are mixed in
         }
         if wrong := [name for name, is_right in rules.items() if not is_right]:
-            raise ModelError(f"a recipe with {wrong[0]} = {getattr(self, wrong[0])} cannot be followed")
+            usual = getattr(Recipe, wrong[0])
+            hint = f"--lr {usual}" if wrong[0] == "lr" else f"{wrong[0]}={usual}, as it is by default"
+            raise ModelError(f"a recipe with {wrong[0]} = {getattr(self, wrong[0])} cannot be followed", hint=hint)
 
     @property
     def is_frozen(self) -> bool:

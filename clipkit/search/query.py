@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipkit.core.arrays import Embeddings
-from clipkit.errors import QueryError
+from clipkit.errors import ImageError, QueryError
 from clipkit.images.guarded_decoder import warm_up
 from clipkit.models.encoder import Encoder
 
@@ -58,7 +58,7 @@ def embed(terms: Sequence[Term], encoder: Encoder) -> Embeddings:
     words = [term.text for term in terms if not term.is_file]
     files = [term.text for term in terms if term.is_file]
     texts = iter(encoder.encode_texts(words)) if words else iter(())
-    pictures = iter(encoder.encode_images(files)) if files else iter(())
+    pictures = iter(_read(files, encoder)) if files else iter(())
     total = np.zeros(encoder.dim, dtype=np.float32)
     for term in terms:
         total += np.float32(term.weight) * next(pictures if term.is_file else texts)
@@ -66,6 +66,13 @@ def embed(terms: Sequence[Term], encoder: Encoder) -> Embeddings:
     if length < 1e-3:
         raise QueryError("the parts of the query cancel out", hint="ask for something that is left over")
     return (total / length)[None]
+
+
+def _read(files: Sequence[str], encoder: Encoder) -> Embeddings:
+    try:
+        return encoder.encode_images(files)
+    except ImageError as error:
+        raise ImageError(error.message, hint='another picture, or words: clipkit search "a dog"') from error
 
 
 def _term(text: str, sign: float, words_only: bool) -> Term:

@@ -126,6 +126,47 @@ def test_a_folder_without_pictures_is_said_with_one_that_has_some(
     assert run(capfd, *command, *hint.split())[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["search", "a", "red", "photos"], 2, "quote the words: clipkit search 'a red' photos"),
+        (["search", "red", "bicycle"], 1, "try: quote the words: clipkit search 'red bicycle'"),
+        (["search", "red", "photos", "-f", "--json"], 2, "--filepath-only and --json: one of them, please"),
+        (["search", "red", "photos", "--json", "--csv"], 2, "--json and --csv: one of them, please"),
+        (["classify", "photos", "--classes", "red", "--json", "--csv"], 2, "--json and --csv: one of them, please"),
+        (["prune", "photoz"], 1, "photoz is not a folder\n  try: photos"),
+        (["prune", "photos/red.png"], 1, "is a file, not a folder\n  try: the folder it lies in: photos"),
+        (["search", "./bad.jpg", "photos"], 1, "not JPEG"),
+        (["search", "./bad.jpg", "photos"], 1, 'try: another picture, or words: clipkit search "a dog"'),
+        (["classify", "photos", "--classes", "nix.txt"], 1, "try: a text file, one a line"),
+        (["classify", "photos", "--classes", "red,red"], 1, "try: name each class once"),
+        (["ui", "nowhere"], 1, "try: clipkit ui FOLDER"),
+        (["finetune", "photos", "--out", "x", "--lr", "-1"], 1, "try: --lr 0.0003"),
+    ],
+)
+def test_a_hint_says_what_to_type_here(
+    here: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+) -> None:
+    (here / "bad.jpg").write_bytes(b"nothing")
+    got, out, err = run(capfd, *arguments)
+    assert (got, out) == (code, "")
+    assert message in err
+
+
+def test_a_folder_is_no_word_where_terms_are_given_beside(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(capfd, "search", "-a", "red", "photos", "-t1", "-f")[:2] == (0, "photos/red.png\n")
+
+
+def test_the_name_of_a_picture_is_said_to_be_read_as_words(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(COLOURS, "x.png", COLOURS["red"])
+    assert "x.png is read as words; there is no such file here" in run(capfd, "search", "x.png", "photos")[2]
+    paint(here / "x.png", COLOURS["red"])
+    said = run(capfd, "search", "x.png", "photos")[2]
+    assert said == "x.png is read as words; for the picture: clipkit search ./x.png photos\n"
+
+
 def test_search_has_other_forms(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(capfd, "search", "red", "photos", "-t1", "-f")[1] == "photos/red.png\n"
     assert run(capfd, "search", "red", "photos", "-t1", "-0")[1] == "photos/red.png\0"

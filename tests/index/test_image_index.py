@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipkit.errors import IndexNotFound, ModelMismatch, QueryError, ShapeError
+from clipkit.errors import IndexNotFound, ModelError, ModelMismatch, QueryError, ShapeError
 from clipkit.index.image_index import ImageIndex
 from tests.support.colours import COLOURS, ColourEncoder, paint, shade
 
@@ -183,3 +183,17 @@ def test_an_index_that_another_program_made_meanwhile_is_kept(photos: Path, enco
     late._make(encoder, is_outside=False)
     assert len(late) == len(COLOURS)
     assert late.update().unchanged == len(COLOURS)
+
+
+def test_a_moved_model_is_said_with_the_command_that_takes_its_new_place(tmp_path: Path) -> None:
+    encoder = ColourEncoder()
+    encoder.model, encoder.source = "local:mine", str(tmp_path / "mine")
+    paint(tmp_path / "photos" / "red.png", COLOURS["red"])
+    ImageIndex.create(tmp_path / "photos", encoder).update()
+
+    def load(name: str, exact: bool) -> ColourEncoder:
+        raise ModelError(f"{name} is no model folder")
+
+    with pytest.raises(ModelError, match="was indexed with a model that is not there any more") as caught:
+        ImageIndex.open(tmp_path / "photos", load=load).search("red")
+    assert caught.value.hint == f"clipkit index {tmp_path / 'photos'} --model FOLDER, where it is now"
