@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,24 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that a test has just painted count as old, as they would a moment later."""
     monkeypatch.setattr("clipkit.index.scan.TICK_NS", 0)
     monkeypatch.setattr("clipkit.index.scan.COARSE_NS", 0)
+
+
+@pytest.fixture(autouse=True)
+def hints_that_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever an error of any test tells to type must be understood by the command line."""
+    from clipkit.errors import ClipkitError
+    from tests.support.hints import complaints
+
+    wrong: list[str] = []
+    begin = ClipkitError.__init__
+
+    def noted(self: ClipkitError, message: str, *, hint: str | None = None) -> None:
+        begin(self, message, hint=hint)
+        wrong.extend(complaints(hint or ""))
+
+    monkeypatch.setattr(ClipkitError, "__init__", noted)
+    yield
+    assert not wrong, f"hints that lead nowhere: {wrong}"
 
 
 @pytest.fixture

@@ -186,7 +186,10 @@ class ClassifyActions:
         def work() -> Changes:
             library, _, _ = self._at_hand(session)
             if not self._page.shelf.is_local:
-                raise ClipkitError("pictures are copied on the machine itself", hint="clipkit classify --copy-to")
+                raise ClipkitError(
+                    "pictures are copied on the machine itself",
+                    hint="clipkit classify PHOTOS --classes A,B --copy-to FOLDER",
+                )
             pictures = self._labelled(session, library)
             steps = exports.plan(library, pictures, _text(folder))
             screen = self._screen

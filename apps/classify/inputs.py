@@ -89,7 +89,7 @@ def words_head(library: Library, classes: Classes, templates: str | list[str]) -
         raise QueryError(
             f"{len(prompts.classes):,} classes with these templates are {count:,} sentences, and {MOST_PROMPTS:,} are "
             "the most here",
-            hint="fewer templates; or clipkit classify --save-head, and open that here",
+            hint="fewer templates; or open a head here: clipkit classify PHOTOS --classes A,B --save-head FILE",
         )
     return ZeroShotClassifier(library.index.encoder, classes, templates=templates, unknown=True).head
 

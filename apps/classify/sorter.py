@@ -44,7 +44,7 @@ class Sorter:
         if head.multi_label:
             raise QueryError(
                 "this head may give a picture several labels, or none, and a column holds it once",
-                hint="clipkit classify --head",
+                hint="clipkit classify PHOTOS --head FILE",
             )
         matrix = self.matrix(library)
         key = (library.key, info.token, matrix.revision, id(head), id(judge))

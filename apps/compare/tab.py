@@ -165,7 +165,9 @@ class CompareActions:
             if not self._page.shelf.is_local:
                 raise ClipkitError("files are opened by their path on the machine itself", hint="upload it")
             if not isinstance(place, str) or not place.strip():
-                raise ClipkitError("no file is named", hint="the folder that clipkit compare --out wrote")
+                raise ClipkitError(
+                    "no file is named", hint="the folder that this wrote: clipkit compare DATASET --out FOLDER"
+                )
             return self._open(Path(place.strip()).expanduser(), name=place.strip())
 
         return self._safely(work)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 FORMATS = ("clipkit head 1", "clipkit head 2")  # 2: with a hidden layer, which a reader of 1 would not see
-MAKE = "clipkit probe DATASET --out head.safetensors makes one"
+MAKE = "make one: clipkit probe DATASET --out head.safetensors"
 BLOCK_SCORES = 1 << 22  # 16 MB of scores at a time, whatever the number of pictures
 CLOSE = 1e-5  # relative: float32 sums of products differ by less when their order does
 _TINY = 1e-12

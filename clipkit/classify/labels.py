@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from clipkit.datasets.load import Dataset
 from clipkit.errors import QueryError
 from clipkit.index.image_index import ImageIndex
 from clipkit.index.paths import filter_for
+from clipkit.models.encoder import Encoder
 
 _TRIES = 3
 
@@ -156,6 +158,21 @@ def label_pictures(
     answers = label(head, embedded.embeddings, top_k)
     named = [(paths[file], given) for file, given in zip(embedded.dataset.files, answers, strict=True)]
     return _labelled(index, head, sorted(named)), embedded.dataset.failed
+
+
+def label_files(
+    files: Sequence[str], head: Head, encoder: Encoder, *, top_k: int = 1
+) -> tuple[list[LabelledPicture], tuple[Failure, ...]]:
+    """Labels of pictures that no index holds, in their order, and those that cannot be read; as `label_pictures`."""
+    head.check(encoder, space=head.space)
+    embedded = embed_pictures(Dataset("pictures", tuple(dict.fromkeys(files))), encoder, space=head.space)
+    answers = label(head, embedded.embeddings, top_k) if len(embedded.dataset) else []
+    borne = None if head.multi_label else 1
+    labelled = [
+        LabelledPicture(file, os.path.abspath(file), given, tuple(answer.label for answer in given[:borne]))
+        for file, given in zip(embedded.dataset.files, answers, strict=True)
+    ]
+    return labelled, embedded.dataset.failed
 
 
 def ids_of_class(

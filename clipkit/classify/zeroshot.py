@@ -543,7 +543,10 @@ def explain_prediction(classifier: ZeroShotClassifier, picture: PictureSource, *
     """
     prompts = classifier.prompts
     if prompts is None:
-        raise QueryError("a saved head does not keep the words it was made from", hint="--classes and --templates")
+        raise QueryError(
+            "a saved head does not keep the words it was made from",
+            hint="--classes A,B --templates SET, instead of --head FILE",
+        )
     row = classifier.encoder.encode_images([picture])
     places, sure = classifier.head.ranked(row, k)
     best = places[0].tolist()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +21,10 @@ if TYPE_CHECKING:
     from clipkit.classify.head import Head
     from clipkit.classify.labels import LabelledPicture
     from clipkit.classify.zeroshot import ZeroShotClassifier
+    from clipkit.core.arrays import Embeddings
+    from clipkit.core.progress import Failure
     from clipkit.index.image_index import ImageIndex
+    from clipkit.models.encoder import Encoder
     from clipkit.output.copy_files import Transfer
 
 
@@ -29,7 +35,8 @@ DONE = {"copy": "copied", "move": "moved", "symlink": "linked"}
 class ClassifyOptions(options.ModelOptions):
     """What was asked of `classify`."""
 
-    photos: str
+    places: tuple[str, ...]
+    model: str | None
     classes: str | None
     templates: str | None
     head_file: str | None
@@ -53,6 +60,23 @@ class ClassifyOptions(options.ModelOptions):
         """How classes are made from words, as `ZeroShotClassifier` takes it."""
         return {"templates": self.templates, "unknown": self.unknown, "multi_label": self.multi_label}
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """PHOTOS, where they are pictures instead of a folder."""
+        from clipkit.images.decode import is_picture
+
+        is_file = [os.path.isfile(place) or (is_picture(place) and not os.path.isdir(place)) for place in self.places]
+        return self.places if self.places and all(is_file) else ()
+
+    @property
+    def photos(self) -> str:
+        """PHOTOS, where it is a folder; UsageError for several."""
+        if len(self.places) > 1:
+            raise click.UsageError("PHOTOS is one folder, or pictures")
+        if self.model:
+            raise click.UsageError("--model is for pictures; a folder has the model of its index")
+        return self.places[0] if self.places else "."
+
     def target(self) -> tuple[str, str]:
         """How pictures get into which folder: one of HOW and a path, or two empty strings."""
         from clipkit.output.copy_files import HOW
@@ -67,7 +91,7 @@ class ClassifyOptions(options.ModelOptions):
 
 
 @click.command()
-@click.argument("photos", default=".")
+@click.argument("places", nargs=-1, metavar="[PHOTOS]")
 @click.option(
     "--classes",
     metavar="A,B|FILE",
@@ -76,6 +100,7 @@ class ClassifyOptions(options.ModelOptions):
 @templates_option
 @click.option("--head", "head_file", metavar="FILE", help="A saved classifier, instead of classes.")
 @click.option("--save-head", metavar="FILE", help="Keep the classifier for --head.")
+@click.option("--model", metavar="NAME", help="For pictures without an index.  [default: the head's, or auto]")
 @click.option("--unknown", is_flag=True, help='Say "unknown" where no class is right.')
 @click.option(
     "--adapt", is_flag=True, help="With --unknown: learn from PHOTOS, which hold both kinds, where it begins."
@@ -98,35 +123,74 @@ class ClassifyOptions(options.ModelOptions):
 def classify(given: ClassifyOptions) -> None:
     """Name the class of every picture in PHOTOS.
 
-    PHOTOS is a folder that has an index or lies under one (default: the current one). Nothing is trained, and no
-    picture is opened again, unless a --head reads backbone features. One line a picture: label, probability, path.
+    PHOTOS is a folder that has an index or lies under one (default: the current one), or pictures, which need none.
+    Nothing is trained, and no picture of an index is opened again, unless a --head reads backbone features. One line a
+    picture: label, probability, path.
 
     \b
+      clipkit classify --classes cat,dog one.jpg two.jpg
       clipkit classify --classes cat,dog ./photos
       clipkit classify --classes birds.txt --unknown --move-to sorted --dry-run ./photos
 
     The probability is that of the class among those given, not that one of them is right: see --unknown. Pictures
     are never overwritten, and if anything fails all of them are put back.
     """
-    from clipkit.index.image_index import find
     from clipkit.output.copy_files import plan_transfers
 
     options.only_one(json=given.as_json, csv=given.as_csv)
     how, folder = given.target()
-    pictures, inside = find(given.photos, below=given.below, at=given.at, load=given.load)
+    source = _files(given) if given.files else _indexed(given)
     if given.explain:
-        return _echo_explanation(_from_words(pictures, given), given.explain, max(given.top_k, 3))
-    head = _head(pictures, given)
+        return _echo_explanation(_from_words(source, given), given.explain, max(given.top_k, 3))
+    head = _head(source, given)
     if given.save_head:
         head.save(given.save_head)
-    labelled = _labelled(pictures, head, top_k=given.top_k, below=inside)
+    labelled = source.label(head)
     steps = plan_transfers(labelled, folder, how=how) if how else None
     _echo_labels(labelled, steps, as_json=given.as_json, as_csv=given.as_csv)
     if steps is not None:
         _transfer(labelled, steps, folder, DONE[how], dry_run=given.dry_run)
 
 
-def _from_words(pictures: ImageIndex, given: ClassifyOptions) -> ZeroShotClassifier:
+@dataclass(frozen=True)
+class _Source:
+    """Pictures to classify. embeddings: of all of them, where an index holds them."""
+
+    encoder: Callable[[], Encoder]
+    label: Callable[[Head], list[LabelledPicture]]
+    embeddings: Callable[[], Embeddings] | None = None
+
+
+def _indexed(given: ClassifyOptions) -> _Source:
+    from clipkit.index.image_index import find
+
+    pictures, inside = find(given.photos, below=given.below, at=given.at, load=given.load)
+    label = partial(_labelled, pictures, top_k=given.top_k, below=inside)
+    return _Source(lambda: pictures.encoder, label, lambda: pictures.embeddings)
+
+
+def _files(given: ClassifyOptions) -> _Source:
+    from clipkit.classify.head import Head
+    from clipkit.classify.labels import label_files
+
+    if given.below or given.at or given.adapt:
+        raise click.UsageError("--in, --index and --adapt go with a folder that has an index, not with pictures")
+
+    @cache
+    def encoder() -> Encoder:
+        return given.load(given.model or (Head.load(given.head_file).model if given.head_file else "auto"))
+
+    def label(head: Head) -> list[LabelledPicture]:
+        labelled, failed = label_files(given.files, head, encoder(), top_k=given.top_k)
+        _say_failures(failed)
+        if not labelled:
+            raise ImageError("none of the pictures can be read", hint="clipkit classify PHOTOS, pictures or a folder")
+        return labelled
+
+    return _Source(encoder, label)
+
+
+def _from_words(source: _Source, given: ClassifyOptions) -> ZeroShotClassifier:
     from clipkit.classify.zeroshot import ZeroShotClassifier
 
     if not given.classes:
@@ -134,15 +198,15 @@ def _from_words(pictures: ImageIndex, given: ClassifyOptions) -> ZeroShotClassif
     if given.adapt and not given.words["unknown"]:
         raise click.UsageError('--adapt learns where "unknown" begins, so it needs --unknown')
     ways = {**given.words, "templates": given.templates or "simple"}
-    return ZeroShotClassifier(pictures.encoder, given.classes, notify=say, **ways)
+    return ZeroShotClassifier(source.encoder(), given.classes, notify=say, **ways)
 
 
-def _head(pictures: ImageIndex, given: ClassifyOptions) -> Head:
+def _head(source: _Source, given: ClassifyOptions) -> Head:
     from clipkit.classify.head import Head
 
     if not given.head_file:
-        classifier = _from_words(pictures, given)
-        return classifier.adapt(pictures.embeddings).head if given.adapt else classifier.head
+        classifier = _from_words(source, given)
+        return classifier.adapt(source.embeddings()).head if given.adapt and source.embeddings else classifier.head
     if given.classes or given.adapt or any(given.words.values()):
         raise click.UsageError("--head brings its own classes, templates and ways of answering")
     return Head.load(given.head_file)
@@ -155,11 +219,16 @@ def _labelled(pictures: ImageIndex, head: Head, *, top_k: int, below: str) -> li
         return label_index(pictures, head, top_k=top_k, below=below)
     with progress_bar() as progress:
         labelled, failed = label_pictures(pictures, head, top_k=top_k, below=below, progress=progress)
+    _say_failures(failed)
+    return labelled
+
+
+def _say_failures(failed: Sequence[Failure]) -> None:
     for failure in failed[:FEW]:
-        say(f"  cannot read {printable(failure.path)}: {printable(failure.reason)}")
+        reason = failure.reason.removeprefix(f"{failure.path}: ")
+        say(f"  cannot read {printable(failure.path)}: {printable(reason)}")
     if len(failed) > FEW:
         say(f"  and {len(failed) - FEW:,} more")
-    return labelled
 
 
 def _echo_labels(labelled: list[LabelledPicture], steps: list[Transfer] | None, *, as_json: bool, as_csv: bool) -> None:

@@ -60,7 +60,7 @@ def _write(out: str, content: bytes) -> None:
     try:
         Path(out).write_bytes(content)
     except OSError as error:
-        raise ClipkitError(f"{out} cannot be written: {error.strerror}", hint="another --out") from error
+        raise ClipkitError(f"{out} cannot be written: {error.strerror}", hint="another place: --out FILE") from error
 
 
 def _echo_maps(maps: AttentionMaps, given: ExplainOptions) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 
 import click
@@ -82,13 +83,12 @@ def prune(photos: str, dry_run: bool, force: bool, at: str | None) -> None:
 
 
 @click.command("export")
-@click.argument("folder")
-@click.argument("photos", default=".")
+@click.argument("places", nargs=-1, required=True, metavar="[PHOTOS] FOLDER")
 @click.option(
     "--layout", type=click.Choice(LAYOUTS), default=LAYOUTS[0], show_default=True, help="How files are laid out."
 )
 @options.at
-def export_(folder: str, photos: str, layout: str, at: str | None) -> None:
+def export_(places: tuple[str, ...], layout: str, at: str | None) -> None:
     """Write the vectors of PHOTOS for other programs.
 
     Into FOLDER, which must be new or empty: clip-retrieval's img_emb/ and metadata/, one parquet table, or
@@ -97,8 +97,22 @@ def export_(folder: str, photos: str, layout: str, at: str | None) -> None:
     from clipkit.index.image_index import find
     from clipkit.index.import_export import export
 
+    photos, folder = _source_and_target(places)
     pictures, _ = find(photos, at=at)
     say(f"{export(pictures, folder, layout=layout):,} vectors are in {printable(folder)}")
+
+
+def _source_and_target(places: tuple[str, ...]) -> tuple[str, str]:
+    """PHOTOS and FOLDER; the other way round, as they used to be, where only the first may be written to."""
+    if len(places) > 2:
+        raise click.UsageError("PHOTOS and FOLDER, no more")
+    photos, folder = places if len(places) > 1 else (".", places[0])
+    return (folder, photos) if not _is_free(folder) and _is_free(photos) else (photos, folder)
+
+
+def _is_free(folder: str) -> bool:
+    """Whether there is nothing yet."""
+    return not os.path.exists(folder) or (os.path.isdir(folder) and not os.listdir(folder))
 
 
 @dataclass(frozen=True, kw_only=True)

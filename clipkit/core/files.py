@@ -87,4 +87,6 @@ def check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise ClipkitError(f"{folder} cannot be written: {error.strerror or error}", hint="another --out") from error
+        raise ClipkitError(
+            f"{folder} cannot be written: {error.strerror or error}", hint="another place: --out FILE"
+        ) from error

@@ -212,7 +212,7 @@ def _values(table: Path) -> set[str]:
 def _labelled(place: Path, part: str | None) -> Dataset:
     dataset = load_dataset(place, split=part)
     if not dataset.labels:
-        raise DatasetError(f"{dataset.name} has captions, no labels", hint="clipkit evaluate retrieval")
+        raise DatasetError(f"{dataset.name} has captions, no labels", hint=f"clipkit evaluate retrieval {place}")
     return dataset
 
 

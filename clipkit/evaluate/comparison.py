@@ -160,7 +160,7 @@ def _plan(task: Task, methods: Sequence[str], shots: Sequence[Shots], seeds: int
         except DatasetError as error:
             left_out.append(f"{format_shots(number)} shots: {error.message}")
     if learners and not possible:
-        raise DatasetError(left_out[0], hint="fewer --shots, or more pictures of each class")
+        raise DatasetError(left_out[0], hint="fewer shots: --shots 1,2; or more pictures of each class")
     tasks: list[tuple[str, Shots, int]] = []
     for name in methods:
         if name not in learners:

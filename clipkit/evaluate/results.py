@@ -375,7 +375,9 @@ def load_comparison(file: str | os.PathLike[str]) -> Comparison:
             raise ClipkitError(f"{place} is larger than any comparison: {place.stat().st_size:,} bytes")
         payload = json.loads(place.read_bytes(), parse_constant=_refuse)
     except OSError as error:
-        raise ClipkitError(f"{place} cannot be read: {error.strerror or error}", hint="clipkit compare") from error
+        raise ClipkitError(
+            f"{place} cannot be read: {error.strerror or error}", hint="clipkit compare DATASET --out FOLDER"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise ClipkitError(f"{place} is not the result of a comparison: {error}") from error
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:

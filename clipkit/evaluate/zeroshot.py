@@ -119,7 +119,9 @@ def load_labelled(path: str | os.PathLike[str], *, split: str | None = None, cla
         dataset = load_dataset(path, split=split, label="wnid")
         dataset = dataset.renamed(name_wnids(dataset.classes))
     if not dataset.labels:
-        raise DatasetError(f"{dataset.name} has captions, no labels", hint="clipkit evaluate retrieval")
+        raise DatasetError(
+            f"{dataset.name} has captions, no labels", hint=f"clipkit evaluate retrieval {os.fspath(path)}"
+        )
     return dataset
 
 
@@ -178,7 +180,9 @@ def evaluate_zeroshot(
     embedded = embed_once(dataset, encoder, progress=progress)
     is_known = np.isin(embedded.dataset.labels, names)
     if not is_known.any():
-        raise DatasetError(f"no label of {dataset.name} is one of the classes", hint="--classes")
+        raise DatasetError(
+            f"no label of {dataset.name} is one of the classes", hint=f"--classes {','.join(dataset.classes[:5])}"
+        )
     rows = embedded.embeddings[is_known]
     targets = _only(embedded.dataset, is_known).targets(names)
     logits = classifier.decision_function(rows)
@@ -298,7 +302,9 @@ def _rejection_metrics(
 ) -> dict[str, Any]:
     rule = classifier.head.rejection
     if rule is None or is_known.all():
-        raise DatasetError("every label is a class: there is nothing to reject", hint="fewer --classes")
+        raise DatasetError(
+            "every label is a class: there is nothing to reject", hint="only some of them: --classes A,B"
+        )
     scores = classifier.known_score(embeddings)
     quality = {"auroc": auroc(scores, is_known), **rejection_quality(scores, is_known, rule.cut)}
     pairs = {

@@ -161,7 +161,9 @@ def plan_transfers(labelled: Iterable[LabelledPicture], folder: str | os.PathLik
     chosen = list(labelled)
     top = Path(os.path.abspath(folder))
     if how == "move" and any(len(picture.labels) > 1 for picture in chosen):
-        raise QueryError("a picture with several labels cannot be moved to all of them", hint="--copy-to, --symlink-to")
+        raise QueryError(
+            "a picture with several labels cannot be moved to all of them", hint="--copy-to DIR, or --symlink-to DIR"
+        )
     _check_sources([picture.file for picture in chosen], how)
     names = _folder_names({name for picture in chosen for name in picture.labels})
     taken: set[str] = set()
@@ -202,7 +204,9 @@ def _check_sources(files: Sequence[str], how: str) -> None:
         raise ClipkitError(f"{len(gone):,} pictures are not there any more: {gone[0]}", hint="clipkit index first")
     links = [file for file in files if how == "move" and os.path.islink(file)]
     if links:
-        raise ClipkitError(f"{links[0]} is a link, which may break when it is moved", hint="--copy-to, --symlink-to")
+        raise ClipkitError(
+            f"{links[0]} is a link, which may break when it is moved", hint="--copy-to DIR, or --symlink-to DIR"
+        )
 
 
 def _folder_names(labels: Iterable[str]) -> dict[str, str]:

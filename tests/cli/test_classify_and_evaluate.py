@@ -282,3 +282,51 @@ def test_explanations_stay_with_the_probabilities(here: Path) -> None:
     assert [spoken.lead for spoken in verdicts[0].prompts] == pytest.approx([red - other] * 2)
     assert [spoken.lead for spoken in verdicts[1].prompts] == pytest.approx([other - red] * 2)
     assert np.isclose(sum(verdict.prompts[0].lead for verdict in verdicts), 0)
+
+
+@pytest.mark.parametrize("form", [[], ["--csv"], ["--json"], ["--top-k", "2"]])
+def test_a_picture_needs_no_index(here: Path, capfd: pytest.CaptureFixture[str], form: list[str]) -> None:
+    paint(here / "loose" / "red.png", COLOURS["red"])
+    of_index = run(capfd, "classify", "photos", "--classes", "red,blue", *form)[1].splitlines()
+    wanted = [line.replace("photos/red.png", "loose/red.png") for line in of_index if "red.png" in line]
+    wanted = [line.replace('"path": "red.png"', '"path": "loose/red.png"') for line in wanted]
+    code, out, _ = run(capfd, "classify", "loose/red.png", "--classes", "red,blue", *form)
+    assert code == 0
+    assert [line for line in out.splitlines() if "red.png" in line] == wanted
+
+
+def test_several_pictures_keep_their_order_and_one_bad_one_stops_none(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (here / "bad.jpg").write_bytes(b"nothing")
+    files = ["photos/red.png", "bad.jpg", "photos/blue.png"]
+    code, out, err = run(capfd, "classify", *files, "--classes", "red,blue")
+    assert code == 0
+    assert [line.split("\t")[2] for line in out.splitlines()] == ["photos/red.png", "photos/blue.png"]
+    assert "  cannot read bad.jpg: not JPEG" in err
+    code, out, err = run(capfd, "classify", "bad.jpg", "--classes", "red,blue")
+    assert (code, out) == (1, "")
+    assert "none of the pictures can be read" in err
+
+
+def test_a_saved_head_classifies_a_picture(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run(capfd, "classify", "photos", "--classes", "red,blue", "--save-head", "h.safetensors")
+    assert run(capfd, "classify", "photos/blue.png", "--head", "h.safetensors")[1].startswith("blue\t")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["photos/red.png", "photos"], 2, "PHOTOS is one folder, or pictures"),
+        (["photos", "--model", "fast"], 2, "--model is for pictures"),
+        (["photos/red.png", "--in", "x"], 2, "go with a folder that has an index"),
+        (["photoz"], 1, "photoz is not a folder\n  try: photos"),
+        (["none.png"], 1, "cannot read none.png: No such file"),
+    ],
+)
+def test_what_is_neither_a_folder_nor_pictures(
+    here: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+) -> None:
+    got, out, err = run(capfd, "classify", *arguments, "--classes", "red,blue")
+    assert (got, out) == (code, "")
+    assert message in err

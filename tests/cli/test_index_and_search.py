@@ -390,3 +390,23 @@ def test_help_is_short_enough_for_one_screen(capfd: pytest.CaptureFixture[str]) 
         code, out, _ = run(capfd, *command.split())
         assert code == 0
         assert len(out.splitlines()) <= 50
+
+
+@pytest.mark.parametrize("places", [["photos", "out"], ["out", "photos"], ["photos", "empty"], ["empty", "photos"]])
+def test_export_takes_photos_first_and_the_old_order_too(
+    here: Path, capfd: pytest.CaptureFixture[str], places: list[str]
+) -> None:
+    (here / "empty").mkdir()
+    code, _, err = run(capfd, "export", *places, "--layout", "npy")
+    target = next(place for place in places if place != "photos")
+    assert (code, err) == (0, f"8 vectors are in {target}\n")
+    assert (here / target / "embeddings.npy").is_file()
+
+
+def test_export_with_one_place_is_of_the_current_folder(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here / "photos")
+    assert run(capfd, "export", "../out", "--layout", "npy")[0] == 0
+    assert run(capfd, "export", "a", "b", "c")[0] == 2
+    assert run(capfd, "export")[0] == 2

@@ -105,4 +105,4 @@ def test_a_folder_that_cannot_be_written_is_known_before_the_work(tmp_path: Path
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ClipkitError, match=r"file.* cannot be written") as caught:
         check_writable(tmp_path / "file" / "below")
-    assert caught.value.hint == "another --out"
+    assert caught.value.hint == "another place: --out FILE"
