@@ -33,7 +33,7 @@ def main() -> None:
         return
     os.environ.setdefault("CLIPKIT_CACHE", str(work_folder() / "zeroshot-cache"))
     encoder = load_encoder("starter")
-    found = {"relevance": relevance(folder, encoder), "corrections": corrections(folder, encoder)}
+    found = {"relevance": relevance(folder, encoder), "corrections": taught(folder, encoder)}
     write("page_words", found, [], arguments)
 
 

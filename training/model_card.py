@@ -47,13 +47,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=STARTER)
     options = parser.parse_args()
-    weights, made = fingerprint(options.folder), json.loads(MADE_WITH.read_text())
+    weights, made = fingerprint(options.folder), json.loads((Path(__file__).parent / MADE_WITH).read_text())
     rows = [row for row in json.loads(RESULTS.read_text()) if row["sha256"] == weights]
     if not rows:
         raise ValueError(f"results.json has no row of these weights: evaluate.py --folder {options.folder} --tried ...")
     if made["sha256"] != weights:
-        raise ValueError("made_with.json is of other weights: package.py")
-    text, head = made["text"], made["head"]
+        raise ValueError("made_with.json is of other weights: install_starter.py")
+    text, head, tuned = made["text"], made["head"], made["captions"]
     features = f"the pooled features, each to the power of {head['power']}"
     others = "14,309 more photographs, without their labels"
     model = Model(options.folder)
@@ -61,6 +61,9 @@ def main() -> None:
     values = {**rows[-1], **{f"text_{k}": v for k, v in text.items()}, "right": right, "asked": len(DEMO_QUERIES)}
     template = (Path(__file__).parent / "card.md").read_text()
     used = {key: head[key] for key in ("size", "earlier", "tuned_steps")}
+    used |= {key: tuned[key] for key in ("epochs", "batch", "image_share")}
+    used["captioned"] = f"{sum(len(photographs(name)) for name in tuned['sets'].split()):,}"
+    used["views"] = "plain and mirrored" if "flip" in tuned["views"] else "as they are"
     card = template.format(**values, **used, free=free, demo=demo, features=features, others=others)
     (options.folder / "README.md").write_text(card)
 

@@ -10,23 +10,23 @@ import open_clip
 import torch
 from evaluate import Model, fingerprint
 from image_tower import NAME, image_tower
-from picture_sets import STARTER, photographs
+from picture_sets import DISTILLED_STARTER, photographs
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F  # noqa: N812
 from train_projection import HEAD
 from train_text_tower import CHECKPOINT, CONTEXT, EMBED, HEADS, LAYERS, WIDTH
 
-MADE_WITH = Path(__file__).parent / "made_with.json"  # what the model card says of the last package
+MADE_WITH = "made_with.json"  # beside the weights of a package: what the model card says of it
 AGREEMENT = 0.9999  # cosine of what is packaged to the checkpoint
 COMPARED = 64  # pictures, and as many captions
 
 
 def main() -> None:
-    """Writes data/starter from the last text tower and head, and what they were made with."""
+    """Writes work/distilled from the last text tower and head, and what they were made with."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tower", type=Path, default=CHECKPOINT)
     parser.add_argument("--head", type=Path, default=HEAD)
-    parser.add_argument("--out", type=Path, default=STARTER)
+    parser.add_argument("--out", type=Path, default=DISTILLED_STARTER)
     options = parser.parse_args()
     head = load_file(options.head)
     used = json.loads(options.head.with_suffix(".json").read_text())
@@ -36,7 +36,7 @@ def main() -> None:
     state |= load_file(options.tower) | {"logit_scale": head["logit_scale"]}
     write(state, config(vision(used["size"]), used["resize"], float(head["logit_scale"])), options.out)
     text = json.loads(options.tower.with_suffix(".json").read_text())
-    MADE_WITH.write_text(json.dumps({"sha256": fingerprint(options.out), "text": text, "head": used}, indent=1) + "\n")
+    write_made_with(options.out, {"text": text, "head": used})
 
 
 def vision(size: int) -> dict[str, Any]:
@@ -79,6 +79,11 @@ def write(state: dict[str, torch.Tensor], settings: dict[str, Any], folder: Path
         print(f"{name}: cosine to the checkpoint {least:.6f} at least")
         if least < AGREEMENT:
             raise ValueError(f"the packaged {name} do not agree with the checkpoint")
+
+
+def write_made_with(folder: Path, made: dict[str, Any]) -> None:
+    """What the weights of the folder were made with, and which they are."""
+    _swap(folder / MADE_WITH, (json.dumps({"sha256": fingerprint(folder)} | made, indent=1) + "\n").encode())
 
 
 @torch.inference_mode()

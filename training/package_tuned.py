@@ -8,7 +8,7 @@ import torch
 from feature_maps import SIZE
 from image_tower import image_tower
 from interpolate import interpolated, load_towers
-from package import config, vision, write
+from package import MADE_WITH, config, vision, write, write_made_with
 from picture_sets import DISTILLED_STARTER, WORK
 from tune_contrastive import FOLDER, Towers
 
@@ -31,9 +31,10 @@ def main() -> None:
     towers = interpolated(before, tuned, image=options.image_share, text=options.text_share)
     scale = towers.logit_scale.detach()
     write(packaged(towers), config(vision(SIZE), options.resize, float(scale)), options.out)
+    made = json.loads((options.start / MADE_WITH).read_text())
     used = json.loads((FOLDER / f"{options.name}.json").read_text())
     used |= {"image_share": options.image_share, "text_share": options.text_share, "resize": options.resize}
-    (options.out / "made_with.json").write_text(json.dumps(used, indent=1) + "\n")
+    write_made_with(options.out, {"text": made["text"], "head": made["head"], "captions": used})
 
 
 def packaged(towers: Towers) -> dict[str, torch.Tensor]:

@@ -165,12 +165,13 @@ def train(towers: Towers, settings: Settings, target: Path) -> None:
     """Goes on from target's checkpoint if there is one."""
     data, validation = Data(settings, towers), Validation(below=settings.stage_rate > 0)
     optimizer = _optimizer(towers, settings)
+    rates = [group["lr"] for group in optimizer.param_groups]  # before a checkpoint's, which have fallen already
     mean = copy.deepcopy(towers).eval()
     done = _resume(target.with_suffix(".pt"), towers, mean, optimizer)
     if not done:
         _log(target, {"epoch": 0} | validation.measure(mean))
-    steps, rates = len(data.cells) // settings.batch, [group["lr"] for group in optimizer.param_groups]
-    batches = data.batches()
+    steps = len(data.cells) // settings.batch
+    batches, names = data.batches(), data.class_names(mean)
     for epoch in range(done, settings.epochs):
         started, sums = time.time(), {}
         towers.train()

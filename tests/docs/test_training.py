@@ -35,6 +35,8 @@ SCRIPTS = (
     "train_text_tower",
     "tune_contrastive",
     "interpolate",
+    "install_starter",
+    "package",
 )
 
 
@@ -228,6 +230,30 @@ def test_interpolated_towers_are_the_given_ones_at_the_ends(scripts: SimpleNames
     assert torch.equal(between.text.text_projection, tuned.text.text_projection)
     half = scripts.interpolate.interpolated(before, tuned, image=0.5, text=0.0)
     assert torch.allclose(half.image.bias, before.image.bias + 0.5)
+
+
+def test_a_package_is_installed_whole_or_not_at_all(
+    scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, starter, made_with = tmp_path / "candidate", tmp_path / "starter", tmp_path / "made_with.json"
+    folder.mkdir()
+    starter.mkdir()
+    (folder / "open_clip_config.json").write_text("{}")
+    (folder / "open_clip_model.safetensors").write_bytes(b"weights")
+    (folder / "made_with.json").write_text(json.dumps({"sha256": "of others"}))
+    with pytest.raises(ValueError, match="other weights"):
+        scripts.install_starter.install(folder, starter, made_with=made_with)
+    scripts.package.write_made_with(folder, {"captions": {"epochs": 3}})
+    monkeypatch.setattr(scripts.install_starter, "LARGEST", 8)
+    with pytest.raises(ValueError, match="MB"):
+        scripts.install_starter.install(folder, starter, made_with=made_with)
+    assert not list(starter.iterdir())
+    monkeypatch.undo()
+    scripts.install_starter.install(folder, starter, made_with=made_with)
+    assert (starter / "open_clip_model.safetensors").read_bytes() == b"weights"
+    made = json.loads(made_with.read_text())
+    assert made == {"sha256": scripts.evaluate.fingerprint(starter), "captions": {"epochs": 3}}
+    assert len(list(starter.iterdir())) == 2  # no file is left half written
 
 
 def test_maps_go_on_where_an_earlier_run_was_stopped(scripts: SimpleNamespace, tmp_path: Path) -> None:
