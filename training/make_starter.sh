@@ -1,5 +1,5 @@
 #!/bin/sh
-# The starter from its teachers and the photographs: what exists in work/ is not made again.
+# The starter from its teachers and the photographs, in work/candidate; what exists in work/ is not made again.
 set -eu
 cd "$(dirname "$0")"
 : "${CLIPKIT_TEST_DATA:?the folder of photographs}"
@@ -19,9 +19,12 @@ if [ ! -e work/distilled/open_clip_model.safetensors ]; then # the towers that k
     "$python" package.py --out work/distilled
 fi
 "$python" feature_maps.py --resize squash --sets captioned flickr8k visual7w imagenet validation pets_trainval
+"$python" feature_maps.py --resize squash --views flip --sets captioned flickr8k visual7w
 "$python" tune_contrastive.py --name head
-"$python" package_tuned.py --name head --out work/candidate_head
+"$python" package_tuned.py --names head --out work/candidate_head
 "$python" tune_contrastive.py --name stage --start work/candidate_head --stage-rate 3e-4 --image-rate 5e-4 --text-rate 1e-4 \
     --distilling 0 --epochs 6
-"$python" package_tuned.py --name stage --image-share 0.9 --text-share 0.9
+"$python" tune_contrastive.py --name mirrored --stage-rate 3e-4 --epochs 14 --views "plain flip"
+"$python" package_tuned.py --names stage mirrored # their mean, in work/candidate
 "$python" evaluate.py --folder work/candidate
+echo "to ship it: $python install_starter.py, then make bench-quality"

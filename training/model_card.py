@@ -61,9 +61,9 @@ def main() -> None:
     values = {**rows[-1], **{f"text_{k}": v for k, v in text.items()}, "right": right, "asked": len(DEMO_QUERIES)}
     template = (Path(__file__).parent / "card.md").read_text()
     used = {key: head[key] for key in ("size", "earlier", "tuned_steps")}
-    used |= {key: tuned[key] for key in ("epochs", "batch", "image_share")}
-    used["captioned"] = f"{sum(len(photographs(name)) for name in tuned['sets'].split()):,}"
-    used["views"] = "plain and mirrored" if "flip" in tuned["views"] else "as they are"
+    runs = list(tuned["tunings"].values())
+    used["rounds"] = " and ".join(str(run["epochs"]) for run in runs)
+    used["captioned"] = f"{sum(len(photographs(name)) for name in runs[0]['sets'].split()):,}"
     card = template.format(**values, **used, free=free, demo=demo, features=features, others=others)
     (options.folder / "README.md").write_text(card)
 

@@ -18,7 +18,7 @@ CANDIDATE = WORK / "candidate"
 def main() -> None:
     """Writes the folder, and beside it what it was made with."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--name", default="stage")
+    parser.add_argument("--names", nargs="+", default=["stage", "mirrored"], help="tunings, of which the mean is taken")
     parser.add_argument("--start", type=Path, default=DISTILLED_STARTER)
     parser.add_argument(
         "--image-share", type=float, default=1.0, help="of the tuned head; the rest is the distilled one"
@@ -27,12 +27,12 @@ def main() -> None:
     parser.add_argument("--resize", default="shortest", choices=("shortest", "squash"))
     parser.add_argument("--out", type=Path, default=CANDIDATE)
     options = parser.parse_args()
-    before, tuned = load_towers(options.start, options.name)
+    before, tuned = load_towers(options.start, options.names)
     towers = interpolated(before, tuned, image=options.image_share, text=options.text_share)
     scale = towers.logit_scale.detach()
     write(packaged(towers), config(vision(SIZE), options.resize, float(scale)), options.out)
     made = json.loads((options.start / MADE_WITH).read_text())
-    used = json.loads((FOLDER / f"{options.name}.json").read_text())
+    used = {"tunings": {name: json.loads((FOLDER / f"{name}.json").read_text()) for name in options.names}}
     used |= {"image_share": options.image_share, "text_share": options.text_share, "resize": options.resize}
     write_made_with(options.out, {"text": made["text"], "head": made["head"], "captions": used})
 
