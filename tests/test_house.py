@@ -39,6 +39,10 @@ PACKAGES = (
 DOORS = {
     "open_clip": "clipkit.models.openclip",
     "transformers": "clipkit.models.vit",
+    "onnxruntime": "clipkit.models.onnx",
+    "onnx": "clipkit.models.onnx_export",
+    "tokenizers": "clipkit.models.tokenizer",
+    "ftfy": "clipkit.models.tokenizer",
     "huggingface_hub": "clipkit.models.hub",
     "faiss": "clipkit.search.vectors",
     "sqlite3": "clipkit.store",

@@ -134,7 +134,7 @@ class ClassifyActions:
             library, start, judge = self._at_hand(session)
             labels = dict(self.labels(library, start))
             matrix, found = self._sorter.matrix(library), self._sorter.sort(library, start, judge=judge)
-            lesson = corrections.teach(start, judge, library.index.encoder, matrix, found, labels)
+            lesson = corrections.teach(start, judge, library.encoder, matrix, found, labels)
             strict = USUAL if lesson.judge is not judge else session.strict
             told = replace(session, head=lesson.head, judge=lesson.judge, lesson=lesson, strict=strict, plan=())
             old, _ = self._sorted(session, library)

@@ -91,7 +91,7 @@ def words_head(library: Library, classes: Classes, templates: str | list[str]) -
             "the most here",
             hint="fewer templates; or open a head here: clipkit classify PHOTOS --classes A,B --save-head FILE",
         )
-    return ZeroShotClassifier(library.index.encoder, classes, templates=templates, unknown=True).head
+    return ZeroShotClassifier(library.encoder, classes, templates=templates, unknown=True).head
 
 
 class Namer:

@@ -309,7 +309,7 @@ class SearchActions:
         if not file:
             return replace(question, picture=None, picture_name="")
         name = printable(str(file).rpartition("/")[2])[:80]
-        return replace(question, picture=library.index.encoder.encode_images([file]), picture_name=name)
+        return replace(question, picture=library.encoder.encode_images([file]), picture_name=name)
 
     def _library(self, key: str) -> Library | None:
         """The one that was asked for, if it can answer; else the first that can."""

@@ -29,6 +29,7 @@ from clipkit.errors import NotFittedError, QueryError, ShapeError
 from clipkit.models.encoder import Encoder, identity
 from clipkit.models.hub import Notify
 from clipkit.models.openclip import CUT_TOLERANCE, published_templates
+from clipkit.models.tokenizer import LONG_BYTES
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 CUT_LOGITS = 10.0
 TYPICAL_SHARE = 0.5  # of a class's mean over the collection: mean AUROC on the same five is .844 at 0, .846 at .5
 CHUNK = 4096  # prompts at a time: 80,000 at once would hold 330 MB of vectors and tokens
-LONG_BYTES = 60  # shorter texts of words fit a context of 32 tokens; probing all 80,000 would double the time
 OTHER_WORDS = " zebra volcano violin zebra volcano violin"  # says something else, if it is read
 SAME = 1e-3  # length of the difference of equal texts in one batch, which is 0 wherever it was tried
 

@@ -115,6 +115,7 @@ class ClassifyOptions(options.ModelOptions):
 @click.option("--symlink-to", metavar="DIR", help="Link to them from there.")
 @click.option("--dry-run", is_flag=True, help="Show where they would go, and do nothing.")
 @options.below
+@options.engine
 @options.device
 @options.precision
 @options.pickle
@@ -166,7 +167,7 @@ def _indexed(given: ClassifyOptions) -> _Source:
 
     pictures, inside = find(given.photos, below=given.below, at=given.at, load=given.load)
     label = partial(_labelled, pictures, top_k=given.top_k, below=inside)
-    return _Source(lambda: pictures.encoder, label, lambda: pictures.embeddings)
+    return _Source(lambda: given.query_encoder(pictures), label, lambda: pictures.embeddings)
 
 
 def _files(given: ClassifyOptions) -> _Source:

@@ -52,6 +52,7 @@ class CompareOptions(options.ModelOptions):
 @click.option("--out", metavar="FOLDER", help="Write the report there: index.html, results.json and figures.")
 @click.option("--no-thumbnails", is_flag=True, help="Show no picture of the dataset in the report.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a row.")
+@options.engine
 @options.device
 @options.precision
 @options.pickle

@@ -44,6 +44,7 @@ class IndexOptions(options.ModelOptions):
 @click.command()
 @click.argument("photos", default=".")
 @click.option("--model", metavar="NAME", help="Default: the index's own; for a new one auto. See `clipkit models`.")
+@options.engine
 @options.device
 @options.precision
 @click.option("--batch-size", type=click.IntRange(min=1), help="Pictures encoded at a time.")

@@ -73,6 +73,7 @@ class ProbeOptions(options.ModelOptions):
 )
 @click.option("--split", metavar="NAME", help="Of the dataset: what is learned from. Default: its train; never test.")
 @click.option("--model", metavar="NAME", default="auto", show_default=True, help="See `clipkit models`.")
+@options.engine
 @options.device
 @options.precision
 @options.pickle

@@ -34,6 +34,7 @@ class CheckOptions(options.ModelOptions):
 @click.option("--sample", type=click.IntRange(min=0), default=0, metavar="N", help="Also encode N pictures again.")
 @click.option("--repair", is_flag=True, help="Encode damaged rows again, drop what dead runs left, renew the cache.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each damage.")
+@options.engine
 @options.device
 @options.precision
 @options.pickle
@@ -131,6 +132,7 @@ class ImportOptions(options.ModelOptions):
 @click.argument("photos", default=".")
 @click.option("--model", metavar="NAME", help="The model that made the vectors. Default: the index's own.")
 @click.option("--normalise", is_flag=True, help="Bring vectors to length 1 first.")
+@options.engine
 @options.device
 @options.precision
 @options.pickle

@@ -12,14 +12,17 @@ import click
 from clipkit.cli.output import say
 
 if TYPE_CHECKING:
+    from clipkit.index.image_index import ImageIndex
     from clipkit.models.encoder import Encoder
 
 Given = TypeVar("Given")
 
+ENGINES = ("auto", "torch", "onnx")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 at = click.option("--index", "at", metavar="FOLDER", help="Keep or find the index there instead of in PHOTOS/.clipkit.")
+engine = click.option("--engine", type=click.Choice(ENGINES), default="auto", help="What computes.")
 device = click.option("--device", type=click.Choice(DEVICES), default="auto", help="Where the model runs.")
 precision = click.option("--precision", type=click.Choice(PRECISIONS), default="auto", help="How it computes.")
 pickle = click.option(
@@ -67,17 +70,23 @@ def only_one(**flags: bool) -> None:
 class ModelOptions:
     """How a command loads a model."""
 
+    engine: str = "auto"
     device: str
     precision: str
     allow_pickle: bool
 
     @property
     def ways(self) -> dict[str, Any]:
-        """As `load_encoder` and `load_model` take them."""
+        """As `load_model` takes them, and `load_encoder`."""
         return {"device": self.device, "precision": self.precision, "allow_pickle": self.allow_pickle, "notify": say}
+
+    def query_encoder(self, pictures: ImageIndex) -> Encoder:
+        """What encodes the queries of an index: as quick as can be, unless somebody said how."""
+        is_plain = {self.engine, self.device, self.precision} == {"auto"}
+        return pictures.query_encoder if is_plain else pictures.encoder
 
     def load(self, name: str, exact_pixels: bool = False, *, batch_size: int | None = None) -> Encoder:
         """An encoder by name, as an index asks for it."""
         from clipkit.models.load import load_encoder
 
-        return load_encoder(name, batch_size=batch_size, exact_pixels=exact_pixels, **self.ways)
+        return load_encoder(name, batch_size=batch_size, exact_pixels=exact_pixels, engine=self.engine, **self.ways)

@@ -82,7 +82,7 @@ class SearchOptions(options.ModelOptions):
 @click.option("--csv", "as_csv", is_flag=True, help="A table: score, path.")
 @click.option("-p", "--preview", is_flag=True, help="Show the pictures, where the terminal can.")
 @click.option("--copy-to", metavar="FOLDER", help="Also copy the pictures there; nothing is overwritten.")
-@click.option("--html", "sheet", metavar="FILE", help="Also write a contact sheet, as one HTML file.")
+@click.option("--html", "sheet", metavar="FILE", help="Also write a contact sheet: one HTML file.")
 @options.below
 @click.option("--after", metavar="DATE", default="", help="Only taken then or later: 2019 or 2019-07-31.")
 @click.option("--before", metavar="DATE", default="", help="Only taken then or earlier.")
@@ -98,6 +98,7 @@ class SearchOptions(options.ModelOptions):
 @click.option("--head", "head_file", metavar="FILE", help="With --class: a saved classifier, as `clipkit probe` makes.")
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="Only pictures the head calls so; repeatable.")
 @options.excluded
+@options.engine
 @options.device
 @options.precision
 @options.pickle
@@ -168,8 +169,9 @@ def _hits(given: SearchOptions) -> Hits:
     only = _ids_of(pictures, given, filters) if given.head_file or given.classes else None
     terms = parse(given.query, add=given.add, subtract=given.subtract)
     is_words = all(term.fits_all for term in terms)
-    query = embed(terms, pictures.encoder)
-    for note in unread_words(terms, pictures.encoder):
+    encoder = given.query_encoder(pictures)
+    query = embed(terms, encoder)
+    for note in unread_words(terms, encoder):
         say(printable(note))
     return search_index(pictures, query, given.k, filters=filters, only=only, least=given.least, is_words=is_words)
 
@@ -221,12 +223,13 @@ def _show(hits: Hits, given: SearchOptions) -> None:
 
 
 def _export(hits: Hits, given: SearchOptions) -> None:
-    from clipkit.output.contact_sheet import write_sheet
-    from clipkit.output.copy_files import copy_hits
-
     if given.copy_to:
+        from clipkit.output.copy_files import copy_hits
+
         say(f"{len(copy_hits(hits, Path(given.copy_to))):,} pictures are in {printable(given.copy_to)}")
     if given.sheet:
+        from clipkit.output.contact_sheet import write_sheet
+
         write_sheet(hits, Path(given.sheet), title=given.query)
         say(f"{printable(given.sheet)} shows them")
 

@@ -33,6 +33,7 @@ class PageOptions(options.ModelOptions):
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to serve at; others need --auth.")
 @click.option("--auth", metavar="USER:PASSWORD", help="Ask for a login; or a file that has it in its first line.")
 @click.option("--model", metavar="NAME", help="For folders that have no index yet. See `clipkit models`.")
+@options.engine
 @options.device
 @options.precision
 @options.pickle

@@ -31,9 +31,9 @@ def cache_key(*parts: object) -> str:
 class ArrayCache:
     """Arrays by key in one folder below the cache folder. What is absent, damaged or of another format is not there."""
 
-    def __init__(self, *folder: str, form: str) -> None:
+    def __init__(self, *folder: str, form: str, most: int | None = None) -> None:
         self._folder = cache_folder().joinpath(*folder)
-        self._form = form
+        self._form, self._most = form, most
 
     def get(self, key: str) -> tuple[dict[str, npt.NDArray[Any]], Any] | None:
         """Arrays and payload under `key`, or None."""
@@ -46,6 +46,16 @@ class ArrayCache:
         """Keep them; a cache that cannot be written is only slower."""
         with suppress(OSError):
             write_tensors(self._folder / f"{key}.safetensors", arrays, payload, form=self._form)
+            self._trim()
+
+    def _trim(self) -> None:
+        """Drop the oldest tenth where there are more entries than `most`."""
+        if self._most is None:
+            return
+        files = list(self._folder.glob("*.safetensors"))
+        if len(files) > self._most:
+            for file in sorted(files, key=lambda file: file.stat().st_mtime_ns)[: len(files) - self._most * 9 // 10]:
+                file.unlink(missing_ok=True)
 
     def payloads(self) -> Iterator[tuple[str, Any]]:
         """Every key and its payload, from the headers alone."""

@@ -22,6 +22,7 @@ from clipkit.doctor.engines import Engines, ask_apart, cpu_flags, nvidia_gpus
 from clipkit.errors import ClipkitError, IndexNotFound
 from clipkit.index.image_index import ImageIndex
 from clipkit.models import hub, registry
+from clipkit.models.exports import IMAGE, TEXT, all_exports
 
 State = Literal["ok", "warn", "bad"]
 
@@ -200,7 +201,7 @@ def _judge_openmp(engines: Engines) -> Iterator[Finding]:
 
 def _caches() -> Iterator[Finding]:
     own = cache_folder()
-    parts = {name: _size(own / name) for name in ("faiss", "thumbs", "models")}
+    parts = {name: _size(own / name) for name in ("faiss", "thumbs", "models", "exports", "texts")}
     sizes = ", ".join(f"{name} {size}" for name, size in parts.items() if size)
     yield _writable("cache", own, f"{own}: {sizes or 'empty'}", "set CLIPKIT_CACHE to a folder that you may write")
     hub_folder = hub.cache_path()
@@ -214,6 +215,11 @@ def _models() -> Iterator[Finding]:
         yield Finding("models", "ok", f"on this disk: {', '.join(here)}")
     else:
         yield Finding("models", "warn", "none is on this disk", "clipkit index --model fast, once, with a network")
+    for export in all_exports():
+        if not {IMAGE, TEXT} <= set(export.graphs):
+            what = "its image tower" if TEXT in export.graphs else "its text tower" if IMAGE in export.graphs else "it"
+            advice = "nothing: torch computes it, and the first answer takes as long as torch takes to load"
+            yield Finding("export", "warn", f"{export.model}: {what} could not be exported to ONNX", advice)
 
 
 def _hub() -> Iterator[Finding]:

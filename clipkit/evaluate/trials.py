@@ -27,6 +27,8 @@ from clipkit.errors import ClipkitError, DatasetError
 from clipkit.evaluate.results import Shots, Value
 from clipkit.learn.methods import METHODS, Estimator, Method
 from clipkit.models.encoder import Encoder
+from clipkit.models.load import as_open_clip
+from clipkit.models.onnx import OnnxEncoder
 from clipkit.models.openclip import OpenClipEncoder
 
 if TYPE_CHECKING:
@@ -111,7 +113,7 @@ def check_methods(names: Sequence[str], encoder: Encoder) -> tuple[str, ...]:
         if METHODS[name].needs_words and not hasattr(encoder, "encode_texts"):
             able = [other for other, method in METHODS.items() if not method.needs_words]
             raise ClipkitError(f"{name} needs a model that reads words", hint=f"--methods {','.join(able)}")
-        if METHODS[name].space is None and not isinstance(encoder, OpenClipEncoder):
+        if METHODS[name].space is None and not isinstance(encoder, OpenClipEncoder | OnnxEncoder):
             able = [other for other, method in METHODS.items() if method.space]
             raise ClipkitError(f"{name} needs a model of open_clip", hint=f"--methods {','.join(able)}")
     return tuple(dict.fromkeys(names))
@@ -176,9 +178,8 @@ def _fitted(method: Method, task: Task, draw: Draw, seed: int) -> tuple[Sequence
 def _finetuned(task: Task, draw: Draw, seed: int, tick: Tick | None) -> tuple[Sequence[str], Mapping[str, Value]]:
     from clipkit.learn.fine_tuning import finetune
 
-    assert isinstance(task.encoder, OpenClipEncoder)  # check_methods has seen to it
     tuned = finetune(
-        task.encoder,
+        as_open_clip(task.encoder),
         _part(task.train, draw.train),
         recipe=replace(_recipe(task), seed=seed),
         validation=_part(task.source, draw.validation),

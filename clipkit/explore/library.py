@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from clipkit.classify.zeroshot import neutral_mean
 from clipkit.core.arrays import Embeddings, FloatArray
 from clipkit.explore.metadata import Catalogue, Fact
 from clipkit.images.decode import MAX_FILE_BYTES, is_picture
@@ -114,10 +113,10 @@ class Library:
 
     @property
     def encoder(self) -> Encoder:
-        """The model, loaded on first use and compared with the index whenever that has changed."""
+        """What encodes queries, loaded on first use and compared with the index whenever that has changed."""
         info, checked = self.info, self._checked
         if checked is None or checked[0] is not info:
-            self._checked = checked = (info, self.index.encoder)
+            self._checked = checked = (info, self.index.query_encoder)
         return checked[1]
 
     def catalogue(self) -> Catalogue:
@@ -169,6 +168,8 @@ class Library:
         """
         encoder = self.encoder
         if self._neutral is None or self._neutral[0] != encoder.fingerprint:
+            from clipkit.classify.zeroshot import neutral_mean
+
             self._neutral = (encoder.fingerprint, neutral_mean(encoder))
         return self._neutral[1]
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clipkit.classify.zeroshot import LONG_BYTES, lost_words, neutral_mean
 from clipkit.core.arrays import Embeddings, IntArray
 from clipkit.core.text import readable
 from clipkit.errors import QueryError
@@ -19,6 +18,7 @@ from clipkit.explore.metadata import Catalogue, Fact, Filters, choose_ids, sampl
 from clipkit.explore.relevance import is_at_least, judge_hits, rule_for
 from clipkit.index.image_index import ImageIndex
 from clipkit.models.encoder import Encoder
+from clipkit.models.tokenizer import LONG_BYTES
 from clipkit.search.hits import Hit, Hits
 from clipkit.search.query import MAX_WORDS, Term
 
@@ -219,7 +219,9 @@ def search(
         return hits
     _, paths = index.store.paths()
     ids = np.fromiter(paths, dtype=np.int64, count=len(paths))
-    neutral = neutral_mean(index.encoder) if is_words else None
+    from clipkit.classify.zeroshot import neutral_mean
+
+    neutral = neutral_mean(index.query_encoder) if is_words else None
     rule = rule_for(query, sample_embeddings(index, ids), len(ids), neutral)
     return Hits(hit for hit, word in judge_hits(index, hits, rule) if is_at_least(word, least))
 
@@ -227,7 +229,11 @@ def search(
 def unread_words(terms: Sequence[Term], encoder: Encoder) -> tuple[str, ...]:
     """A sentence on the words of a query whose end the model does not read, if any."""
     texts = [term.text for term in terms if not term.is_file and len(readable(term.text).encode()) > LONG_BYTES]
-    return lost_words(encoder, texts, encoder.encode_texts(texts)) if texts else ()
+    if not texts:
+        return ()
+    from clipkit.classify.zeroshot import lost_words
+
+    return lost_words(encoder, texts, encoder.encode_texts(texts))
 
 
 def embedding_of(library: Library, question: Question) -> Embeddings:

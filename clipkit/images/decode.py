@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -408,7 +409,16 @@ def _rows_there(image: JpegImageFile, data: bytes, prepare: Callable[[JpegImageF
 
 
 def _resize_rows(rows: npt.NDArray[np.uint8], factors: tuple[float, float], recipe: PixelRecipe) -> Pixels:
-    """rows (height, width, 3), factors of height and width -> (3, height x factor, width x factor), cut to integers."""
+    """rows (height, width, 3), factors of height and width -> (3, height x factor, width x factor), cut to integers.
+
+    By torch where it is loaded, since it is six times as fast as Pillow; loading it for this takes seconds and 700 MB.
+    The two agree but for 1 of 255 in one value of 300, and 2 of 255 in two of a million.
+    """
+    resize = _resized_by_torch if "torch" in sys.modules else _resized_by_pillow
+    return resize(rows, factors, recipe)
+
+
+def _resized_by_torch(rows: npt.NDArray[np.uint8], factors: tuple[float, float], recipe: PixelRecipe) -> Pixels:
     from torch import from_numpy
     from torch.nn.functional import interpolate
 
@@ -416,6 +426,14 @@ def _resize_rows(rows: npt.NDArray[np.uint8], factors: tuple[float, float], reci
     small = interpolate(batch, scale_factor=list(factors), mode=_interpolation(recipe), antialias=True)
     pixels: Pixels = small[0].numpy()
     return pixels
+
+
+def _resized_by_pillow(rows: npt.NDArray[np.uint8], factors: tuple[float, float], recipe: PixelRecipe) -> Pixels:
+    (height, width), (tall, wide) = rows.shape[:2], factors
+    size = (int(width * wide), int(height * tall))
+    box = (0, 0, min(size[0] / wide, width), min(size[1] / tall, height))
+    resample = Image.Resampling[_interpolation(recipe).upper()]
+    return _pixels(Image.fromarray(rows).resize(size, resample, box=box))
 
 
 def _from_pillow(image: Image.Image, recipe: PixelRecipe, drafted: tuple[Size, Extent] | None = None) -> Picture:

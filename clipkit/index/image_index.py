@@ -26,7 +26,7 @@ from clipkit.index.rebuild import Rebuild
 from clipkit.index.scan import Changes, Scan, compare, find_images
 from clipkit.index.update import IndexReport, Tally, apply_changes
 from clipkit.models.encoder import Encoder, embeddings_agree
-from clipkit.models.load import load_encoder
+from clipkit.models.load import ensure_export, load_encoder, load_query_encoder
 from clipkit.models.registry import find_weights
 from clipkit.search.hits import Hit, Hits
 from clipkit.search.query import embed, parse
@@ -88,6 +88,8 @@ class ImageIndex:
         self.store = Store(folder / FILE)
         self._encoder = encoder
         self._load = load or _load
+        self._given = encoder
+        self._query_encoder: Encoder | None = None
         self._cache = IndexCache(self.store)
         self._rebuild: Rebuild | None = None
 
@@ -232,6 +234,18 @@ class ImageIndex:
     def encoder(self) -> Encoder:
         """The model of this index, loaded on first use; ModelMismatch where the weights are not the same any more."""
         return self._encoder_of(self.info)
+
+    @property
+    def query_encoder(self) -> Encoder:
+        """What encodes queries: the encoder that was given, or the export of the model, which loads without torch."""
+        if self._given is not None:
+            return self.encoder
+        info = self.info
+        if self._query_encoder is None or self._query_encoder.fingerprint != info.weights_sha256:
+            exact = info.pixel_recipe.startswith("exact")
+            loaded = load_query_encoder(info.weights_sha256, exact_pixels=exact, load=lambda: self.encoder)
+            self._query_encoder = self.encoder if str(loaded.recipe) != info.pixel_recipe else loaded
+        return self._query_encoder
 
     def counts(self) -> dict[str, int]:
         """Number of pictures by state.
@@ -385,7 +399,7 @@ class ImageIndex:
         ['coffee.png', 'chelsea.png']
         """
         terms = parse(query, add=add, subtract=subtract)
-        return self.search_embeddings(embed(terms, self.encoder), k, below=below, exclude_dirs=exclude_dirs)[0]
+        return self.search_embeddings(embed(terms, self.query_encoder), k, below=below, exclude_dirs=exclude_dirs)[0]
 
     def search_image(self, picture: PictureSource, k: int = 10, *, below: str = "") -> Hits:
         """The k pictures nearest to a picture.
@@ -412,7 +426,7 @@ class ImageIndex:
         """
         if isinstance(picture, str | os.PathLike):
             warm_up()  # while the model is loaded
-        return self.search_embeddings(self.encoder.encode_images([picture]), k, below=below)[0]
+        return self.search_embeddings(self.query_encoder.encode_images([picture]), k, below=below)[0]
 
     def search_embeddings(
         self,
@@ -675,8 +689,9 @@ def open_or_create(
     if recorded is not None and not (model or exact_pixels or rebuild):
         _refuse_another_starter(recorded)
         return recorded
-    name = model or (recorded.info.model_source if recorded else "auto")
-    return ImageIndex.create(place, load(name, exact_pixels), at=at, rebuild=rebuild)
+    encoder = load(model or (recorded.info.model_source if recorded else "auto"), exact_pixels)
+    ensure_export(encoder)
+    return ImageIndex.create(place, encoder, at=at, rebuild=rebuild)
 
 
 def plan(

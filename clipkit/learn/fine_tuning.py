@@ -22,7 +22,8 @@ from clipkit.datasets.splits import TWO_CLASSES
 from clipkit.errors import DatasetError
 from clipkit.learn.finetune_data import FinetuneData, Prediction, logits
 from clipkit.learn.trainer import Epoch, Recipe, Trainee, train
-from clipkit.models.openclip import OpenClipEncoder, open_clip_catalogue
+from clipkit.models.encoder import Encoder
+from clipkit.models.openclip import open_clip_catalogue
 from clipkit.models.registry import find_weights
 from clipkit.models.trainable import Body, Counts, Tunable, TunableEncoder, count_parameters, tunable, unfreeze
 from clipkit.models.vit import ViTClassifier
@@ -172,7 +173,7 @@ class FineTuned:
 
 
 def finetune(
-    model: OpenClipEncoder | ViTClassifier,
+    model: Encoder | ViTClassifier,
     dataset: Dataset,
     *,
     recipe: Recipe | None = None,
@@ -187,7 +188,7 @@ def finetune(
 
     Parameters
     ----------
-    model : OpenClipEncoder or ViTClassifier
+    model : Encoder or ViTClassifier
         Where to start.
     dataset : Dataset
         With labels of two classes or more.

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from clipkit.core.arrays import FloatArray
 from clipkit.errors import ModelError
 from clipkit.images.thumbnails import Canvas, to_png
-from clipkit.models.openclip import OpenClipEncoder
+from clipkit.models.encoder import Encoder
+from clipkit.models.load import as_open_clip
 from clipkit.models.trainable import TunableEncoder
 from clipkit.models.vit import ViTClassifier
 
@@ -136,14 +137,14 @@ class _Looked:
     pool: Weights | None = None
 
 
-def explain_attention(model: OpenClipEncoder | ViTClassifier, picture: str | os.PathLike[str]) -> AttentionMaps:
+def explain_attention(model: Encoder | ViTClassifier, picture: str | os.PathLike[str]) -> AttentionMaps:
     r"""Attention maps of a vision transformer for one picture.
 
     The network is read from its file again and runs in float32, so that `model` is left alone and nothing is rounded.
 
     Parameters
     ----------
-    model : OpenClipEncoder or ViTClassifier
+    model : Encoder or ViTClassifier
         A convolutional tower has no attention; `reason` says so then.
     picture : str or path
         The picture's file.
@@ -177,7 +178,7 @@ def explain_attention(model: OpenClipEncoder | ViTClassifier, picture: str | os.
         look = partial(_look_at_transformers, network, pixels, options)
         run = partial(network, pixel_values=pixels, **options)
     else:
-        source = TunableEncoder(model)
+        source = TunableEncoder(as_open_clip(model))
         network, pixels, recipe = source.body().whole.visual, source.centre_inputs([os.fspath(picture)]), model.recipe
         look, run = partial(_look_at_open_clip, network, pixels), partial(network, pixels)
     grid = _grid(network, pixels, run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import os
+import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 STEM_CONVOLUTIONS = 4  # a transformer has one, or a few in its stem; a convolutional tower has dozens
 REUSED_BLOCK, KEPT_FREE = 32 << 20, 256 << 20  # bytes; glibc allows no more for the first
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+ENGINES = ("auto", "torch", "onnx")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -34,6 +36,33 @@ class Towers:
     channels_last: bool
 
 
+def check_engine(engine: str, device: str, precision: str) -> str:
+    """The engine, or "torch" instead of "auto" where only that will do; ModelError for what does not go together."""
+    if engine not in ENGINES:
+        raise ModelError(f"no engine is called {engine!r}", hint=f"--engine {', '.join(ENGINES)}")
+    is_plain = device in ("auto", "cpu") and precision in ("auto", "float32")
+    if engine == "onnx" and not is_plain:
+        fact = f"engine onnx computes in float32 on the CPU, not in {precision} on {device}"
+        raise ModelError(fact, hint="--engine torch")
+    is_on_gpu = device == "auto" and has_gpu()
+    return "torch" if engine == "auto" and (is_on_gpu or not is_plain) else engine
+
+
+def has_gpu() -> bool:
+    """Whether this machine seems to have a GPU that torch can use; costs no import."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    return any(Path(place).exists() for place in ("/dev/nvidia0", "/dev/kfd", "/dev/dxg"))
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether the CPU has instructions for bfloat16, and torch is not told to do without; costs no import."""
+    if os.environ.get("ATEN_CPU_CAPABILITY", "").lower() in ("default", "avx2"):
+        return False
+    info = Path("/proc/cpuinfo")
+    return info.is_file() and bool({"avx512_bf16", "amx_bf16"} & set(info.read_text().split()))
+
+
 def pick_towers(network: Any, device: str, precision: str) -> Towers:
     """Each tower at the fastest precision that is right.
 
@@ -43,8 +72,8 @@ def pick_towers(network: Any, device: str, precision: str) -> Towers:
     import torch
 
     place = _pick_device(device)
-    is_convolutional = sum(isinstance(m, torch.nn.Conv2d) for m in network.visual.modules()) > STEM_CONVOLUTIONS
-    channels_last = is_convolutional and place.type != "mps"
+    convolutional = is_convolutional(network.visual)
+    channels_last = convolutional and place.type != "mps"
     if precision != "auto":
         if precision not in PRECISIONS or (place.type == "cpu" and precision == "float16"):
             raise ModelError(f"precision {precision} does not go with {place.type}", hint="float32 or bfloat16")
@@ -53,9 +82,16 @@ def pick_towers(network: Any, device: str, precision: str) -> Towers:
     if place.type == "cuda":
         dtype = torch.bfloat16 if torch.cuda.get_device_capability(place)[0] >= 8 else torch.float16
         return Towers(place, dtype, dtype, channels_last)
-    dtype = torch.bfloat16 if place.type == "cpu" and _has_fast_bfloat16() else torch.float32
+    dtype = torch.bfloat16 if place.type == "cpu" and has_fast_bfloat16() else torch.float32
     # Depthwise convolutions gain nothing from bfloat16 on a CPU, and lose precision.
-    return Towers(place, torch.float32 if is_convolutional else dtype, dtype, channels_last)
+    return Towers(place, torch.float32 if convolutional else dtype, dtype, channels_last)
+
+
+def is_convolutional(visual: Any) -> bool:
+    """Whether an image tower is mostly convolutions."""
+    import torch
+
+    return sum(isinstance(module, torch.nn.Conv2d) for module in visual.modules()) > STEM_CONVOLUTIONS
 
 
 def place_network(network: Any, towers: Towers) -> Any:
@@ -116,16 +152,6 @@ def _pick_device(device: str) -> torch.device:
         return torch.device(device)
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"this machine has no device {device!r} for torch", hint="--device auto") from error
-
-
-def _has_fast_bfloat16() -> bool:
-    import torch
-
-    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    if any(check is not None and check() for check in checks):
-        return True
-    info = Path("/proc/cpuinfo")  # another torch may have renamed its private functions
-    return info.is_file() and bool({"avx512_bf16", "amx_bf16"} & set(info.read_text().split()))
 
 
 def _keep_freed_memory() -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from clipkit.core.arrays import Embeddings
-from clipkit.images.recipe import PixelRecipe
+from clipkit.core.text import readable
+from clipkit.errors import ShapeError
+from clipkit.images.recipe import Picture, PixelRecipe
 
 if TYPE_CHECKING:
     from clipkit.images.recipe import PictureSource
@@ -162,3 +167,48 @@ def embeddings_agree(made: tuple[str, str], asked: tuple[str, str]) -> bool:
 def identity(encoder: Encoder) -> list[str]:
     """All of an encoder that decides its embeddings, for the key of a cache."""
     return [encoder.model, encoder.fingerprint, encoder.engine, encoder.precision, str(encoder.recipe)]
+
+
+def encode_in_batches(encoder: Encoder, pictures: Sequence[PictureSource], space: str) -> Embeddings:
+    """`encode_images` for an encoder that has `encode_pixels`: decoded in threads, a batch at a time."""
+    if isinstance(pictures, str | os.PathLike):
+        raise ShapeError("encode_images takes a list of pictures", hint=f"encode_images([{str(pictures)!r}])")
+    if not len(pictures):
+        return encoder.encode_pixels(np.empty((0, 3, *encoder.recipe.size), np.uint8), space=space)
+    parts = []
+    step = encoder.batch_size  # not all at once: pixels are 100 times the vectors; may halve while the loop runs
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(pictures), step):
+            batch = pool.map(partial(read_picture, recipe=encoder.recipe), pictures[start : start + step])
+            parts.append(encoder.encode_pixels(np.stack([picture.pixels for picture in batch]), space=space))
+    return np.concatenate(parts)
+
+
+def read_picture(picture: PictureSource, recipe: PixelRecipe) -> Picture:
+    """A picture of any kind by a recipe; ImageError where it cannot be read."""
+    from clipkit.images.decode import from_image, read_file
+    from clipkit.images.guarded_decoder import decode
+
+    if isinstance(picture, str | os.PathLike):
+        return decode(read_file(picture), recipe, name=os.fspath(picture))
+    return from_image(picture, recipe)
+
+
+def check_pixels(encoder: Encoder, pixels: npt.NDArray[np.uint8], space: str) -> None:
+    """ShapeError where pixels are not what the encoder reads, or the space is unknown."""
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, *encoder.recipe.size):
+        wanted = f"uint8 (n, 3, {encoder.recipe.size[0]}, {encoder.recipe.size[1]})"
+        raise ShapeError(f"pixels are {pixels.dtype} {pixels.shape}, and {encoder.model} reads {wanted}")
+    if space not in SPACES:
+        raise ShapeError(f"the space is {space!r}, not one of {', '.join(SPACES)}")
+
+
+def encode_unique(encoder: Encoder, texts: Sequence[str], encode: Callable[[list[str]], Embeddings]) -> Embeddings:
+    """`encode_texts` by a function that is given each text once."""
+    if isinstance(texts, str):
+        raise ShapeError("encode_texts takes a list of texts", hint=f"encode_texts([{texts!r}])")
+    if not len(texts):
+        return np.empty((0, encoder.dim), np.float32)
+    readables = [readable(text) for text in texts]
+    place = {text: i for i, text in enumerate(dict.fromkeys(readables))}
+    return encode(list(place))[[place[text] for text in readables]]

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from clipkit.errors import ModelError
-from clipkit.models.devices import pick_towers
+from clipkit.models.devices import check_engine, has_fast_bfloat16, pick_towers
+from clipkit.models.encoder import Encoder
+from clipkit.models.exports import IMAGE, TEXT, Export, export_folder, find_export, find_export_of
 from clipkit.models.hub import Notify
+from clipkit.models.onnx import OnnxEncoder
 from clipkit.models.openclip import OpenClipEncoder, load_network, open_clip_catalogue, pixel_recipe
-from clipkit.models.registry import ALIASES, CONFIG, canonical_name, find_weights
+from clipkit.models.registry import ALIASES, CONFIG, Weights, canonical_name, find_weights
 from clipkit.models.vit import CONFIG as TRANSFORMERS_CONFIG
 from clipkit.models.vit import ViTClassifier
 
+MANY = 1_000  # pictures from which loading torch has paid for itself, where the CPU has bfloat16
 BATCH_SIZES = {"cpu": 32, "cuda": 256, "mps": 64}  # read and written together; a CPU's towers take fewer at once
 
 
 def load_encoder(
     model: str = "auto",
     *,
+    engine: str = "auto",
     device: str = "auto",
     precision: str = "auto",
     batch_size: int | None = None,
     exact_pixels: bool = False,
     allow_pickle: bool = False,
     notify: Notify | None = None,
-) -> OpenClipEncoder:
+) -> OpenClipEncoder | OnnxEncoder:
     """Load an open_clip encoder by name.
 
-    Weights that are not on this disk are fetched from the hub and cached.
+    Weights that are not on this disk are fetched from the hub and cached. The first time a model is loaded for a CPU it
+    is exported to ONNX, compared with the original, and kept in the cache; from then on it loads without torch.
 
     Parameters
     ----------
@@ -36,6 +45,9 @@ def load_encoder(
         ("ViT-B-32/laion2b_s34b_b79k", also with a comma or two underscores), a repository ("hf-hub:owner/name") or a
         folder. "auto" is "balanced" where its weights are on this disk or the hub answers, else "starter", which comes
         with clipkit.
+    engine : {"auto", "torch", "onnx"}, default "auto"
+        What computes. "auto" takes torch on a GPU and ONNX Runtime on a CPU; a transformer on a CPU with bfloat16 goes
+        on in torch after 1,000 pictures.
     device : str, default "auto"
         "cpu", "cuda", "mps"; "auto" takes the fastest.
     precision : {"auto", "float32", "bfloat16", "float16"}, default "auto"
@@ -51,7 +63,7 @@ def load_encoder(
 
     Returns
     -------
-    OpenClipEncoder
+    OpenClipEncoder or OnnxEncoder
         Ready to encode.
 
     Raises
@@ -77,7 +89,80 @@ def load_encoder(
     """
     if batch_size is not None and batch_size < 1:
         raise ModelError(f"a batch of {batch_size} has no pictures in it")
-    weights = find_weights(model, open_clip_catalogue(), allow_pickle=allow_pickle, notify=notify)
+    engine = check_engine(engine, device, precision)
+    if engine == "torch":
+        weights = find_weights(model, open_clip_catalogue(), allow_pickle=allow_pickle, notify=notify)
+        return _in_torch(weights, device, precision, batch_size, exact_pixels, notify)
+    again = partial(load_encoder, model, device=device, precision=precision, batch_size=batch_size, notify=notify)
+    in_torch = partial(again, engine="torch", exact_pixels=exact_pixels, allow_pickle=allow_pickle)
+    export = find_export_of(canonical_name(model))
+    if export is None:
+        weights = find_weights(model, open_clip_catalogue(), allow_pickle=allow_pickle, notify=notify)
+        export = find_export(weights.fingerprint) or export_weights(weights, notify)
+    if IMAGE in export.graphs:
+        is_best = engine == "onnx" or export.is_convolutional or precision == "float32" or not has_fast_bfloat16()
+        many = None if is_best else MANY
+        return _in_onnx(export, in_torch, batch_size=batch_size, exact_pixels=exact_pixels, many=many)
+    if engine == "onnx":
+        raise ModelError(f"the image tower of {export.model} could not be exported", hint="--engine torch")
+    return in_torch()
+
+
+def load_query_encoder(weights_sha256: str, *, exact_pixels: bool, load: Callable[[], Encoder]) -> Encoder:
+    """What encodes the queries of an index: the export of its model where there is one, else what `load` gives."""
+    export = find_export(weights_sha256)
+    if export is None or TEXT not in export.graphs:
+        return load()
+    return _in_onnx(export, load, batch_size=None, exact_pixels=exact_pixels)
+
+
+def as_open_clip(encoder: Encoder) -> OpenClipEncoder:
+    """The open_clip network of an encoder, loaded if need be; ModelError where it has none."""
+    found = encoder.torch_encoder if isinstance(encoder, OnnxEncoder) else encoder
+    if not isinstance(found, OpenClipEncoder):
+        raise ModelError(f"{encoder.model} is no open_clip model", hint="clipkit models")
+    return found
+
+
+def ensure_export(encoder: Encoder, notify: Notify | None = None) -> None:
+    """Export the model of an encoder whose queries will be asked for again, unless that was done before."""
+    if isinstance(encoder, OpenClipEncoder) and find_export(encoder.fingerprint) is None:
+        with suppress(ModelError, OSError):  # queries are then answered by torch
+            export_weights(encoder.weights, notify)
+
+
+def export_weights(weights: Weights, notify: Notify | None = None) -> Export:
+    """The export of these weights, made now."""
+    from clipkit.models.onnx_export import export_encoder
+
+    if notify:
+        notify(f"preparing {weights.model} for quick answers: once, it takes a minute or less")
+    network, tokenizer = load_network(weights, notify)
+    recipe = pixel_recipe(weights.model, network, exact=False)
+    return export_encoder(network, tokenizer, weights, recipe, export_folder(weights.fingerprint))
+
+
+def _in_onnx(
+    export: Export,
+    load: Callable[[], Encoder],
+    *,
+    batch_size: int | None,
+    exact_pixels: bool,
+    many: int | None = None,
+) -> OnnxEncoder:
+    size = batch_size or BATCH_SIZES["cpu"]
+    wanted = export.with_exact_pixels(exact_pixels)
+    return OnnxEncoder(wanted, batch_size=size, load_torch=lambda: as_open_clip(load()), many=many)
+
+
+def _in_torch(
+    weights: Weights,
+    device: str,
+    precision: str,
+    batch_size: int | None,
+    exact_pixels: bool,
+    notify: Notify | None,
+) -> OpenClipEncoder:
     network, tokenizer = load_network(weights, notify)
     towers = pick_towers(network, device, precision)
     return OpenClipEncoder(
@@ -100,7 +185,7 @@ def load_model(
     allow_pickle: bool = False,
     notify: Notify | None = None,
 ) -> OpenClipEncoder | ViTClassifier:
-    """Load any model by name: an open_clip encoder, or an image classifier of transformers.
+    """Load any model by name in torch: an open_clip encoder, or an image classifier of transformers.
 
     Parameters
     ----------
@@ -136,7 +221,8 @@ def load_model(
     """
     if is_transformers(name):
         return ViTClassifier(name, device=device, precision=precision, notify=notify)
-    return load_encoder(name, device=device, precision=precision, allow_pickle=allow_pickle, notify=notify)
+    load = partial(load_encoder, name, engine="torch", device=device, precision=precision, notify=notify)
+    return as_open_clip(load(allow_pickle=allow_pickle))
 
 
 def is_transformers(name: str) -> bool:

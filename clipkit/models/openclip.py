@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
 import pickle
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -16,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.core.arrays import Embeddings, check_embeddings
-from clipkit.core.text import readable
-from clipkit.errors import ModelError, ShapeError
-from clipkit.images.recipe import Picture, PixelRecipe
+from clipkit.errors import ModelError
+from clipkit.images.recipe import PixelRecipe
 from clipkit.models.backbone import pooled, without_projection
 from clipkit.models.devices import Towers, at_once, is_out_of_memory, place_network
-from clipkit.models.encoder import SPACES
+from clipkit.models.encoder import check_pixels, encode_in_batches, encode_unique
 from clipkit.models.hub import Notify
 from clipkit.models.registry import TOKENIZER_FILES, Catalogue, Pretrained, Weights, fetch_files
+from clipkit.models.tokenizer import Tokenizer, byte_pairs, lengths
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -78,7 +76,26 @@ def published_class_names() -> tuple[str, ...]:
 
 
 def open_clip_catalogue() -> Catalogue:
-    """Every set of weights that open_clip knows by name, with what it says of them."""
+    """Every set of weights that open_clip knows by name, with what it says of them; read when it is looked into."""
+    return _OpenClipCatalogue()
+
+
+class _OpenClipCatalogue(Mapping[str, Mapping[str, Pretrained]]):
+    def __getitem__(self, architecture: str) -> Mapping[str, Pretrained]:
+        return self._entries[architecture]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @cached_property
+    def _entries(self) -> Catalogue:
+        return _read_catalogue()
+
+
+def _read_catalogue() -> Catalogue:
     import open_clip
 
     catalogue: dict[str, dict[str, Pretrained]] = {}
@@ -123,6 +140,8 @@ class OpenClipEncoder:
         Halves when memory runs out, and stays there.
     towers : Towers
         Device and precision of the image tower and the text tower.
+    weights : Weights
+        Where they are.
 
     References
     ----------
@@ -155,6 +174,7 @@ class OpenClipEncoder:
         most: int | None = None,
         notify: Notify | None = None,
     ) -> None:
+        self.weights = weights
         self.model, self.source, self.fingerprint = weights.model, weights.source, weights.fingerprint
         self.recipe, self.towers, self.batch_size = recipe, towers, batch_size
         self.logit_scale = float(network.logit_scale.exp())
@@ -198,17 +218,7 @@ class OpenClipEncoder:
         ShapeError
             If `pictures` is one path instead of a list, or the space is unknown.
         """
-        if isinstance(pictures, str | os.PathLike):
-            raise ShapeError("encode_images takes a list of pictures", hint=f"encode_images([{str(pictures)!r}])")
-        if not len(pictures):
-            return self.encode_pixels(np.empty((0, 3, *self.recipe.size), np.uint8), space=space)
-        parts = []
-        step = self.batch_size  # not all at once: pixels are 100 times the vectors; may halve while the loop runs
-        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            for start in range(0, len(pictures), step):
-                batch = pool.map(self._read, pictures[start : start + step])
-                parts.append(self.encode_pixels(np.stack([picture.pixels for picture in batch]), space=space))
-        return np.concatenate(parts)
+        return encode_in_batches(self, pictures, space)
 
     def encode_pixels(self, pixels: npt.NDArray[np.uint8], *, space: str = "projected") -> Embeddings:
         """Embeddings of pixels that are decoded by this encoder's recipe.
@@ -230,9 +240,7 @@ class OpenClipEncoder:
         ShapeError
             If the pixels have another shape or type, or the space is unknown.
         """
-        if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, *self.recipe.size):
-            wanted = f"uint8 (n, 3, {self.recipe.size[0]}, {self.recipe.size[1]})"
-            raise ShapeError(f"pixels are {pixels.dtype} {pixels.shape}, and {self.model} reads {wanted}")
+        check_pixels(self, pixels, space)
         tower = self._tower(space)
         if not len(pixels):
             return np.empty((0, self._width(space)), np.float32)
@@ -257,33 +265,21 @@ class OpenClipEncoder:
         ShapeError
             If `texts` is one text instead of a list.
         """
-        if isinstance(texts, str):
-            raise ShapeError("encode_texts takes a list of texts", hint=f"encode_texts([{texts!r}])")
-        if not len(texts):
-            return np.empty((0, self.dim), np.float32)
-        place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        return encode_unique(self, texts, self._encode)
+
+    def _encode(self, texts: list[str]) -> Embeddings:
         with self._tokenizer_lock:  # a tokenizer of transformers raises "Already borrowed" in a second thread
-            tokens = self._tokenizer([readable(text) for text in place])  # (unique, context)
-        sizes = lengths(tokens, self._causal_tower)
+            tokens = self._tokenizer(texts)  # (n, context)
+        sizes = lengths(tokens.numpy(), end_token(self._causal_tower))
         order = np.argsort(sizes, kind="stable")  # short texts together, since each batch is as long as its longest
         in_order = self._in_batches(
             len(order), lambda batch: self._text_features(tokens[order[batch]]), times=TEXTS_FOR_A_PICTURE
         )
         embeddings = np.empty_like(in_order)
         embeddings[order] = check_embeddings(in_order, in_order.shape[1])
-        return embeddings[[place[text] for text in texts]]
-
-    def _read(self, picture: PictureSource) -> Picture:
-        from clipkit.images.decode import from_image, read_file
-        from clipkit.images.guarded_decoder import decode
-
-        if isinstance(picture, str | os.PathLike):
-            return decode(read_file(picture), self.recipe, name=os.fspath(picture))
-        return from_image(picture, self.recipe)
+        return embeddings
 
     def _tower(self, space: str) -> Callable[[torch.Tensor], Any]:
-        if space not in SPACES:
-            raise ShapeError(f"the space is {space!r}, not one of {', '.join(SPACES)}")
         return self._backbone if space == "backbone" else self._network.encode_image  # type: ignore[no-any-return]
 
     @cached_property
@@ -317,7 +313,7 @@ class OpenClipEncoder:
         tower = self._causal_tower
         if tower is None:
             return pooled(self._network.encode_text(tokens.to(self.towers.device)))
-        length = int(lengths(tokens, tower).max())
+        length = int(lengths(tokens.numpy(), end_token(tower)).max())
         short = cut(tower, length)
         encode = short.encode_text if tower is self._network else short
         return pooled(encode(tokens[:, :length].to(self.towers.device)))
@@ -445,14 +441,31 @@ def causal_tower(network: Any) -> Any:
     return tower if is_causal and pool in ("argmax", "eos") else None
 
 
-def lengths(tokens: torch.Tensor, tower: Any) -> npt.NDArray[np.int64]:
-    """(n,): up to and with the token that the tower pools; the whole row where it cannot be cut."""
+def end_token(tower: Any) -> str | int | None:
+    """The token that the tower pools: of the greatest id ("argmax"), or of this id; None where it cannot be cut."""
     if tower is None:
-        return np.full(len(tokens), tokens.shape[1])
+        return None
     pool = getattr(tower, "pool_type", None) or tower.text_pool_type
-    end_id = tower.eos_id if hasattr(tower, "eos_id") else tower.text_eos_id
-    ends = tokens if pool == "argmax" else (tokens == end_id).int()
-    return np.asarray(ends.argmax(dim=-1) + 1, np.int64)
+    return "argmax" if pool == "argmax" else int(tower.eos_id if hasattr(tower, "eos_id") else tower.text_eos_id)
+
+
+def tokenizer_data(tokenize: Callable[[list[str]], torch.Tensor]) -> Tokenizer | None:
+    """open_clip's tokenizer as data; None for kinds that are not known."""
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+
+    clean = getattr(getattr(tokenize, "clean_fn", None), "__name__", "").removeprefix("_clean_")
+    if isinstance(tokenize, SimpleTokenizer) and tokenize.reduction_fn is None:
+        special = [name for name in tokenize.encoder if tokenize.encoder[name] in tokenize.all_special_ids]
+        model = byte_pairs(tokenize.encoder, list(tokenize.bpe_ranks), special)
+        begin, end = tokenize.sot_token_id, tokenize.eot_token_id
+        return Tokenizer(model, tokenize.context_length, clean, begin, end)
+    if isinstance(tokenize, HFTokenizer) and not tokenize.tokenizer_mode and not tokenize.strip_sep_token:
+        inner = tokenize.tokenizer
+        if inner.is_fast:
+            left = inner.padding_side == "left"
+            model = inner.backend_tokenizer.to_str()
+            return Tokenizer(model, tokenize.context_length, clean, pad=inner.pad_token_id, pad_left=left)
+    return None
 
 
 def cut(tower: Any, length: int) -> Any:

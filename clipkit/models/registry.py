@@ -162,7 +162,10 @@ def starter_folder() -> Path:
 def find_weights(
     model: str, catalogue: Catalogue, *, allow_pickle: bool = False, notify: Notify | None = None
 ) -> Weights:
-    """The weights behind any name, fetched if need be; ModelError says what is missing and what to type."""
+    """The weights behind any name, fetched if need be; ModelError says what is missing and what to type.
+
+    catalogue: the named sets of weights; not looked into for a folder or a repository.
+    """
     model = choose_auto(notify) if model == "auto" else model
     if model == "starter":
         return _from_folder(starter_folder(), "starter", "starter", allow_pickle)

@@ -20,6 +20,8 @@ from clipkit.images.decode import read_file
 from clipkit.images.guarded_decoder import decode
 from clipkit.images.recipe import PixelRecipe
 from clipkit.models.backbone import pooled, without_projection
+from clipkit.models.encoder import Encoder
+from clipkit.models.load import as_open_clip
 from clipkit.models.openclip import OpenClipEncoder, load_network, model_config, open_clip_catalogue
 from clipkit.models.registry import CONFIG, SAFE_WEIGHTS, TOKENIZER_FILES, find_weights
 from clipkit.models.vit import ViTClassifier, quietly
@@ -192,8 +194,8 @@ class TunableClassifier:
 Tunable = TunableEncoder | TunableClassifier
 
 
-def tunable(model: OpenClipEncoder | ViTClassifier) -> Tunable:
-    return TunableEncoder(model) if isinstance(model, OpenClipEncoder) else TunableClassifier(model)
+def tunable(model: Encoder | ViTClassifier) -> Tunable:
+    return TunableClassifier(model) if isinstance(model, ViTClassifier) else TunableEncoder(as_open_clip(model))
 
 
 def unfreeze(module: torch.nn.Module, what: str) -> None:

@@ -101,7 +101,7 @@ class IndexCache:
                 if snapshot is not None and snapshot.info.index_id == info.index_id:
                     break
                 info, revisions = self._store.revisions()  # rebuilt in between
-            fresh = Neighbors.build([(snapshot.ids, snapshot.embeddings)], info.dim)
+            fresh = Neighbors(snapshot.ids, info.dim, rows=snapshot.embeddings)
             self._view = _View(snapshot.info, base, key, snapshot.changed, fresh)
             return self._view
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy.typing as npt
 from clipkit.core.arrays import Embeddings, FloatArray, IntArray
 from clipkit.core.files import replace_file, replacing
 
+SMALL = 1 << 25  # values (64 MB): a matrix product over them is done before faiss would be imported
 MANY = 16  # queries from which a blocked matrix product beats FAISS's scan of the scalar quantizer
 _BLOCK = 65_536  # rows of one product: 128 MB as float32 at 512 dimensions
 ROUNDING = 1e-5  # two float32 sums of the same 1,000 products differ by less
@@ -43,10 +46,10 @@ class Neighbors:
         dim: width of a row.
     """
 
-    def __init__(self, ids: IntArray, engine: Any, dim: int) -> None:
+    def __init__(self, ids: IntArray, dim: int, *, engine: Any = None, file: Path | None = None, rows: Half) -> None:
         self.ids = ids
         self.dim = dim
-        self._engine = engine
+        self._given, self._file, self._rows = engine, file, rows
         self._mirror: Any = None
         self._mirror_lock = threading.Lock()
 
@@ -59,7 +62,7 @@ class Neighbors:
 
         expected: rows to make room for at once; growing by doubling would need up to three times the memory.
         """
-        engine = _faiss().IndexScalarQuantizer(dim, _faiss().ScalarQuantizer.QT_fp16, _faiss().METRIC_INNER_PRODUCT)
+        engine = _empty_engine(dim)
         engine.codes.resize(expected * engine.code_size)
         engine.codes.resize(0)  # the room stays
         ids = [np.empty(0, dtype=np.int64)]
@@ -67,13 +70,28 @@ class Neighbors:
             if len(rows):
                 engine.add_sa_codes(np.ascontiguousarray(rows).view(np.uint8))
                 ids.append(block_ids)
-        return cls(np.concatenate(ids), engine, dim)
+        return cls(np.concatenate(ids), dim, engine=engine, rows=_rows_of(engine))
+
+    @cached_property
+    def _engine(self) -> Any:
+        """FAISS's index of the rows, opened when it is needed."""
+        faiss = _faiss()
+        if self._given is not None:
+            return self._given
+        if self._file is not None:
+            return faiss.read_index(str(self._file), faiss.IO_FLAG_MMAP_IFC)
+        engine = _empty_engine(self.dim)
+        if len(self):
+            engine.add_sa_codes(np.ascontiguousarray(self._rows).view(np.uint8))
+        return engine
 
     def save(self, prefix: Path) -> None:
         """Write `prefix`.faiss, .ids and .json: each under another name, synced, renamed; the .json comes last."""
         prefix.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with replacing(_part(prefix, "faiss"), stem=prefix.name) as file:
             _faiss().write_index(self._engine, str(file))
+            if not np.array_equal(_mapped(file, self._rows.shape)[-1:], self._rows[-1:]):
+                raise RuntimeError("this faiss writes an index whose rows do not come last")
         replace_file(_part(prefix, "ids"), self.ids.astype("<i8").tobytes(), stem=prefix.name)
         _write_header(prefix, self.dim, _checksum(prefix))
 
@@ -94,11 +112,10 @@ class Neighbors:
                 with suppress(OSError):  # a full or read-only cache folder only costs the next check
                     _write_header(prefix, dim, header["sha256"])
             ids = np.frombuffer(_part(prefix, "ids").read_bytes(), dtype="<i8").astype(np.int64)
-            faiss = _faiss()
-            engine = faiss.read_index(str(_part(prefix, "faiss")), faiss.IO_FLAG_MMAP_IFC)
+            file = _part(prefix, "faiss")
+            return cls(ids, dim, file=file, rows=_mapped(file, (len(ids), dim)))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError):
             return None
-        return cls(ids, engine, dim) if (engine.d, engine.ntotal) == (dim, len(ids)) else None
 
     def search(
         self,
@@ -119,7 +136,9 @@ class Neighbors:
         if k <= 0 or not len(queries):
             empty = (len(queries), 0)
             return np.empty(empty, dtype=np.float32), np.empty(empty, dtype=np.int64)
-        if allowed is None and k + GPU_MARGIN <= _GPU_K and _faiss().get_num_gpus() > 0:
+        if "faiss" not in sys.modules and len(queries) * len(self) * self.dim <= SMALL:
+            scores, positions = self._blocked(queries, k, allowed)
+        elif allowed is None and k + GPU_MARGIN <= _GPU_K and _faiss().get_num_gpus() > 0:
             # Half precision may swap near neighbours there: ask for some more, and put them in order here.
             _, found = self._gpu().search(queries, min(k + GPU_MARGIN, count))
             scores, positions = self._ordered(queries, found, k)
@@ -142,11 +161,10 @@ class Neighbors:
         while True:
             scores, positions = self._ask(queries, wanted, allowed)
             # FAISS keeps any of the rows that tie for the last place; ask on until the tie lies inside.
-            if wanted == count or bool((scores[:, -1] < scores[:, k - 1]).all()):
+            if wanted == count or bool((scores[:, -1] < scores[:, k - 1] - ROUNDING).all()):
                 break
             wanted = min(2 * wanted, count)
-        order = np.lexsort((positions, -scores), axis=-1)[:, :k]
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
+        return self._ordered(queries, positions, k)
 
     def _ask(self, queries: Embeddings, k: int, allowed: npt.NDArray[np.bool_] | None) -> tuple[FloatArray, IntArray]:
         faiss = _faiss()
@@ -191,12 +209,7 @@ class Neighbors:
 
     def rows(self) -> Half:
         """The stored matrix, float16 (n, d), without a copy; it lives as long as this object."""
-        faiss = _faiss()
-        size = len(self) * self.dim * 2
-        if not size:
-            return np.empty((0, self.dim), dtype=np.float16)
-        codes: Half = faiss.rev_swig_ptr(self._engine.codes.data(), size).view(np.float16)
-        return codes.reshape(-1, self.dim)
+        return self._rows
 
     def _gpu(self) -> Any:
         """The rows once more, as float16, on the first CUDA device; the CPU copy stays the master."""
@@ -224,6 +237,31 @@ def _candidates(scores: FloatArray, positions: IntArray, k: int) -> tuple[FloatA
         return scores, positions
     chosen = np.argpartition(scores, -keep, axis=1)[:, -keep:]
     return np.take_along_axis(scores, chosen, 1), np.take_along_axis(positions, chosen, 1)
+
+
+def _empty_engine(dim: int) -> Any:
+    faiss = _faiss()
+    return faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+
+
+def _rows_of(engine: Any) -> Half:
+    """The codes of FAISS's index as the matrix (n, d) that they are, without a copy."""
+    size = engine.ntotal * engine.d * 2
+    if not size:
+        return np.empty((0, engine.d), dtype=np.float16)
+    codes: Half = _faiss().rev_swig_ptr(engine.codes.data(), size).view(np.float16)
+    return codes.reshape(-1, engine.d)
+
+
+def _mapped(file: Path, shape: tuple[int, int]) -> Half:
+    """The same from FAISS's file, which ends in them; ValueError where it cannot hold so many."""
+    size = shape[0] * shape[1] * 2
+    start = os.stat(file).st_size - size
+    if start <= 0:
+        raise ValueError(f"{file} is too short")
+    if not size:
+        return np.empty(shape, dtype=np.float16)
+    return np.memmap(file, np.float16, "r", offset=start, shape=shape)
 
 
 def faiss_build() -> FaissBuild:

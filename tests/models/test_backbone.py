@@ -36,7 +36,7 @@ def pixels() -> npt.NDArray[np.uint8]:
 
 
 def float_encoder(models: Callable[[str], Path], kind: str, **options: Any) -> OpenClipEncoder:
-    return load_encoder(str(models(kind)), device="cpu", precision="float32", **options)
+    return load_encoder(str(models(kind)), engine="torch", device="cpu", precision="float32", **options)
 
 
 def unit(rows: npt.ArrayLike) -> Floats:
@@ -181,7 +181,7 @@ def test_backbone_features_depend_neither_on_the_batch_nor_much_on_the_precision
     together = encoder.encode_pixels(pixels, space="backbone")
     alone = np.concatenate([encoder.encode_pixels(row[None], space="backbone") for row in pixels])
     np.testing.assert_allclose(alone, together, atol=1e-5)
-    rough = load_encoder(str(models(kind)), device="cpu", precision="bfloat16")
+    rough = load_encoder(str(models(kind)), engine="torch", device="cpu", precision="bfloat16")
     assert (rough.encode_pixels(pixels, space="backbone") * together).sum(axis=1).min() > 0.995
 
 

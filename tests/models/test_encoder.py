@@ -23,15 +23,23 @@ from PIL import Image
 
 from clipkit.core.arrays import check_embeddings
 from clipkit.errors import ImageError, ModelError, ShapeError
-from clipkit.models.load import load_encoder
-from clipkit.models.openclip import OpenClipEncoder, causal_tower, cut, lengths, open_clip_catalogue
+from clipkit.models.load import load_encoder as load_any_encoder
+from clipkit.models.openclip import OpenClipEncoder, causal_tower, cut, end_token, open_clip_catalogue
 from clipkit.models.registry import CONFIG, PICKLE_WEIGHTS, SAFE_WEIGHTS, starter_folder
+from clipkit.models.tokenizer import lengths
 from tests.support.fake_hub import serve
 from tests.support.tiny_models import CONFIGS, make_model, make_tokenizer, random_network, write_weights
 
 KINDS = sorted(CONFIGS)
 TEXTS = ["a photo of a dog", "two small red boats on the lake", "dawn", "", "a photo of a dog " * 30]
 Floats = npt.NDArray[np.float32]
+
+
+def load_encoder(name: str, **options: Any) -> OpenClipEncoder:
+    """In torch, which this file is about; tests/models/test_onnx.py has the other engine."""
+    encoder = load_any_encoder(name, engine="torch", **options)
+    assert isinstance(encoder, OpenClipEncoder)
+    return encoder
 
 
 @pytest.fixture(scope="session")
@@ -255,8 +263,8 @@ def test_a_tower_whose_cut_differs_is_used_in_full(models: Callable[[str], Path]
 
 def test_the_length_of_a_text_ends_with_its_end_token(encoder: OpenClipEncoder) -> None:
     tokens = encoder._tokenizer(["!", "", "a dog", "dog " * 100])  # "!" is token 0 or 256, and 0 is padding too
-    assert lengths(tokens, encoder._causal_tower).tolist() == [3, 2, 4, 77]
-    assert lengths(tokens, None).tolist() == [77] * 4
+    assert lengths(tokens.numpy(), end_token(encoder._causal_tower)).tolist() == [3, 2, 4, 77]
+    assert lengths(tokens.numpy(), end_token(None)).tolist() == [77] * 4
 
 
 def test_threads_get_what_one_thread_gets(any_encoder: OpenClipEncoder, photographs: list[Path]) -> None:
@@ -480,7 +488,7 @@ def test_precision_is_chosen_by_tower(models: Callable[[str], Path], monkeypatch
     import torch
 
     for has_bfloat16, transformer in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr("clipkit.models.devices._has_fast_bfloat16", lambda has=has_bfloat16: has)
+        monkeypatch.setattr("clipkit.models.devices.has_fast_bfloat16", lambda has=has_bfloat16: has)
         clip, cnn = (load_encoder(str(models(kind)), device="cpu").towers for kind in ("clip", "cnn"))
         assert (clip.image, clip.text, clip.channels_last) == (transformer, transformer, False)
         assert (cnn.image, cnn.text, cnn.channels_last) == (torch.float32, transformer, True)

@@ -1,0 +1,119 @@
+"""Exported models on this disk: an ONNX graph for each tower, the tokenizer, and what else an encoder needs to know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from clipkit.core.cache import cache_folder
+from clipkit.core.files import replace_file
+from clipkit.errors import ModelError
+from clipkit.images.recipe import PixelRecipe
+from clipkit.models.hub import fingerprint
+from clipkit.models.registry import starter_folder
+from clipkit.models.tokenizer import Tokenizer
+
+FORM = "clipkit-export-1"
+RECORD, IMAGE, TEXT, WEIGHTS = "export.json", "image.onnx", "text.onnx", ".weights"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """One exported model.
+
+    Attributes
+    ----------
+    folder : Path
+        Where the graphs are.
+    model, source, fingerprint, dim, recipe, logit_scale, logit_bias
+        As `Encoder` has them.
+    tokenizer : Tokenizer
+        Of the text tower.
+    end : {"argmax", int, None}
+        The token up to which a text is read: the greatest id, this id, or no such token: the whole row.
+    is_convolutional : bool
+        Whether the image tower is mostly convolutions.
+    graphs : mapping of str to str
+        Name of each file to its SHA-256; a tower that could not be exported is not among them.
+    """
+
+    folder: Path
+    model: str
+    source: str
+    fingerprint: str
+    dim: int
+    recipe: PixelRecipe
+    logit_scale: float
+    logit_bias: float
+    tokenizer: Tokenizer
+    end: str | int | None
+    is_convolutional: bool
+    graphs: Mapping[str, str]
+
+    def graph(self, name: str) -> Path:
+        """The file of a graph, its content checked; ModelError where it is damaged."""
+        file = self.folder / name
+        for part in (file, file.with_suffix(WEIGHTS)):
+            is_known = part.name in self.graphs
+            if is_known and (not part.is_file() or self.graphs[part.name] != fingerprint(part)):
+                raise ModelError(f"{part} is damaged: its content is not what was written", hint=f"rm -r {self.folder}")
+        return file
+
+    def with_exact_pixels(self, exact: bool) -> Export:
+        """The same, with pixels exactly as open_clip's own transform makes them, or not."""
+        return replace(self, recipe=replace(self.recipe, exact=exact))
+
+    def save(self) -> None:
+        """Write the record beside the graphs: from then on the export is there."""
+        recipe = {**vars(self.recipe), "exact": False}
+        names = ("model", "source", "fingerprint", "dim", "logit_scale", "logit_bias", "end", "is_convolutional")
+        record = {name: getattr(self, name) for name in names}
+        record |= {"form": FORM, "recipe": recipe, "tokenizer": self.tokenizer.as_json(), "graphs": dict(self.graphs)}
+        replace_file(self.folder / RECORD, json.dumps(record).encode())
+
+
+def export_folder(weights_sha256: str) -> Path:
+    """Where the export of these weights is kept."""
+    return cache_folder() / "exports" / weights_sha256
+
+
+def find_export(weights_sha256: str) -> Export | None:
+    """The export of these weights: beside the starter's own, or in the cache; None where there is none."""
+    for folder in (starter_folder(), export_folder(weights_sha256)):
+        found = _read(folder)
+        if found is not None and found.fingerprint == weights_sha256:
+            return found
+    return None
+
+
+def find_export_of(model: str) -> Export | None:
+    """The export of a model that open_clip knows by this name; None where there is none.
+
+    Folders and repositories may change under the same name: they are found by their weights.
+    """
+    is_named = not model.startswith(("hf-hub:", "local:"))
+    return next((one for one in all_exports() if is_named and model == one.model == one.source), None)
+
+
+def all_exports() -> Iterator[Export]:
+    """Every export in the cache."""
+    for record in sorted((cache_folder() / "exports").glob(f"*/{RECORD}")):
+        if found := _read(record.parent):
+            yield found
+
+
+def _read(folder: Path) -> Export | None:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        record: dict[str, Any] = json.loads((folder / RECORD).read_bytes())
+        if record.pop("form") != FORM:
+            return None
+        sizes = {"size": tuple(record["recipe"]["size"])}
+        colours = {name: tuple(record["recipe"][name]) for name in ("mean", "std")}
+        recipe = PixelRecipe(**{**record.pop("recipe"), **sizes, **colours})
+        tokenizer = Tokenizer.from_json(record.pop("tokenizer"))
+        return Export(folder=folder, recipe=recipe, tokenizer=tokenizer, **record)
+    return None

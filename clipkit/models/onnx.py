@@ -1,0 +1,238 @@
+"""ONNX Runtime encoder: an exported model without torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cached_property
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clipkit.core.arrays import Embeddings, check_embeddings
+from clipkit.core.cache import ArrayCache, cache_key
+from clipkit.core.system import usable_cores
+from clipkit.errors import ModelError
+from clipkit.models.encoder import check_pixels, encode_in_batches, encode_unique
+from clipkit.models.exports import IMAGE, TEXT, Export
+from clipkit.models.tokenizer import lengths
+
+if TYPE_CHECKING:
+    from clipkit.images.recipe import PictureSource
+    from clipkit.models.openclip import OpenClipEncoder
+
+FEW_TEXTS = 64  # remembered on this disk: queries, and the texts that they are compared with
+REMEMBERED = 2_000  # sets of texts
+AT_ONCE = {True: 1, False: 4}  # pictures in one run, by whether the tower is convolutional
+TEXTS_AT_ONCE = 32
+
+
+class OnnxEncoder:
+    """An exported model in ONNX Runtime on the CPU, as an `Encoder`; safe to share between threads.
+
+    Made by `load_encoder`. It loads in a fraction of the time that torch takes to be imported. Each core takes pictures
+    of its own, since towers as small as these gain little from several cores on one picture. Backbone features and
+    fine-tuning need the network itself, which is loaded when somebody asks for them.
+
+    Parameters
+    ----------
+    export : Export
+        The graphs, and what belongs to them.
+    many : int, optional
+        After so many pictures torch takes over, which is slow to load and faster then; by default it never does.
+    batch_size : int
+        Pictures read and encoded together.
+    load_torch : callable
+        Gives the same model as an `OpenClipEncoder`.
+
+    Attributes
+    ----------
+    model, source, fingerprint, engine, precision, dim, recipe, logit_scale, logit_bias, batch_size
+        As `Encoder` has them.
+
+    References
+    ----------
+    .. [1] ONNX Runtime, https://onnxruntime.ai
+
+    Examples
+    --------
+    >>> encoder = clipkit.load_encoder("starter", engine="onnx")
+    >>> encoder.engine, encoder.precision
+    ('onnx', 'float32')
+    >>> encoder.encode_texts(["a cat", "a dog"]).shape
+    (2, 384)
+    """
+
+    def __init__(
+        self, export: Export, *, batch_size: int, load_torch: Callable[[], OpenClipEncoder], many: int | None = None
+    ) -> None:
+        self._export, self.batch_size, self._load_torch = export, batch_size, load_torch
+        self._many, self._encoded = many, 0
+        self.engine, self.precision = ("onnx torch", "float32 bfloat16") if many else ("onnx", "float32")
+        self.model, self.source, self.fingerprint = export.model, export.source, export.fingerprint
+        self.dim, self.recipe = export.dim, export.recipe
+        self.logit_scale, self.logit_bias = export.logit_scale, export.logit_bias
+        self._lock = Lock()
+        self._sessions: dict[tuple[str, bool], Any] = {}
+
+    def encode_images(self, pictures: Sequence[PictureSource], *, space: str = "projected") -> Embeddings:
+        """Embeddings of pictures, decoded in threads and encoded in batches.
+
+        Parameters
+        ----------
+        pictures : sequence of path, PIL.Image.Image or ndarray of shape (h, w, 3), uint8
+            RGB, of any sizes.
+        space : {"projected", "backbone"}, default "projected"
+            The space of the texts, or the features before the projection, of a width of their own.
+
+        Returns
+        -------
+        ndarray of shape (n, d), float32
+            In order; rows of length 1.
+
+        Raises
+        ------
+        ImageError
+            Names the first picture that cannot be read.
+        ShapeError
+            If `pictures` is one path instead of a list, or the space is unknown.
+        """
+        return encode_in_batches(self, pictures, space)
+
+    def encode_pixels(self, pixels: npt.NDArray[np.uint8], *, space: str = "projected") -> Embeddings:
+        """Embeddings of pixels that are decoded by this encoder's recipe.
+
+        Parameters
+        ----------
+        pixels : ndarray of shape (n, 3, height, width), uint8
+            RGB at the recipe's size, without mean and std.
+        space : {"projected", "backbone"}, default "projected"
+            As in `encode_images`.
+
+        Returns
+        -------
+        ndarray of shape (n, d), float32
+            In order; rows of length 1.
+
+        Raises
+        ------
+        ShapeError
+            If the pixels have another shape or type, or the space is unknown.
+        """
+        check_pixels(self, pixels, space)
+        self._encoded += len(pixels)
+        is_many = self._many is not None and self._encoded > self._many
+        if is_many or space == "backbone" or IMAGE not in self._export.graphs:
+            return self.torch_encoder.encode_pixels(pixels, space=space)
+        return self._run(IMAGE, "pixels", pixels, AT_ONCE[self._export.is_convolutional])
+
+    def encode_texts(self, texts: Sequence[str]) -> Embeddings:
+        """Embeddings of texts; equal texts are encoded once, and a few are remembered on this disk.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            What exceeds the model's context is cut off.
+
+        Returns
+        -------
+        ndarray of shape (n, dim), float32
+            In order; rows of length 1.
+
+        Raises
+        ------
+        ShapeError
+            If `texts` is one text instead of a list.
+        """
+        return encode_unique(self, texts, self._remembered)
+
+    @cached_property
+    def torch_encoder(self) -> OpenClipEncoder:
+        """The same model in torch, loaded on first use."""
+        return self._load_torch()
+
+    def _remembered(self, texts: list[str]) -> Embeddings:
+        if len(texts) > FEW_TEXTS:
+            return self._encode(texts)
+        key = cache_key("onnx", self.fingerprint, texts)
+        cache = ArrayCache("texts", form="clipkit-texts-1", most=REMEMBERED)
+        if (found := cache.get(key)) is not None:
+            return found[0]["embeddings"]
+        rows = self._encode(texts)
+        cache.put(key, {"embeddings": rows})
+        return rows
+
+    def _encode(self, texts: list[str]) -> Embeddings:
+        if TEXT not in self._export.graphs:
+            return self.torch_encoder.encode_texts(texts)
+        tokens = self._export.tokenizer(texts)
+        sizes = lengths(tokens, self._export.end)
+        order = np.argsort(sizes, kind="stable")  # short texts together, since each batch is as long as its longest
+        rows = np.empty((len(texts), self.dim), np.float32)
+        for start in range(0, len(order), TEXTS_AT_ONCE * usable_cores()):
+            part = order[start : start + TEXTS_AT_ONCE * usable_cores()]
+            cut = tokens[part, : sizes[part].max()]
+            rows[part] = self._run(TEXT, "tokens", cut, TEXTS_AT_ONCE, is_once=len(texts) <= FEW_TEXTS)
+        return rows
+
+    def _run(self, graph: str, name: str, inputs: npt.NDArray[Any], step: int, *, is_once: bool = False) -> Embeddings:
+        """The rows of a graph's answer, as many runs side by side as there are cores. is_once: for a run or two."""
+        if not len(inputs):
+            return np.empty((0, self.dim), np.float32)
+        session = self._session(graph, is_once)
+        parts = [inputs[start : start + step] for start in range(0, len(inputs), step)]
+
+        def run(part: npt.NDArray[Any]) -> Embeddings:
+            return np.asarray(session.run(None, {name: part})[0], np.float32)
+
+        try:
+            rows = [run(parts[0])] if len(parts) == 1 else list(self._pool.map(run, parts))
+        except Exception as error:  # onnxruntime's errors share no base class of their own
+            reason = str(error).strip().partition("\n")[0][:200]
+            raise ModelError(f"{self.model}: ONNX Runtime failed: {reason}", hint="--engine torch") from error
+        return check_embeddings(np.concatenate(rows), self.dim)
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(usable_cores(), "clipkit-onnx")
+
+    def _session(self, graph: str, is_once: bool) -> Any:
+        with self._lock:
+            if (graph, False) in self._sessions:
+                return self._sessions[graph, False]
+            if (graph, is_once) not in self._sessions:
+                file = os.fspath(self._export.graph(graph))
+                self._sessions[graph, is_once] = open_session(file, is_once=is_once)
+            return self._sessions[graph, is_once]
+
+
+def open_session(file: str, threads: int = 1, *, is_once: bool = False) -> Any:
+    """A session on the CPU; ModelError where ONNX Runtime cannot read the graph.
+
+    is_once: opened in half the time, because weights are not laid out anew, and slower in each run.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # what fails is raised
+    if is_once:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    try:
+        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class of their own
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise ModelError(f"ONNX Runtime cannot read {file}: {reason}", hint="--engine torch") from error
+
+
+def runtime_version() -> str | None:
+    """Of ONNX Runtime; None where it is not installed."""
+    with suppress(ImportError):
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
+    return None

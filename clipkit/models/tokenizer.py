@@ -1,0 +1,123 @@
+"""Tokenizer of an exported text tower: open_clip's cleaning of texts, and the `tokenizers` library; no torch."""
+
+from __future__ import annotations
+
+import html
+import re
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from clipkit.core.arrays import IntArray
+
+LONG_BYTES = 60  # shorter texts of words fit a context of 32 tokens; probing all 80,000 would double the time
+# What ftfy and html.unescape leave as it is: printable ASCII without "&".
+_PLAIN = re.compile(r"[ -%'-~]*")
+_WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_WORDS = r"(?i)'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # of the CLIP paper's tokenizer
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Texts to token ids, as open_clip's own tokenizers make them.
+
+    Attributes
+    ----------
+    model : str
+        The tokenizer as JSON of the `tokenizers` library.
+    context : int
+        Tokens in a row.
+    clean : {"lower", "whitespace", "canonicalize"}
+        How texts are cleaned, in open_clip's words.
+    begin, end : int or None
+        Ids around each text; None where the model adds its own.
+    pad : int
+        Id behind the end.
+    pad_left : bool
+        Whether it is in front instead.
+    """
+
+    model: str
+    context: int
+    clean: str = "lower"
+    begin: int | None = None
+    end: int | None = None
+    pad: int = 0
+    pad_left: bool = False
+
+    def __call__(self, texts: Sequence[str]) -> IntArray:
+        """Token ids (n, context), int64; what does not fit is cut off."""
+        cleaned = [clean_text(text, self.clean) for text in texts]
+        has_own = self.begin is None
+        rows = [found.ids for found in self._model.encode_batch(cleaned, add_special_tokens=has_own)]
+        return np.array([self._framed(row) for row in rows], np.int64).reshape(len(rows), self.context)
+
+    def as_json(self) -> dict[str, Any]:
+        """What `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Tokenizer:
+        """What `as_json` wrote."""
+        return cls(**record)
+
+    @cached_property
+    def _model(self) -> Any:
+        import tokenizers
+
+        model = tokenizers.Tokenizer.from_str(self.model)
+        model.no_padding()
+        if self.begin is None:
+            model.enable_truncation(self.context)
+        else:
+            model.no_truncation()
+        return model
+
+    def _framed(self, row: list[int]) -> list[int]:
+        if self.begin is not None and self.end is not None:
+            row = [self.begin, *row[: self.context - 2], self.end]
+        rest = [self.pad] * (self.context - len(row))
+        return rest + row if self.pad_left else row + rest
+
+
+def byte_pairs(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], special: Sequence[str]) -> str:
+    """CLIP's byte-pair encoding as JSON of the `tokenizers` library."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    model = models.BPE(dict(vocabulary), list(merges), end_of_word_suffix="</w>")
+    tokenizer = Tokenizer(model)
+    words = pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True)
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, as_bytes])
+    tokenizer.add_special_tokens(list(special))
+    return str(tokenizer.to_str())
+
+
+def clean_text(text: str, how: str) -> str:
+    """A text as open_clip's tokenizers clean it: mojibake and HTML entities mended, white space single.
+
+    how: "whitespace" does no more, "lower" also lowers, "canonicalize" also drops punctuation.
+    """
+    if not _PLAIN.fullmatch(text):
+        import ftfy
+
+        text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    if how == "canonicalize":
+        text = text.strip().replace("_", " ").translate(_WITHOUT_PUNCTUATION)
+    text = " ".join(text.split())
+    return text if how == "whitespace" else text.lower()
+
+
+def lengths(tokens: IntArray, end: str | int | None) -> IntArray:
+    """(n,): up to and with the end of each text (n, context); the whole row where a tower reads more than that.
+
+    end: the id that ends a text, "argmax" for the greatest one, None where nothing may be cut.
+    """
+    if end is None:
+        return np.full(len(tokens), tokens.shape[1])
+    ends = tokens if end == "argmax" else tokens == end
+    return np.asarray(ends.argmax(axis=1) + 1, np.int64)

@@ -1,0 +1,309 @@
+"""The ONNX engine against torch, on small random models of each kind and on the starter."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import clipkit
+from clipkit.core.cache import ArrayCache
+from clipkit.errors import ModelError, ShapeError
+from clipkit.models.devices import check_engine
+from clipkit.models.exports import IMAGE, RECORD, TEXT, export_folder, find_export
+from clipkit.models.load import as_open_clip, load_encoder
+from clipkit.models.onnx import OnnxEncoder
+from clipkit.models.onnx_export import odd_texts, texts_to_compare
+from clipkit.models.openclip import OpenClipEncoder, load_network, open_clip_catalogue, tokenizer_data
+from clipkit.models.registry import SAFE_WEIGHTS, find_weights, starter_folder
+from clipkit.models.tokenizer import clean_text
+from tests.support.tiny_models import CONFIGS
+
+# Towers that torch's exporter, or the `tokenizers` library, has no words for: torch computes them.
+LEFT_TO_TORCH: dict[str, set[str]] = {}
+TEXTS = [
+    "a photo of a dog",
+    "two small red boats on the lake",
+    "",
+    "a photo of a dog " * 30,
+    "Übergrößenträger 中文 😀",
+]
+
+
+def pictures(side: tuple[int, int], count: int = 7) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (count, 3, 6, 6)).astype(np.uint8)
+    rows, columns = (np.arange(size) * 6 // size for size in side)
+    return coarse[:, :, rows][:, :, :, columns]
+
+
+@pytest.fixture(scope="module")
+def starter_pair() -> tuple[OnnxEncoder, OpenClipEncoder]:
+    quick = load_encoder("starter", engine="onnx")
+    assert isinstance(quick, OnnxEncoder)
+    return quick, as_open_clip(load_encoder("starter", engine="torch", precision="float32"))
+
+
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
+def test_each_kind_of_model_answers_as_in_torch(kind: str, models: Callable[[str], Path]) -> None:
+    torch = as_open_clip(load_encoder(str(models(kind)), engine="torch", device="cpu", precision="float32"))
+    try:
+        quick = load_encoder(str(models(kind)), engine="onnx")
+    except ModelError:
+        assert IMAGE in LEFT_TO_TORCH.get(kind, ())
+        return
+    export = find_export(quick.fingerprint)
+    assert export is not None
+    assert {IMAGE, TEXT} - set(export.graphs) == LEFT_TO_TORCH.get(kind, set())
+    pixels = pictures(quick.recipe.size)
+    assert (quick.encode_pixels(pixels) * torch.encode_pixels(pixels)).sum(axis=1).min() >= 0.9999
+    assert (quick.encode_texts(TEXTS) * torch.encode_texts(TEXTS)).sum(axis=1).min() >= 0.9999
+    for name in ("model", "source", "fingerprint", "dim", "logit_scale", "logit_bias"):
+        assert getattr(quick, name) == getattr(torch, name), name
+    assert str(quick.recipe) == str(torch.recipe)
+
+
+def test_the_starter_answers_as_in_torch(starter_pair: tuple[OnnxEncoder, OpenClipEncoder], real_data: Path) -> None:
+    quick, torch = starter_pair
+    files = sorted((real_data / "captions").rglob("*.jpg"))[:50]
+    assert len(files) == 50
+    assert (quick.encode_images(files) * torch.encode_images(files)).sum(axis=1).min() >= 0.9999
+    texts = texts_to_compare()
+    assert len(set(texts)) >= 200
+    assert (quick.encode_texts(texts) * torch.encode_texts(texts)).sum(axis=1).min() >= 0.9999
+
+
+def test_a_thousand_odd_texts_have_open_clips_tokens() -> None:
+    _, tokenize = load_network(find_weights("starter", open_clip_catalogue()))
+    data, texts = tokenizer_data(tokenize), odd_texts()
+    assert data is not None
+    assert len(texts) == 1_000
+    np.testing.assert_array_equal(data(texts), tokenize(texts).numpy())
+
+
+@pytest.mark.parametrize(
+    ("how", "cleaned"),
+    [
+        ("lower", "it's a b&b <i>"),
+        ("whitespace", "It's a B&B <i>"),
+        ("canonicalize", "its a bb i"),
+    ],
+)
+def test_texts_are_cleaned_as_open_clip_does(how: str, cleaned: str) -> None:
+    text = "  It\u2019s\ta  B&amp;amp;B &lt;i&gt; "
+    assert clean_text(text, how) == cleaned
+    from open_clip.tokenizer import get_clean_fn
+
+    assert clean_text(text, how) == get_clean_fn(how)(text)
+
+
+def test_the_starters_graphs_read_the_starters_weights() -> None:
+    weights = starter_folder() / SAFE_WEIGHTS
+    assert sum(file.stat().st_size for file in starter_folder().iterdir()) < 60e6
+    for name in (IMAGE, TEXT):
+        graph = starter_folder() / name
+        assert weights.name.encode() in graph.read_bytes()
+        assert graph.stat().st_size < 1e6
+
+
+SCRIPT = """
+import sys
+from clipkit.cli.main import main
+try:
+    main({arguments!r})
+except SystemExit as end:
+    assert not end.code, end.code
+print([name for name in {heavy!r} if name in sys.modules])
+"""
+HEAVY = ("torch", "open_clip", "torchvision", "transformers", "scipy", "pandas", "sklearn", "faiss")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["search", "a red square", "photos"],
+        ["search", "./photos/red.png + blue", "photos"],
+        ["search", "green", "photos", "--min-relevance", "likely"],
+        ["info", "photos"],
+        ["index", "photos"],
+        ["duplicates", "photos"],
+    ],
+    ids=" ".join,
+)
+def test_an_answer_needs_no_torch(arguments: list[str], photos: Path, tmp_path: Path) -> None:
+    clipkit.ImageIndex.create(photos, load_encoder("starter")).update()
+    script = SCRIPT.format(arguments=arguments, heavy=HEAVY)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=photos.parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_new_picture_is_indexed_without_torch(photos: Path) -> None:
+    clipkit.ImageIndex.create(photos, load_encoder("starter")).update()
+    shutil.copy(photos / "red.png", photos / "one-more.png")
+    with open(photos / "one-more.png", "ab") as file:
+        file.write(b"other bytes")
+    script = SCRIPT.format(arguments=["index", "photos"], heavy=HEAVY[:-1])  # faiss writes the cache
+    done = subprocess.run([sys.executable, "-c", script], cwd=photos.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "1 new" in done.stdout + done.stderr
+
+
+def test_a_damaged_graph_is_told(models: Callable[[str], Path]) -> None:
+    encoder = load_encoder(str(models("clip")), engine="onnx")
+    graph = export_folder(encoder.fingerprint) / TEXT
+    content = bytearray(graph.read_bytes())
+    content[len(content) // 2] ^= 255
+    graph.write_bytes(content)
+    damaged = load_encoder(str(models("clip")), engine="onnx")
+    with pytest.raises(ModelError, match="is damaged") as caught:
+        damaged.encode_texts(["a text that nobody has asked for before"])
+    assert str(graph.parent) in str(caught.value.hint)
+
+
+def test_a_damaged_record_is_no_export(models: Callable[[str], Path]) -> None:
+    encoder = load_encoder(str(models("clip")), engine="onnx")
+    record = export_folder(encoder.fingerprint) / RECORD
+    record.write_text(record.read_text()[:-20])
+    assert find_export(encoder.fingerprint) is None
+    assert load_encoder(str(models("clip")), engine="onnx").model == encoder.model
+    assert find_export(encoder.fingerprint) is not None
+
+
+def test_what_cannot_be_exported_is_left_to_torch(
+    models: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no operator of that kind")
+
+    monkeypatch.setattr("clipkit.models.onnx_export._trace", fail)
+    encoder = load_encoder(str(models("quickgelu")), device="cpu")
+    assert encoder.engine == "torch"
+    export = find_export(encoder.fingerprint)
+    assert export is not None
+    assert not export.graphs
+    with pytest.raises(ModelError, match="could not be exported") as caught:
+        load_encoder(str(models("quickgelu")), engine="onnx")
+    assert caught.value.hint == "--engine torch"
+
+
+def test_a_graph_that_answers_otherwise_is_not_kept(
+    models: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipkit.models.onnx_export._agree", lambda *_: False)
+    encoder = load_encoder(str(models("clip")), device="cpu")
+    assert encoder.engine == "torch"
+    assert not list(export_folder(encoder.fingerprint).glob("*.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("engine", "device", "precision", "has_gpu", "chosen"),
+    [
+        ("auto", "auto", "auto", False, "auto"),
+        ("auto", "auto", "auto", True, "torch"),
+        ("auto", "cpu", "auto", True, "auto"),
+        ("auto", "cpu", "float32", False, "auto"),
+        ("auto", "cpu", "bfloat16", False, "torch"),
+        ("auto", "cuda", "auto", False, "torch"),
+        ("onnx", "auto", "auto", True, "onnx"),
+        ("torch", "auto", "float32", False, "torch"),
+    ],
+)
+def test_the_engine_is_chosen_by_the_machine(
+    engine: str, device: str, precision: str, has_gpu: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipkit.models.devices.has_gpu", lambda: has_gpu)
+    assert check_engine(engine, device, precision) == chosen
+
+
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_torch_takes_over_where_many_pictures_are_faster_in_bfloat16(
+    has_bfloat16: bool, models: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipkit.models.load.has_fast_bfloat16", lambda: has_bfloat16)
+    clip = load_encoder(str(models("clip")), device="cpu")
+    cnn = load_encoder(str(models("cnn")), device="cpu")
+    assert clip.engine == ("onnx torch" if has_bfloat16 else "onnx")
+    assert clip.precision == ("float32 bfloat16" if has_bfloat16 else "float32")
+    assert cnn.engine == "onnx"
+    asked: list[int] = []
+    monkeypatch.setattr(OpenClipEncoder, "encode_pixels", lambda _, pixels, **__: asked.append(len(pixels)))
+    pixels = pictures(clip.recipe.size, 250)
+    for _ in range(6):
+        clip.encode_pixels(pixels)
+    assert asked == ([250, 250] if has_bfloat16 else [])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "abacus"}, "no engine is called 'abacus'"),
+        ({"engine": "onnx", "device": "cuda"}, "float32 on the CPU, not in auto on cuda"),
+        ({"engine": "onnx", "precision": "bfloat16"}, "float32 on the CPU, not in bfloat16"),
+    ],
+)
+def test_engines_that_do_not_go_with_the_rest_are_refused(options: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
+        load_encoder("starter", **options)
+    assert caught.value.hint
+
+
+def test_an_index_of_torch_is_searched_without_it(
+    photos: Path, starter_pair: tuple[OnnxEncoder, OpenClipEncoder]
+) -> None:
+    clipkit.ImageIndex.create(photos, starter_pair[1]).update()
+    index = clipkit.ImageIndex.open(photos, load=lambda *_: pytest.fail("nothing else is loaded"))
+    assert isinstance(index.query_encoder, OnnxEncoder)
+    found = [hit.path for hit in index.search("a red square", k=3)]
+    asked = index.search_embeddings(starter_pair[1].encode_texts(["a red square"]), k=3)[0]
+    assert found == [hit.path for hit in asked]
+    assert index.search_image(photos / "red.png", k=1)[0].path == "red.png"
+
+
+def test_exact_pixels_are_queried_with_exact_pixels(photos: Path) -> None:
+    clipkit.ImageIndex.create(photos, load_encoder("starter", exact_pixels=True)).update()
+    index = clipkit.ImageIndex.open(photos)
+    assert index.query_encoder.recipe.exact
+    assert str(index.query_encoder.recipe) == index.info.pixel_recipe
+
+
+def test_backbone_features_are_torchs(starter_pair: tuple[OnnxEncoder, OpenClipEncoder]) -> None:
+    quick, torch = starter_pair
+    pixels = pictures(quick.recipe.size, 2)
+    ours, theirs = (encoder.encode_pixels(pixels, space="backbone") for encoder in (quick, torch))
+    assert (ours * theirs).sum(axis=1).min() >= 0.999
+    with pytest.raises(ShapeError, match="space"):
+        quick.encode_pixels(pixels, space="nowhere")
+
+
+def test_queries_are_remembered_and_the_oldest_go(private_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = load_encoder("starter")
+    first = encoder.encode_texts(["a query that is asked twice"])
+    monkeypatch.setattr(OnnxEncoder, "_encode", lambda *_: pytest.fail("it is remembered"))
+    np.testing.assert_array_equal(load_encoder("starter").encode_texts(["a query that is asked twice"]), first)
+    cache = ArrayCache("few", form="few-1", most=10)
+    for number in range(40):
+        cache.put(f"{number:02}", {"a": np.zeros(1)})
+        assert len(list((private_cache / "few").iterdir())) <= 10
+    assert cache.get("39") is not None
+    assert cache.get("00") is None
+
+
+def test_an_export_is_found_by_name_only_where_names_cannot_change(models: Callable[[str], Path]) -> None:
+    from clipkit.models.exports import find_export_of
+
+    encoder = load_encoder(str(models("clip")), engine="onnx")
+    assert find_export_of(encoder.model) is None
+    record = export_folder(encoder.fingerprint) / RECORD
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps({**content, "model": "ViT-B-32/tag", "source": "ViT-B-32/tag"}))
+    assert find_export_of("ViT-B-32/tag") is not None
