@@ -159,6 +159,7 @@ def _quoted(given: SearchOptions, extra: Sequence[str]) -> str:
 
 
 def _hits(given: SearchOptions) -> Hits:
+    from clipkit.explore.metadata import choose_ids
     from clipkit.explore.question import search as search_index
     from clipkit.explore.question import unread_words
     from clipkit.index.image_index import find
@@ -170,6 +171,7 @@ def _hits(given: SearchOptions) -> Hits:
     terms = parse(given.query, add=given.add, subtract=given.subtract)
     is_words = all(term.fits_all for term in terms)
     encoder = given.query_encoder(pictures)
+    choose_ids(pictures, filters)  # a folder that is not there is said before a model is loaded
     query = embed(terms, encoder)
     for note in unread_words(terms, encoder):
         say(printable(note))

@@ -307,3 +307,11 @@ def test_an_export_is_found_by_name_only_where_names_cannot_change(models: Calla
     content = json.loads(record.read_text())
     record.write_text(json.dumps({**content, "model": "ViT-B-32/tag", "source": "ViT-B-32/tag"}))
     assert find_export_of("ViT-B-32/tag") is not None
+
+
+def test_the_starters_export_is_of_the_weights_beside_it() -> None:
+    weights = find_weights("starter", open_clip_catalogue())
+    export = find_export(weights.fingerprint)
+    assert export is not None, "run training/export_onnx.py after the weights have changed"
+    assert export.folder == starter_folder()
+    assert {IMAGE, TEXT} <= set(export.graphs)
