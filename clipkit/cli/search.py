@@ -196,12 +196,8 @@ def duplicates(photos: str, below: str, as_json: bool, at: str | None) -> None:
     groups = find_duplicates(pictures, below=inside)
     for group in groups:
         files = [str(pictures.root / fact.path) for fact in group]
-        lines = (
-            [json.dumps({"sha256": group[0].sha256, "files": files})]
-            if as_json
-            else [*(printable(near(file)) for file in files), ""]
-        )
-        echo_lines(lines)
+        record = json.dumps({"sha256": group[0].sha256, "files": files})
+        echo_lines([record] if as_json else [*(printable(near(file)) for file in files), ""])
     spare = sum(len(group) - 1 for group in groups)
     copies = "1 picture is a copy of another" if spare == 1 else f"{spare:,} pictures are copies of others"
     say(copies if groups else "no picture is there twice")

@@ -22,7 +22,7 @@ RECORD, IMAGE, TEXT, WEIGHTS = "export.json", "image.onnx", "text.onnx", ".weigh
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
+class ExportedModel:
     """One exported model.
 
     Attributes
@@ -63,7 +63,7 @@ class Export:
                 raise ModelError(f"{part} is damaged: its content is not what was written", hint=f"rm -r {self.folder}")
         return file
 
-    def with_exact_pixels(self, exact: bool) -> Export:
+    def with_exact_pixels(self, exact: bool) -> ExportedModel:
         """The same, with pixels exactly as open_clip's own transform makes them, or not."""
         return replace(self, recipe=replace(self.recipe, exact=exact))
 
@@ -81,7 +81,7 @@ def export_folder(weights_sha256: str) -> Path:
     return cache_folder() / "exports" / weights_sha256
 
 
-def find_export(weights_sha256: str) -> Export | None:
+def find_export(weights_sha256: str) -> ExportedModel | None:
     """The export of these weights: beside the starter's own, or in the cache; None where there is none."""
     for folder in (starter_folder(), export_folder(weights_sha256)):
         found = _read(folder)
@@ -90,7 +90,7 @@ def find_export(weights_sha256: str) -> Export | None:
     return None
 
 
-def find_export_of(model: str) -> Export | None:
+def find_export_of(model: str) -> ExportedModel | None:
     """The export of a model that open_clip knows by this name; None where there is none.
 
     Folders and repositories may change under the same name: they are found by their weights.
@@ -99,14 +99,14 @@ def find_export_of(model: str) -> Export | None:
     return next((one for one in all_exports() if is_named and model == one.model == one.source), None)
 
 
-def all_exports() -> Iterator[Export]:
+def all_exports() -> Iterator[ExportedModel]:
     """Every export in the cache."""
     for record in sorted((cache_folder() / "exports").glob(f"*/{RECORD}")):
         if found := _read(record.parent):
             yield found
 
 
-def _read(folder: Path) -> Export | None:
+def _read(folder: Path) -> ExportedModel | None:
     with suppress(OSError, ValueError, KeyError, TypeError):
         record: dict[str, Any] = json.loads((folder / RECORD).read_bytes())
         if record.pop("form") != FORM:
@@ -115,5 +115,5 @@ def _read(folder: Path) -> Export | None:
         colours = {name: tuple(record["recipe"][name]) for name in ("mean", "std")}
         recipe = PixelRecipe(**{**record.pop("recipe"), **sizes, **colours})
         tokenizer = Tokenizer.from_json(record.pop("tokenizer"))
-        return Export(folder=folder, recipe=recipe, tokenizer=tokenizer, **record)
+        return ExportedModel(folder=folder, recipe=recipe, tokenizer=tokenizer, **record)
     return None

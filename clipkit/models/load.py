@@ -10,7 +10,7 @@ from pathlib import Path
 from clipkit.errors import ModelError
 from clipkit.models.devices import check_engine, has_fast_bfloat16, pick_towers
 from clipkit.models.encoder import Encoder
-from clipkit.models.exports import IMAGE, TEXT, Export, export_folder, find_export, find_export_of
+from clipkit.models.exports import IMAGE, TEXT, ExportedModel, export_folder, find_export, find_export_of
 from clipkit.models.hub import Notify
 from clipkit.models.onnx import OnnxEncoder
 from clipkit.models.openclip import OpenClipEncoder, load_network, open_clip_catalogue, pixel_recipe
@@ -125,13 +125,13 @@ def as_open_clip(encoder: Encoder) -> OpenClipEncoder:
 
 
 def ensure_export(encoder: Encoder, notify: Notify | None = None) -> None:
-    """Export the model of an encoder whose queries will be asked for again, unless that was done before."""
+    """ExportedModel the model of an encoder whose queries will be asked for again, unless that was done before."""
     if isinstance(encoder, OpenClipEncoder) and find_export(encoder.fingerprint) is None:
         with suppress(ModelError, OSError):  # queries are then answered by torch
             export_weights(encoder.weights, notify)
 
 
-def export_weights(weights: Weights, notify: Notify | None = None) -> Export:
+def export_weights(weights: Weights, notify: Notify | None = None) -> ExportedModel:
     """The export of these weights, made now."""
     from clipkit.models.onnx_export import export_encoder
 
@@ -143,7 +143,7 @@ def export_weights(weights: Weights, notify: Notify | None = None) -> Export:
 
 
 def _in_onnx(
-    export: Export,
+    export: ExportedModel,
     load: Callable[[], Encoder],
     *,
     batch_size: int | None,

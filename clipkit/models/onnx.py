@@ -18,7 +18,7 @@ from clipkit.core.cache import ArrayCache, cache_key
 from clipkit.core.system import usable_cores
 from clipkit.errors import ModelError
 from clipkit.models.encoder import check_pixels, encode_in_batches, encode_unique
-from clipkit.models.exports import IMAGE, TEXT, Export
+from clipkit.models.exports import IMAGE, TEXT, ExportedModel
 from clipkit.models.tokenizer import lengths
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class OnnxEncoder:
 
     Parameters
     ----------
-    export : Export
+    export : ExportedModel
         The graphs, and what belongs to them.
     many : int, optional
         After so many pictures torch takes over, which is slow to load and faster then; by default it never does.
@@ -68,7 +68,12 @@ class OnnxEncoder:
     """
 
     def __init__(
-        self, export: Export, *, batch_size: int, load_torch: Callable[[], OpenClipEncoder], many: int | None = None
+        self,
+        export: ExportedModel,
+        *,
+        batch_size: int,
+        load_torch: Callable[[], OpenClipEncoder],
+        many: int | None = None,
     ) -> None:
         self._export, self.batch_size, self._load_torch = export, batch_size, load_torch
         self._many, self._encoded = many, 0

@@ -17,7 +17,7 @@ from clipkit.errors import ModelError
 from clipkit.images.recipe import PixelRecipe
 from clipkit.models.backbone import pooled
 from clipkit.models.devices import is_convolutional
-from clipkit.models.exports import IMAGE, TEXT, WEIGHTS, Export
+from clipkit.models.exports import IMAGE, TEXT, WEIGHTS, ExportedModel
 from clipkit.models.hub import fingerprint
 from clipkit.models.onnx import open_session
 from clipkit.models.openclip import causal_tower, end_token, tokenizer_data
@@ -38,31 +38,15 @@ _ALPHABET = "abcXYZ019  .,'’!?-_&<>#@ äßéñÅœ中文かな한국عربית
 
 def export_encoder(
     network: Any, tokenize: Callable[[list[str]], torch.Tensor], weights: Weights, recipe: PixelRecipe, folder: Path
-) -> Export:
+) -> ExportedModel:
     """Write both towers of a float32 network on the CPU, and its tokenizer, to `folder`.
 
     A tower that cannot be traced, or answers otherwise than the original (cosine below .9999), is left out, and so is a
     text tower whose tokenizer differs on one of a thousand odd texts.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tower = causal_tower(network)
-    tokenizer, end = _same_tokenizer(tokenize), end_token(tower)
-    graphs: dict[str, str] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a tracer warns of branches that do not depend on the values
-        if _write(
-            folder / IMAGE,
-            partial(_trace_images, network=network, recipe=recipe),
-            partial(_images_agree, network=network, recipe=recipe),
-        ):
-            graphs |= _signed(folder / IMAGE)
-        if tokenizer and _write(
-            folder / TEXT,
-            partial(_trace_texts, network=network, tower=tower, tokenizer=tokenizer),
-            partial(_texts_agree, network=network, tokenizer=tokenizer, end=end),
-        ):
-            graphs |= _signed(folder / TEXT)
-    export = Export(
+    tokenizer, end = _same_tokenizer(tokenize), end_token(causal_tower(network))
+    export = ExportedModel(
         folder=folder,
         model=weights.model,
         source=weights.source,
@@ -74,10 +58,25 @@ def export_encoder(
         tokenizer=tokenizer or Tokenizer("{}", 0),
         end=end,
         is_convolutional=is_convolutional(network.visual),
-        graphs=graphs,
+        graphs=_write_graphs(folder, network, recipe, tokenizer),
     )
     export.save()
     return export
+
+
+def _write_graphs(folder: Path, network: Any, recipe: PixelRecipe, tokenizer: Tokenizer | None) -> dict[str, str]:
+    """SHA-256 of each file that was written, by its name."""
+    tower = causal_tower(network)
+    files: dict[str, str] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a tracer warns of branches that do not depend on the values
+        images = {"network": network, "recipe": recipe}
+        if _write(folder / IMAGE, partial(_trace_images, **images), partial(_images_agree, **images)):
+            files |= _signed(folder / IMAGE)
+        texts = {"network": network, "tokenizer": tokenizer, "tower": tower}
+        if tokenizer and _write(folder / TEXT, partial(_trace_texts, **texts), partial(_texts_agree, **texts)):
+            files |= _signed(folder / TEXT)
+    return files
 
 
 def share_weights(graph: Path, weights: Path) -> None:
@@ -292,14 +291,14 @@ def _images_agree(file: Path, network: Any, recipe: PixelRecipe) -> bool:
     return _agree(found, wanted.float().numpy())
 
 
-def _texts_agree(file: Path, network: Any, tokenizer: Tokenizer, end: str | int | None) -> bool:
+def _texts_agree(file: Path, network: Any, tower: Any, tokenizer: Tokenizer) -> bool:
     """Also cut at the end of the text, which must change nothing."""
     import torch
 
     texts = texts_to_compare()
     tokens = tokenizer(["", *texts[:: len(texts) // TEXTS]])
     session, rows = open_session(str(file), threads=0), []
-    for row, size in zip(tokens, lengths(tokens, end), strict=True):
+    for row, size in zip(tokens, lengths(tokens, end_token(tower)), strict=True):
         rows.append(session.run(None, {"tokens": row[None, :size]})[0][0])
     with torch.inference_mode():
         wanted = torch.cat([pooled(network.encode_text(part)) for part in torch.from_numpy(tokens).chunk(4)])
