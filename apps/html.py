@@ -22,9 +22,9 @@ def render(name: str, /, **values: Any) -> Markup:
 
 
 def address(key: str, fact: Fact, what: str = "thumb") -> str:
-    """Where our routes serve a picture; it changes with the content, so that a browser may keep it."""
+    """Where our routes serve a picture, seen from the page; it changes with the content, so a browser may keep it."""
     version = f"?v={fact.sha256[:12]}" if fact.sha256 else ""
-    return f"/clipkit/{what}/{key}/{int(fact.id)}{version}"
+    return f"clipkit/{what}/{key}/{int(fact.id)}{version}"
 
 
 def card(key: str, one: Found, number: int) -> Markup:

@@ -34,11 +34,14 @@ def serve(
     port: int | None = None,
     auth: tuple[str, str] | None = None,
     model: str | None = None,
+    allow_hosts: Sequence[str] = (),
+    root_path: str = "",
     say: Callable[[str], None] = print,
 ) -> Running:
     """The page on `photos`, served in the background; ClipkitError where a folder or the port cannot be had.
 
-    Models are loaded after the page is up. `say` gets a sentence when one fails.
+    Models are loaded after the page is up. `say` gets a sentence when one fails. allow_hosts: names under which a proxy
+    serves it, below root_path; its visitors are no users of this machine.
     """
     _settle_gradio()
     # Threads that wait for the next piece of work spin, unless told to sleep: among several searches at once they take
@@ -50,7 +53,7 @@ def serve(
     from .server.state import Page
     from .server.thumbnails import Thumbnails
 
-    shelf = Shelf(load, is_local=host in LOOPBACK, model=model)
+    shelf = Shelf(load, is_local=host in LOOPBACK and not allow_hosts, model=model)
     for folder in photos:
         shelf.add(folder)
     page = Page(shelf, Thumbnails(cache_folder() / "thumbs"))
@@ -59,7 +62,7 @@ def serve(
         raise ClipkitError(f"port {chosen} of {host} is in use", hint=f"clipkit ui --port {chosen + 1}")
     blocks = build(page)
     try:
-        address = launch(blocks, page, host=host, port=chosen, auth=auth)
+        address = launch(blocks, page, host=host, port=chosen, auth=auth, allow_hosts=allow_hosts, root_path=root_path)
     except OSError as error:
         raise ClipkitError(f"the page cannot be served at {host}, port {chosen}: {error}") from error
     threading.Thread(target=shelf.warm, args=(say,), daemon=True, name="clipkit-warm").start()

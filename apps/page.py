@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,12 +63,21 @@ async def _keep(block: Block, place: str | Path | None) -> str | None:
     return await type(block).async_move_resource_to_block_cache(block, place)
 
 
-def launch(blocks: gr.Blocks, page: Page, *, host: str, port: int, auth: tuple[str, str] | None) -> str:
+def launch(
+    blocks: gr.Blocks,
+    page: Page,
+    *,
+    host: str,
+    port: int,
+    auth: tuple[str, str] | None,
+    allow_hosts: Sequence[str] = (),
+    root_path: str = "",
+) -> str:
     """Serve it in the background; its address. OSError where the port is taken."""
-    hosts = LOOPBACK if page.shelf.is_local else None
+    names: dict[str, Any] = {"hosts": LOOPBACK if host in LOOPBACK else None, "allowed": allow_hosts}
     options: dict[str, Any] = {
         "routes": Routes(page.shelf, page.thumbnails, page.outbox).all(),
-        "middleware": [Middleware(Guard, hosts=hosts, has_login=auth is not None)],
+        "middleware": [Middleware(Guard, **names, root_path=root_path, has_login=auth is not None)],
         "exception_handlers": {Exception: broken},
     }
     _, address, _ = blocks.launch(
@@ -87,7 +96,7 @@ def launch(blocks: gr.Blocks, page: Page, *, host: str, port: int, auth: tuple[s
         ssr_mode=False,
         pwa=False,
         num_workers=0,
-        root_path="",
+        root_path=root_path,
         footer_links=[],
         state_session_capacity=200,
         theme=theme(),

@@ -9,7 +9,7 @@ import gradio as gr
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 HEAD = "".join(
-    f'<link rel="stylesheet" href="/clipkit/static/{name}.css"><script src="/clipkit/static/{name}.js"></script>'
+    f'<link rel="stylesheet" href="clipkit/static/{name}.css"><script src="clipkit/static/{name}.js"></script>'
     for name in ("page", "classify")
 )
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4}

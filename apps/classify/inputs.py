@@ -142,7 +142,7 @@ def _sorted_into(library: Library, found: Classified, head: Head, column: Column
             "picture": printable(fact.path),
             "id": fact.id,
             "probability": round(float(found.sure[found.row_of[fact.id]]), 6) if is_named else None,
-            "thumbnail": html.address(library.key, fact),
+            "thumbnail": f"/{html.address(library.key, fact)}",
         }
         for id_ in column.ids[:k].tolist()
         if (fact := catalogue.fact(id_)) is not None

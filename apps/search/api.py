@@ -62,7 +62,7 @@ def _hit(key: str, found: Found) -> dict[str, Any]:
         "width": found.fact.width,
         "height": found.fact.height,
         "taken": printable(found.fact.taken) or None,
-        "thumbnail": html.address(key, found.fact),
+        "thumbnail": f"/{html.address(key, found.fact)}",
     }
 
 

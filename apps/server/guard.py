@@ -41,8 +41,10 @@ GRADIO_BELOW = ("call/", "run/", "api/", "heartbeat/", "file=")
 OURS = "/clipkit/"
 OURS_OPEN = ("/clipkit/static/",)  # the page's own style and script: the login page wants them too
 WAITING = ("/gradio_api/queue/data", "/gradio_api/heartbeat/", "/gradio_api/call/", "/gradio_api/upload_progress")
-# What a proxy would say of a request. There is none before this page, and Gradio would write it into the page.
+# What a proxy says of a request. It is read here, for a name that was allowed, and goes no further: Gradio would write it
+# into the page.
 FORWARDED = (b"forwarded", b"x-forwarded-", b"x-gradio-server", b"x-original-", b"x-rewrite-")
+UNSECURE = b"access-token-unsecure-"  # Gradio's second cookie, which goes over any line
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 _OUTSIDE = re.compile(r"file=\s*/*[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # Gradio would fetch it for whoever asks
 POLICY = "; ".join(
@@ -82,11 +84,23 @@ class Guard:
     """ASGI middleware around the whole page.
 
     hosts: names by which the page may be called; None: any address in numbers, and this machine's names. A name that
-    an attacker's DNS points here is neither. has_login: whether a session is needed for what is not public.
+    an attacker's DNS points here is neither. allowed: names that a proxy before the page serves it under; only for
+    these it counts what X-Forwarded-Host and -Proto say. root_path: the path below which the proxy serves it.
+    has_login: whether a session is needed for what is not public.
     """
 
-    def __init__(self, app: App, *, hosts: Collection[str] | None = LOOPBACK, has_login: bool = False) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        hosts: Collection[str] | None = LOOPBACK,
+        allowed: Collection[str] = (),
+        root_path: str = "",
+        has_login: bool = False,
+    ) -> None:
         self._app = app
+        self._allowed = {name.lower() for name in allowed}
+        self._root_path = root_path
         self._hosts = None if hosts is None else {host.lower() for host in hosts}
         self._own_names = {"localhost", socket.gethostname().lower(), socket.getfqdn().lower()} if hosts is None else ()
         self._has_login = has_login
@@ -100,6 +114,7 @@ class Guard:
         if scope["type"] != "http":  # the page opens no web sockets
             await send({"type": "websocket.close", "code": 1008})
             return
+        is_public = self._take_from_proxy(scope)
         is_waiting = scope["method"] == "GET" and str(scope["path"]).startswith(WAITING)
         is_started = False
 
@@ -109,12 +124,14 @@ class Guard:
                 is_started = True
                 names = {name for name, _ in HEADERS}
                 kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in names]
+                if scope["scheme"] == "https":
+                    kept = [pair for pair in kept if not pair[1].startswith(UNSECURE)]
                 message = {**message, "headers": [*kept, *HEADERS]}
             await send(message)
 
         self._at_work[is_waiting] += 1
         try:
-            self._check(scope)
+            self._check(scope, is_public=is_public)
             scope["headers"] = [pair for pair in scope["headers"] if not pair[0].lower().startswith(FORWARDED)]
             await self._app(scope, _bounded(receive, _limit(scope)), send_guarded)
         except Refused as refused:
@@ -123,7 +140,30 @@ class Guard:
         finally:
             self._at_work[is_waiting] -= 1
 
-    def _check(self, scope: Scope) -> None:
+    def _take_from_proxy(self, scope: Scope) -> bool:
+        """Whether a proxy serves the page to this request under an allowed name; its host, scheme and path are set."""
+        headers = _headers(scope)
+        scope["scheme"] = "http"  # uvicorn takes any sender's word for it
+        names = [headers.get("host", "")]
+        if self._is_own(names[0]):
+            names.append(headers.get("x-forwarded-host", ""))
+        public = next((name for name in names if self._is_allowed(name)), "")
+        if not public:
+            return False
+        rest = [pair for pair in scope["headers"] if pair[0] != b"host" or pair[1].decode("latin-1") != names[0]]
+        scope["headers"] = [*rest, (b"host", public.encode("latin-1"))]
+        scope["scheme"] = "https" if headers.get("x-forwarded-proto", "").lower() == "https" else "http"
+        path = str(scope["path"])
+        if self._root_path and path.startswith(f"{self._root_path}/"):
+            scope["path"] = path.removeprefix(self._root_path)
+            scope["raw_path"] = (scope.get("raw_path") or path.encode()).removeprefix(self._root_path.encode())
+        return True
+
+    def _is_allowed(self, host: str) -> bool:
+        match = _HOST.fullmatch(host)
+        return match is not None and match[1].lower() in self._allowed
+
+    def _check(self, scope: Scope, *, is_public: bool) -> None:
         headers = _headers(scope)
         path = str(scope["path"])
         if self._at_work[False] > AT_ONCE or self._at_work[True] > STREAMS_AT_ONCE:
@@ -131,7 +171,7 @@ class Guard:
         if len(scope.get("raw_path") or path) + len(scope.get("query_string", b"")) > MAX_ADDRESS:
             raise Refused(414, "the address is too long")
         host = headers.get("host", "")
-        if not self._is_own(host) or [name for name, _ in scope["headers"]].count(b"host") != 1:
+        if not (is_public or self._is_own(host)) or [name for name, _ in scope["headers"]].count(b"host") != 1:
             raise Refused(421, "this page is not served under that name")
         origin = headers.get("origin", "")
         if scope["method"] not in ("GET", "HEAD") and origin and origin.partition("://")[2].lower() != host.lower():

@@ -53,13 +53,13 @@ class Outbox:
         self._lock = threading.Lock()
 
     def put(self, export: Export) -> str:
-        """The address under which it can be fetched."""
+        """The address under which it can be fetched, from where the page lies."""
         token = token_urlsafe(16)
         with self._lock:
             self._exports[token] = export
             while len(self._exports) > MOST_EXPORTS:
                 self._exports.popitem(last=False)
-        return f"/clipkit/export/{token}"
+        return f"clipkit/export/{token}"
 
     def get(self, token: str) -> Export | None:
         with self._lock:

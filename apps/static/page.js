@@ -219,7 +219,7 @@ window.clipkit = (() => {
 
   async function about(card, view) {
     const { library, id } = card.dataset;
-    const answer = await fetch(`/clipkit/about/${encodeURIComponent(library)}/${encodeURIComponent(id)}`);
+    const answer = await fetch(`clipkit/about/${encodeURIComponent(library)}/${encodeURIComponent(id)}`);
     if (current !== card || !answer.ok) return;
     const said = await answer.json();
     const facts = one(".ck-facts", view);
@@ -246,7 +246,7 @@ window.clipkit = (() => {
     const { id, library } = current.dataset;
     if (kind === "copy") return copy(dialog.dataset.place || one(".ck-name", current).textContent);
     if (kind === "save") {
-      const link = make("a", "", "", { href: `/clipkit/file/${library}/${id}`, download: "" });
+      const link = make("a", "", "", { href: `clipkit/file/${library}/${id}`, download: "" });
       document.body.append(link);
       link.click();
       return link.remove();

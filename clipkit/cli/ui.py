@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ class PageOptions(options.ModelOptions):
     host: str
     auth: str | None
     model: str | None
+    allow_hosts: tuple[str, ...]
+    root_path: str
 
 
 @click.command()
@@ -32,6 +35,10 @@ class PageOptions(options.ModelOptions):
 @click.option("--port", type=click.IntRange(1, 65535), help="Default: the first free one from 7860 on.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to serve at; others need --auth.")
 @click.option("--auth", metavar="USER:PASSWORD", help="Ask for a login; or a file that has it in its first line.")
+@click.option(
+    "--allow-host", "allow_hosts", multiple=True, metavar="NAME", help="A proxy serves the page under this name."
+)
+@click.option("--root-path", default="", metavar="/PATH", help="The proxy serves the page below this path.")
 @click.option("--model", metavar="NAME", help="For folders that have no index yet. See `clipkit models`.")
 @options.engine
 @options.device
@@ -42,14 +49,16 @@ def ui(given: PageOptions) -> None:
     """Open the page: search, and look after folders of pictures, in a browser.
 
     PHOTOS are folders, with an index or without; default: the one that the current folder has or lies under. The page
-    is served on this machine alone, unless --host says otherwise. Ctrl-C ends it.
+    is served on this machine alone, unless --host or --allow-host says otherwise. Ctrl-C ends it.
     """
     from clipkit_apps.launch import serve, wait
 
     login = _login(given.auth) if given.auth else None
-    if given.host not in LOOPBACK and login is None:
-        raise click.UsageError(f"--host {given.host} lets other machines in, so it needs --auth USER:PASSWORD")
+    opened = f"--host {given.host}" if given.host not in LOOPBACK else "--allow-host" if given.allow_hosts else ""
+    if opened and login is None:
+        raise click.UsageError(f"{opened} lets other machines in, so it needs --auth USER:PASSWORD")
     place: dict[str, Any] = {"host": given.host, "port": given.port, "auth": login, "model": given.model, "say": say}
+    place |= {"allow_hosts": _names(given.allow_hosts), "root_path": _root_path(given)}
     running = serve(given.photos or _here(), given.load, **place)
     say(f"clipkit is at {running.address}  (Ctrl-C ends it)")
     try:
@@ -57,6 +66,23 @@ def ui(given: PageOptions) -> None:
     finally:
         running.stop()
     say("the page is closed")
+
+
+def _names(allow_hosts: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of hosts; UsageError for an address or a pattern."""
+    for name in allow_hosts:
+        if not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)*", name, re.ASCII | re.IGNORECASE):
+            raise click.UsageError(f"--allow-host takes a name such as photos.example.org, not {name}")
+    return allow_hosts
+
+
+def _root_path(given: PageOptions) -> str:
+    path = given.root_path.rstrip("/")
+    if path and not given.allow_hosts:
+        raise click.UsageError("--root-path is of a proxy: --allow-host NAME says under which name it serves the page")
+    if path and not re.fullmatch(r"(/[\w.~-]+)+", path, re.ASCII):
+        raise click.UsageError(f"--root-path begins with a slash, as /photos does, not {given.root_path}")
+    return path
 
 
 def _here() -> tuple[str, ...]:
