@@ -41,8 +41,8 @@ GRADIO_BELOW = ("call/", "run/", "api/", "heartbeat/", "file=")
 OURS = "/clipkit/"
 OURS_OPEN = ("/clipkit/static/",)  # the page's own style and script: the login page wants them too
 WAITING = ("/gradio_api/queue/data", "/gradio_api/heartbeat/", "/gradio_api/call/", "/gradio_api/upload_progress")
-# What a proxy says of a request. It is read here, for a name that was allowed, and goes no further: Gradio would write it
-# into the page.
+# What a proxy says of a request. It is read here, for a name that was allowed, and goes no further: Gradio would write
+# it into the page.
 FORWARDED = (b"forwarded", b"x-forwarded-", b"x-gradio-server", b"x-original-", b"x-rewrite-")
 UNSECURE = b"access-token-unsecure-"  # Gradio's second cookie, which goes over any line
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)

@@ -84,7 +84,7 @@ def draw_shots(labels: Labels, shots: int | None, *, seed: int) -> Draw:
         wanted = max(len(mine) - held, 1) if shots is None else shots
         if len(mine) < wanted + max(held, 1):
             say = "2 are needed" if shots is None else f"{shots} shots need {wanted} and {held} more to choose on"
-            hint = "more pictures of it" if shots is None else "fewer --shots"
+            hint = "more pictures of it" if shots is None else "fewer of them: --shots 1"
             raise DatasetError(f"{name!r} has {len(mine)} pictures, and {say}", hint=hint)
         train.append(mine[held:] if shots is None else mine[:shots])
         validation.append(mine[:held] if shots is None else mine[shots : shots + held])

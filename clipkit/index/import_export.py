@@ -336,7 +336,7 @@ def _unchanging(store: Store, revision: int, dim: int) -> Iterator[Piece]:
         facts = store.facts(int(ids[0]), int(ids[-1]))
         now, paths = store.paths(ids.tolist())
         if {info.revision, now} != {revision}:
-            hint = "wait for the other clipkit to end, then export again"
+            hint = "wait for the other program to end, then export again"
             raise IndexLocked(f"{store.file} changed while it was exported", hint=hint)
         try:
             check_embeddings(rows, dim)

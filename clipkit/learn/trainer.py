@@ -341,7 +341,7 @@ def _resume(
 ) -> tuple[list[Epoch], dict[str, npt.NDArray[Any]]]:
     if not (out / LAST).exists():
         return [], learner.state()
-    hint = f"delete {out / LAST} and {BEST} beside it to begin again, or give another --out"
+    hint = f"delete {out / LAST} and {BEST} beside it to begin again, or begin elsewhere: --out FOLDER"
     last, best = (read_tensors(out / name, forms=(FORM,), hint=hint) for name in (LAST, BEST))
     for checkpoint in (last, best):
         _check_identity(checkpoint.payload["identity"], identity, out, hint)

@@ -22,7 +22,7 @@ COMMAND = re.compile(r"\bclipkit [a-z]+")
 END = re.compile(r"(?<!\\)[;,](?: |$)| \(|: (?!\S*/)")  # what ends a command within a sentence
 OPTION = re.compile(r"(?<![\w-])--[A-Za-z][\w-]*")
 OTHERS = re.compile(r"\bpip install .*")  # other programs' commands
-PASSED_ON = ("hint", "error.hint", "failure.hint")  # a parameter or an error's own: checked where it is written
+PASSED_ON = ("error.hint", "failure.hint")  # checked where it is written
 
 
 def complaints(hint: str) -> list[str]:
