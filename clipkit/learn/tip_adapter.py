@@ -12,6 +12,7 @@ import numpy.typing as npt
 from clipkit.classify.head import Head
 from clipkit.core.arrays import FloatArray
 from clipkit.datasets.sampling import Labels
+from clipkit.errors import QueryError
 from clipkit.learn.base import (
     BLOCK_SCORES,
     Choice,
@@ -44,7 +45,7 @@ class TipAdapter(EmbeddingClassifier):
     alpha : float, optional
         Weight of the cache; 0 is zero-shot.
     beta : float, optional
-        Sharpness. Both are chosen on validation, unless both are given.
+        Sharpness. What is not given is chosen on validation.
     seed : int, default 0
         Of the pictures held back.
 
@@ -111,9 +112,9 @@ class TipAdapter(EmbeddingClassifier):
             return self
         train, held, everything = learn_and_validation(self, embeddings, labels, validation)
         self._set(train, 0.0, 1.0)
-        self.choice_ = choose_mixture(self._start, train, held)
+        self.choice_ = choose_mixture(self._start, train, held, alpha=self.alpha, beta=self.beta)
         alpha, beta = self.choice_.setting
-        self._set(everything, alpha * len(train) / len(everything), beta)
+        self._set(everything, alpha if self.alpha is not None else alpha * len(train) / len(everything), beta)
         return self
 
     def decision_function(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803
@@ -149,8 +150,8 @@ class TipAdapterF(TipAdapter):
     ----------
     zeroshot : Head
         Of the same classes, for projected embeddings.
-    alpha, beta : float, optional
-        Not used: both are always chosen.
+    alpha, beta : None
+        Refused: both are always chosen.
     seed : int, default 0
         Of the pictures held back.
 
@@ -195,7 +196,14 @@ class TipAdapterF(TipAdapter):
         -------
         TipAdapterF
             Itself.
+
+        Raises
+        ------
+        QueryError
+            If alpha or beta was given.
         """
+        if self.alpha is not None or self.beta is not None:
+            raise QueryError("TipAdapterF chooses alpha and beta itself", hint="TipAdapter, which takes them")
         train, held, everything = learn_and_validation(self, embeddings, labels, validation)
         self._set(train, 0.0, 1.0)
         start, untrained = self._start, choose_mixture(self._start, train, held)
@@ -222,11 +230,17 @@ def affinity(rows: FloatArray, known: Examples, start: Head, beta: float) -> Flo
     return sums
 
 
-def choose_mixture(start: Head, known: Examples, held: Examples) -> Choice[tuple[float, float]]:
-    """The best (alpha, beta) for the pictures in `held`; zero-shot, alpha = 0, is asked first."""
-    sums = {beta: affinity(held.rows, known, start, beta) for beta in BETAS}
+def choose_mixture(
+    start: Head, known: Examples, held: Examples, *, alpha: float | None = None, beta: float | None = None
+) -> Choice[tuple[float, float]]:
+    """The best (alpha, beta) for the pictures in `held`, or the better one of those beside the one that is given.
+
+    Zero-shot, alpha = 0, is asked first where alpha is to be chosen.
+    """
+    betas = BETAS if beta is None else (beta,)
+    sums = {beta: affinity(held.rows, known, start, beta) for beta in betas}
     given = start.logits(held.rows)
-    settings = [(0.0, BETAS[0]), *product(ALPHAS[1:], BETAS)]
+    settings = list(product((alpha,), betas)) if alpha is not None else [(0.0, betas[0]), *product(ALPHAS[1:], betas)]
     return choose(settings, lambda pair: given + np.float32(pair[0]) * sums[pair[1]], held.targets)
 
 

@@ -308,7 +308,7 @@ def _one_epoch(
     warmup_steps = math.ceil(recipe.warmup * steps)
     total, seen, lr = 0.0, 0, 0.0
     for step, (inputs, targets) in enumerate(batches, start=done):
-        lr = recipe.lr * schedule(step, steps, warmup_steps)
+        lr = recipe.lr * schedule(step + 1, steps + 1, warmup_steps)  # from 1: at step 0 nothing would be learned
         for group in learner.optimizer.param_groups:
             group["lr"] = lr
         loss = torch.nn.functional.cross_entropy(learner.logits(inputs), targets.to(learner.device))

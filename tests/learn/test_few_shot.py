@@ -10,7 +10,7 @@ import pytest
 
 from clipkit.classify.head import Head
 from clipkit.datasets.sampling import draw_shots
-from clipkit.errors import DatasetError, ModelMismatch, NotFittedError, ShapeError
+from clipkit.errors import DatasetError, ModelMismatch, NotFittedError, QueryError, ShapeError
 from clipkit.learn.lp_plus_plus import TextBlend
 from clipkit.learn.neighbors import NearestNeighbours
 from clipkit.learn.prototypes import Prototypes
@@ -163,6 +163,24 @@ def test_trained_keys_are_no_worse_on_validation_than_untrained_ones() -> None:
     assert trained.choice_ is not None
     assert trained.choice_.accuracy >= plain.choice_.accuracy
     assert [setting[0] for setting, _ in trained.choice_.tried] == [0, 10, 25, 50, 100]
+
+
+def test_what_is_given_to_an_adapter_is_used_and_the_other_is_chosen() -> None:
+    head = text_head(quality=0.2)
+    train, held = clouds(6, spread=2.0), clouds(4, spread=2.0, seed=1)
+    sharp = TipAdapter(head, beta=3.0).fit(*train, validation=held)
+    heavy = TipAdapter(head, alpha=7.0).fit(*train, validation=held)
+    assert (sharp.beta_, heavy.alpha_) == (3.0, 7.0)
+    assert sharp.choice_ is not None
+    assert heavy.choice_ is not None
+    assert {setting[1] for setting, _ in sharp.choice_.tried} == {3.0}
+    assert {setting[0] for setting, _ in heavy.choice_.tried} == {7.0}
+
+
+@pytest.mark.parametrize("given", [{"alpha": 1.0}, {"beta": 2.0}])
+def test_trained_keys_refuse_a_mixture_that_they_choose_themselves(given: dict[str, float]) -> None:
+    with pytest.raises(QueryError, match="chooses alpha and beta itself"):
+        TipAdapterF(text_head(), **given).fit(*clouds(6))
 
 
 @pytest.mark.parametrize("place", [0, 2, 3])

@@ -55,6 +55,15 @@ def cnn(models: Callable[[str], Path]) -> OpenClipEncoder:
     return load_encoder(str(models("cnn")), precision="float32")
 
 
+def test_a_single_batch_is_learned_from(colours: Dataset, encoder: OpenClipEncoder) -> None:
+    """The warm-up of one step counts from 1; from 0 its learning rate would be 0."""
+    recipe = replace(FAST, views=0, epochs=1, batch_size=len(colours), lr=0.02)
+    tuned = finetune(encoder, colours, recipe=recipe)
+    assert tuned.history[0].lr == pytest.approx(0.02)
+    assert tuned.head is not None
+    assert np.abs(tuned.head.bias).max() > 0  # it begins at 0, and AdamW has moved it
+
+
 def test_the_schedule_is_that_of_transformers() -> None:
     from transformers import get_cosine_schedule_with_warmup
 
@@ -257,7 +266,7 @@ def test_without_augmentation_training_is_adamw_on_the_features(colours: Dataset
     step, states = 0, []
     for epoch in (1, 2):
         for places in order(len(train), 4, recipe.seed, epoch):
-            optimizer.param_groups[0]["lr"] = 0.02 * schedule(step, 8, 1)
+            optimizer.param_groups[0]["lr"] = 0.02 * schedule(step + 1, 9, 1)
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(head(rows[places]), targets[places]).backward()
             optimizer.step()
