@@ -20,6 +20,8 @@ NAMES = (
     "pets_compare",
     "classify",
     "supervision",
+    "guard",
+    "odd_files",
     "page",
     "encode",
     "gpu",

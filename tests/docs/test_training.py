@@ -23,6 +23,7 @@ SCRIPTS = (
     "train_student",
     "quality",
     "packed_pictures",
+    "picture_sets",
     "students",
     "train_projection",
     "tune_last_convolution",
@@ -307,3 +308,13 @@ def test_texts_are_encoded_in_their_own_order(scripts: SimpleNamespace) -> None:
     whole = torch.nn.functional.normalize(tower(open_clip.get_tokenizer("ViT-B-32", context_length=32)(texts)), dim=1)
     found = scripts.train_text_tower.encode(tower, texts, batch=2)
     assert found == pytest.approx(whole.detach().numpy(), abs=1e-5)
+
+
+def test_a_burst_with_a_validation_photograph_is_not_trained_on(
+    scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "starter_train").mkdir()
+    rows = ["captioned/186890601_8a6b0f1769.jpg,x,,a man | a bathing suit", "captioned/2.jpg,x,,a dog", "3.jpg,x,cat,"]
+    (tmp_path / "starter_train" / "manifest.csv").write_text("\n".join(["file,source,label,captions", *rows]))
+    monkeypatch.setenv("CLIPKIT_TEST_DATA", str(tmp_path))
+    assert [Path(file).name for file in scripts.picture_sets.photographs("captioned").file] == ["2.jpg"]

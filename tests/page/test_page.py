@@ -39,6 +39,7 @@ from clipkit.errors import ClipkitError, QueryError
 from clipkit.explore import metadata, relevance
 from clipkit.explore import question as asking
 from clipkit.explore.library import Library
+from clipkit.images.decode import SUFFIXES, is_picture
 from clipkit.index.image_index import ImageIndex
 from tests.support.colour_page import TalkingEncoder
 from tests.support.colours import paint
@@ -670,3 +671,11 @@ def test_a_start_that_is_sent_again_is_answered_once(shelf: Shelf, library: Libr
     assert list(again) == ["session"]
     unheard = actions.act(SearchSession(), SimpleNamespace(_data={"kind": "start", "search": "", "again": True}))
     assert "grid" in unheard
+
+
+def test_the_search_box_takes_the_files_that_the_index_reads(served: str) -> None:
+    with urlopen(f"{served}/config") as answer:
+        parts = json.load(answer)["components"]
+    (box,) = (part["props"] for part in parts if part["props"].get("elem_id") == "ck-box")
+    assert set(box["file_types"]) == SUFFIXES
+    assert is_picture("drop_me.jfif")

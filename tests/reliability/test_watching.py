@@ -185,3 +185,18 @@ def test_what_an_earlier_child_left_in_the_journal_is_not_blamed_for_ever(tmp_pa
     blamed = pytest.raises(ClipkitError, match="no picture can be blamed")
     with closing(Journal(tmp_path)) as journal, journal.entry("a.jpg", tries=1), blamed:
         watch([], tmp_path, program=(sys.executable, "-c", "import os; os.abort()"))
+
+
+@pytest.mark.parametrize(("watched", "expected"), [({"CLIPKIT_WATCHED": "1"}, []), ({}, ["finalised"])])
+def test_the_child_ends_without_the_farewell_of_its_libraries(watched: dict[str, str], expected: list[str]) -> None:
+    script = (
+        "import atexit, runpy, sys\nclass Loud:\n    def __del__(self): print('finalised', flush=True)\n"
+        "atexit.register(print, 'at exit')\nloud = Loud()\nsys.argv = ['clipkit', '--version']\n"
+        "runpy.run_module('clipkit', run_name='__main__')"
+    )
+    environment = {**os.environ, **watched}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    version, *rest = done.stdout.splitlines()
+    assert version.startswith("clipkit")
+    assert rest == ["at exit", *expected]
+    assert (done.returncode, done.stderr) == (0, "")
