@@ -8,7 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import Target, clipkit_command, command_seconds, print_table, private_cache, read_arguments, seconds, write
+from common import (
+    Target,
+    clipkit_command,
+    command_seconds,
+    print_table,
+    private_cache,
+    read_arguments,
+    scratch,
+    seconds,
+    write,
+)
 from fixtures import photographs
 
 from clipkit.images.guarded_decoder import UNGUARDED
@@ -27,8 +37,9 @@ def main() -> None:
     folder = photographs(20 if arguments.quick else COUNT, (500, 375))
     files = sorted(file for file in folder.iterdir() if file.suffix == ".jpg")
     encoder = load_encoder("starter")
-    ImageIndex.create(folder, encoder).update()
-    search = [clipkit_command(), "search", str(files[0]), str(folder)]
+    place = scratch("guard-index")
+    ImageIndex.create(folder, encoder, at=place).update()
+    search = [clipkit_command(), "search", str(files[0]), str(folder), "--index", str(place)]
     tasks: dict[str, Callable[[], object]] = {
         "encode_images": lambda: encoder.encode_images([str(file) for file in files]),
         "thumbnails": lambda: [thumbnail(file, 320) for file in files],

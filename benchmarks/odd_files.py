@@ -27,9 +27,12 @@ def main() -> None:
     for file in files:
         shutil.copyfile(file, odd / file.name)
     results: dict[str, Any] = {"files": len(files)}
-    for name, folder in (("one picture", one), ("odd files", odd)):
-        results[name] = _peak([clipkit_command(), "index", str(folder), "--model", "starter"])
-    rows = [[name, results[name] / MB] for name in ("one picture", "odd files")]
+    kinds = {"one picture": (one, "auto"), "odd files": (odd, "auto"), "odd files with torch": (odd, "torch")}
+    for name, (folder, engine) in kinds.items():
+        place = str(scratch("odd-files-index"))
+        options = ["--model", "starter", "--engine", engine, "--index", place]
+        results[name] = _peak([clipkit_command(), "index", str(folder), *options])
+    rows = [[name, results[name] / MB] for name in kinds]
     print_table([["what", "peak MB of the process tree"], *rows])
     write(
         "odd_files",
@@ -46,6 +49,8 @@ def _peak(command: list[str]) -> int:
         while process.poll() is None:
             peak = max(peak, sum(map(_resident_bytes, _tree(process.pid))))
             time.sleep(SAMPLE_SECONDS)
+    if process.returncode:
+        raise RuntimeError(f"it ended with {process.returncode}")
     return peak
 
 
