@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from clipkit.core.cache import cache_folder
+from clipkit.core.cache import cache_folder, cache_key
 from clipkit.core.files import replace_file
 from clipkit.errors import ModelError
 from clipkit.images.recipe import PixelRecipe
 from clipkit.models.hub import fingerprint
-from clipkit.models.registry import starter_folder
+from clipkit.models.registry import CONFIG, Weights, starter_folder
 from clipkit.models.tokenizer import Tokenizer
 
 FORM = "clipkit-export-1"
@@ -29,6 +29,8 @@ class ExportedModel:
     ----------
     folder : Path
         Where the graphs are.
+    config : str
+        SHA-256 of the model's own config; "" where the name decides it.
     model, source, fingerprint, dim, recipe, logit_scale, logit_bias
         As `Encoder` has them.
     tokenizer : Tokenizer
@@ -42,6 +44,7 @@ class ExportedModel:
     """
 
     folder: Path
+    config: str
     model: str
     source: str
     fingerprint: str
@@ -70,24 +73,41 @@ class ExportedModel:
     def save(self) -> None:
         """Write the record beside the graphs: from then on the export is there."""
         recipe = {**vars(self.recipe), "exact": False}
-        names = ("model", "source", "fingerprint", "dim", "logit_scale", "logit_bias", "end", "is_convolutional")
+        names = (
+            "config",
+            "model",
+            "source",
+            "fingerprint",
+            "dim",
+            "logit_scale",
+            "logit_bias",
+            "end",
+            "is_convolutional",
+        )
         record = {name: getattr(self, name) for name in names}
         record |= {"form": FORM, "recipe": recipe, "tokenizer": self.tokenizer.as_json(), "graphs": dict(self.graphs)}
         replace_file(self.folder / RECORD, json.dumps(record).encode())
 
 
-def export_folder(weights_sha256: str) -> Path:
-    """Where the export of these weights is kept."""
-    return cache_folder() / "exports" / weights_sha256
+def export_folder(weights_sha256: str, model: str) -> Path:
+    """Where the export of these weights under that name is kept: two names may read the same weights differently."""
+    return cache_folder() / "exports" / f"{weights_sha256[:32]}-{cache_key(model)[:8]}"
 
 
-def find_export(weights_sha256: str) -> ExportedModel | None:
+def find_export(weights_sha256: str, model: str) -> ExportedModel | None:
     """The export of these weights: beside the starter's own, or in the cache; None where there is none."""
-    for folder in (starter_folder(), export_folder(weights_sha256)):
+    for folder in (starter_folder(), export_folder(weights_sha256, model)):
         found = _read(folder)
-        if found is not None and found.fingerprint == weights_sha256:
+        if found is not None and (found.fingerprint, found.model) == (weights_sha256, model):
             return found
     return None
+
+
+def config_of(weights: Weights) -> str:
+    """SHA-256 of the config beside the weights; "" where open_clip has it by name."""
+    if not weights.architecture.startswith("local-dir:"):
+        return ""
+    return fingerprint(Path(weights.architecture.removeprefix("local-dir:")) / CONFIG)
 
 
 def find_export_of(model: str) -> ExportedModel | None:

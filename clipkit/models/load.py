@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from clipkit.errors import ModelError
 from clipkit.models.devices import check_engine, has_fast_bfloat16, pick_towers
 from clipkit.models.encoder import Encoder
-from clipkit.models.exports import IMAGE, TEXT, ExportedModel, export_folder, find_export, find_export_of
+from clipkit.models.exports import IMAGE, TEXT, ExportedModel, config_of, export_folder, find_export, find_export_of
 from clipkit.models.hub import Notify
 from clipkit.models.onnx import OnnxEncoder
 from clipkit.models.openclip import OpenClipEncoder, load_network, open_clip_catalogue, pixel_recipe
@@ -98,7 +99,10 @@ def load_encoder(
     export = find_export_of(canonical_name(model))
     if export is None:
         weights = find_weights(model, open_clip_catalogue(), allow_pickle=allow_pickle, notify=notify)
-        export = find_export(weights.fingerprint) or export_weights(weights, notify)
+        export = find_export(weights.fingerprint, weights.model)
+        if export is None or export.config != config_of(weights):
+            export = export_weights(weights, notify)
+        export = replace(export, source=weights.source)  # its folder may have moved
     if IMAGE in export.graphs:
         is_best = engine == "onnx" or export.is_convolutional or precision == "float32" or not has_fast_bfloat16()
         many = None if is_best else MANY
@@ -108,9 +112,9 @@ def load_encoder(
     return in_torch()
 
 
-def load_query_encoder(weights_sha256: str, *, exact_pixels: bool, load: Callable[[], Encoder]) -> Encoder:
+def load_query_encoder(weights_sha256: str, model: str, *, exact_pixels: bool, load: Callable[[], Encoder]) -> Encoder:
     """What encodes the queries of an index: the export of its model where there is one, else what `load` gives."""
-    export = find_export(weights_sha256)
+    export = find_export(weights_sha256, model)
     if export is None or TEXT not in export.graphs:
         return load()
     return _in_onnx(export, load, batch_size=None, exact_pixels=exact_pixels)
@@ -126,7 +130,7 @@ def as_open_clip(encoder: Encoder) -> OpenClipEncoder:
 
 def ensure_export(encoder: Encoder, notify: Notify | None = None) -> None:
     """ExportedModel the model of an encoder whose queries will be asked for again, unless that was done before."""
-    if isinstance(encoder, OpenClipEncoder) and find_export(encoder.fingerprint) is None:
+    if isinstance(encoder, OpenClipEncoder) and find_export(encoder.fingerprint, encoder.model) is None:
         with suppress(ModelError, OSError):  # queries are then answered by torch
             export_weights(encoder.weights, notify)
 
@@ -139,7 +143,7 @@ def export_weights(weights: Weights, notify: Notify | None = None) -> ExportedMo
         notify(f"preparing {weights.model} for quick answers: once, it takes a minute or less")
     network, tokenizer = load_network(weights, notify)
     recipe = pixel_recipe(weights.model, network, exact=False)
-    return export_encoder(network, tokenizer, weights, recipe, export_folder(weights.fingerprint))
+    return export_encoder(network, tokenizer, weights, recipe, export_folder(weights.fingerprint, weights.model))
 
 
 def _in_onnx(

@@ -163,7 +163,7 @@ class OnnxEncoder:
     def _remembered(self, texts: list[str]) -> Embeddings:
         if len(texts) > FEW_TEXTS:
             return self._encode(texts)
-        key = cache_key("onnx", self.fingerprint, texts)
+        key = cache_key("onnx", self.model, self.fingerprint, self._export.config, texts)
         cache = ArrayCache("texts", form="clipkit-texts-1", most=REMEMBERED)
         if (found := cache.get(key)) is not None:
             return found[0]["embeddings"]

@@ -17,7 +17,7 @@ from clipkit.errors import ModelError
 from clipkit.images.recipe import PixelRecipe
 from clipkit.models.backbone import pooled
 from clipkit.models.devices import is_convolutional
-from clipkit.models.exports import IMAGE, TEXT, WEIGHTS, ExportedModel
+from clipkit.models.exports import IMAGE, TEXT, WEIGHTS, ExportedModel, config_of
 from clipkit.models.hub import fingerprint
 from clipkit.models.onnx import open_session
 from clipkit.models.openclip import causal_tower, end_token, tokenizer_data
@@ -48,6 +48,7 @@ def export_encoder(
     tokenizer, end = _same_tokenizer(tokenize), end_token(causal_tower(network))
     export = ExportedModel(
         folder=folder,
+        config=config_of(weights),
         model=weights.model,
         source=weights.source,
         fingerprint=weights.fingerprint,

@@ -135,7 +135,7 @@ def test_explaining_leaves_the_model_as_it_was(tmp_path: Path, photo: Path) -> N
 
 
 def test_a_vit_of_open_clip_shows_what_its_class_token_saw(tmp_path: Path, photo: Path) -> None:
-    encoder = load_encoder(str(make_model("clip", tmp_path / "clip")), precision="float32")
+    encoder = load_encoder(str(make_model("clip", tmp_path / "clip")), engine="torch", precision="float32")
     shown = explain_attention(encoder, photo)
     seen = hooked_weights(encoder, photo)
     assert (shown.grid.rows, shown.grid.columns, shown.grid.tokens) == (4, 4, 17)
@@ -263,7 +263,7 @@ def test_the_starter_says_that_it_has_no_attention_and_how_fine_its_last_map_is(
 def test_attention_that_cannot_be_recomputed_is_not_shown(
     tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encoder = load_encoder(str(make_model("clip", tmp_path / "clip")), precision="float32")
+    encoder = load_encoder(str(make_model("clip", tmp_path / "clip")), engine="torch", precision="float32")
 
     def wrong(attention: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         weights, output = multihead_weights(attention, tokens)

@@ -59,7 +59,7 @@ def test_each_kind_of_model_answers_as_in_torch(kind: str, models: Callable[[str
     except ModelError:
         assert IMAGE in LEFT_TO_TORCH.get(kind, ())
         return
-    export = find_export(quick.fingerprint)
+    export = find_export(quick.fingerprint, quick.model)
     assert export is not None
     assert {IMAGE, TEXT} - set(export.graphs) == LEFT_TO_TORCH.get(kind, set())
     pixels = pictures(quick.recipe.size)
@@ -160,7 +160,7 @@ def test_a_new_picture_is_indexed_without_torch(photos: Path) -> None:
 
 def test_a_damaged_graph_is_told(models: Callable[[str], Path]) -> None:
     encoder = load_encoder(str(models("clip")), engine="onnx")
-    graph = export_folder(encoder.fingerprint) / TEXT
+    graph = export_folder(encoder.fingerprint, encoder.model) / TEXT
     content = bytearray(graph.read_bytes())
     content[len(content) // 2] ^= 255
     graph.write_bytes(content)
@@ -172,11 +172,11 @@ def test_a_damaged_graph_is_told(models: Callable[[str], Path]) -> None:
 
 def test_a_damaged_record_is_no_export(models: Callable[[str], Path]) -> None:
     encoder = load_encoder(str(models("clip")), engine="onnx")
-    record = export_folder(encoder.fingerprint) / RECORD
+    record = export_folder(encoder.fingerprint, encoder.model) / RECORD
     record.write_text(record.read_text()[:-20])
-    assert find_export(encoder.fingerprint) is None
+    assert find_export(encoder.fingerprint, encoder.model) is None
     assert load_encoder(str(models("clip")), engine="onnx").model == encoder.model
-    assert find_export(encoder.fingerprint) is not None
+    assert find_export(encoder.fingerprint, encoder.model) is not None
 
 
 def test_what_cannot_be_exported_is_left_to_torch(
@@ -188,7 +188,7 @@ def test_what_cannot_be_exported_is_left_to_torch(
     monkeypatch.setattr("clipkit.models.onnx_export._trace", fail)
     encoder = load_encoder(str(models("quickgelu")), device="cpu")
     assert encoder.engine == "torch"
-    export = find_export(encoder.fingerprint)
+    export = find_export(encoder.fingerprint, encoder.model)
     assert export is not None
     assert not export.graphs
     with pytest.raises(ModelError, match="could not be exported") as caught:
@@ -202,7 +202,7 @@ def test_a_graph_that_answers_otherwise_is_not_kept(
     monkeypatch.setattr("clipkit.models.onnx_export._agree", lambda *_: False)
     encoder = load_encoder(str(models("clip")), device="cpu")
     assert encoder.engine == "torch"
-    assert not list(export_folder(encoder.fingerprint).glob("*.onnx"))
+    assert not list(export_folder(encoder.fingerprint, encoder.model).glob("*.onnx"))
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_an_export_is_found_by_name_only_where_names_cannot_change(models: Calla
 
     encoder = load_encoder(str(models("clip")), engine="onnx")
     assert find_export_of(encoder.model) is None
-    record = export_folder(encoder.fingerprint) / RECORD
+    record = export_folder(encoder.fingerprint, encoder.model) / RECORD
     content = json.loads(record.read_text())
     record.write_text(json.dumps({**content, "model": "ViT-B-32/tag", "source": "ViT-B-32/tag"}))
     assert find_export_of("ViT-B-32/tag") is not None
@@ -311,7 +311,21 @@ def test_an_export_is_found_by_name_only_where_names_cannot_change(models: Calla
 
 def test_the_starters_export_is_of_the_weights_beside_it() -> None:
     weights = find_weights("starter", open_clip_catalogue())
-    export = find_export(weights.fingerprint)
+    export = find_export(weights.fingerprint, weights.model)
     assert export is not None, "run training/export_onnx.py after the weights have changed"
     assert export.folder == starter_folder()
     assert {IMAGE, TEXT} <= set(export.graphs)
+
+
+def test_the_same_weights_under_another_config_are_another_export(
+    models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(models("quickgelu"), tmp_path / "mine")
+    first = load_encoder(str(folder), engine="onnx").encode_texts(["a text for two configs"])
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    del config["model_cfg"]["quick_gelu"]
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    torch = load_encoder(str(folder), engine="torch", precision="float32").encode_texts(["another text"])
+    second = load_encoder(str(folder), engine="onnx")
+    assert (second.encode_texts(["another text"]) * torch).sum() >= 0.9999
+    assert not np.allclose(second.encode_texts(["a text for two configs"]), first, atol=1e-4)
