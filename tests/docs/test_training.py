@@ -233,6 +233,14 @@ def test_interpolated_towers_are_the_given_ones_at_the_ends(scripts: SimpleNames
     assert torch.allclose(half.image.bias, before.image.bias + 0.5)
 
 
+def test_the_mean_of_tunings_is_taken_tensor_by_tensor(scripts: SimpleNamespace) -> None:
+    one = {"image.weight": torch.tensor([1.0, 2.0]), "image.stage.batches": torch.tensor(7)}
+    other = {"image.weight": torch.tensor([3.0, 6.0]), "image.stage.batches": torch.tensor(9)}
+    mean = scripts.interpolate.average([one, other])
+    assert mean["image.weight"].tolist() == [2.0, 4.0]
+    assert int(mean["image.stage.batches"]) == 7
+
+
 def test_a_package_is_installed_whole_or_not_at_all(
     scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
