@@ -23,9 +23,10 @@ NAMES = (
     "guard",
     "odd_files",
     "page",
+    "peers",
     "encode",
     "gpu",
-)  # short ones first
+)
 
 
 def main() -> int:

@@ -60,7 +60,7 @@ class Encoder(Protocol):
     --------
     >>> encoder = clipkit.load_encoder("starter")
     >>> encoder.dim, encoder.engine
-    (384, 'torch')
+    (384, 'onnx')
     >>> images = encoder.encode_images(["photos/chelsea.png"])
     >>> texts = encoder.encode_texts(["a cat", "a rocket"])
     >>> cosines = images @ texts.T  # (1, 2)
