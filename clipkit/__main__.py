@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
-from contextlib import suppress
 
-from clipkit.cli.main import main
+from clipkit.cli.main import end_at_once, main
 from clipkit.index.crash_recovery import WATCHED
 
 
 def end(code: int) -> None:
-    """End the child of `clipkit index` at once: torch's libraries read 200 MB of themselves to say goodbye."""
+    """The child of `clipkit index` ends at once."""
     if WATCHED in os.environ:
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):
-                stream.flush()
-        os._exit(code)
+        end_at_once(code)
     sys.exit(code)
 
 

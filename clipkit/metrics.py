@@ -10,6 +10,7 @@
 - `ece`: expected calibration error.
 - `auroc`: area under the ROC curve.
 - `f1`: F1 score.
+- `wilson`: 95 % interval of a proportion.
 - `bootstrap`: 95 % interval of any statistic.
 - `ClassScore`: one class of `per_class`.
 - `Confused`: one pair of `most_confused`.
@@ -17,6 +18,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,8 +112,8 @@ def classification_metrics(
     -------
     dict
         `n`, `acc1`, `acc5` (None for fewer than 5 classes), `mean_per_class_recall`, `ece` (None without
-        `probabilities`), `confusion` (rows are the truth), and `ci95`: (low, high) by key, from a bootstrap over
-        pictures. The interval of `ece` leans upwards, since a resample holds the same picture twice.
+        `probabilities`), `confusion` (rows are the truth), and `ci95`: (low, high) by key, by Wilson; that of `ece`
+        from a bootstrap over pictures, which leans upwards, since a resample holds the same picture twice.
 
     Raises
     ------
@@ -122,6 +124,7 @@ def classification_metrics(
     ----------
     .. [1] C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     .. [2] B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", Chapman & Hall 1993.
+    .. [3] E. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927.
 
     Examples
     --------
@@ -137,25 +140,18 @@ def classification_metrics(
     count = table.shape[1]
     hits = {k: _ranks(table, right) < k for k in (1, 5)}
     matrix = confusion(table.argmax(axis=1), right, count)
-    statistics: dict[str, Callable[[IntArray], float]] = {"acc1": lambda rows: float(hits[1][rows].mean())}
-    if count >= 5:
-        statistics["acc5"] = lambda rows: float(hits[5][rows].mean())
-    statistics["mean_per_class_recall"] = lambda rows: _mean_recall(hits[1][rows], right[rows], count)
+    numbers: dict[str, float | None] = {key: float(hits[k].mean()) for key, k in (("acc1", 1), ("acc5", 5))}
+    numbers |= {"mean_per_class_recall": _mean_recall(hits[1], right, count), "ece": None}
+    sizes = {"acc1": len(right), "acc5": len(right), "mean_per_class_recall": balanced_size(right, count)}
+    if count < 5:
+        numbers["acc5"] = None
+    ci95 = {key: wilson(share, sizes[key]) for key, share in numbers.items() if share is not None}
     if probabilities is not None:
         sure, _ = _checked(probabilities, targets)
         confidence, is_right = sure.max(axis=1), sure.argmax(axis=1) == right
-        statistics["ece"] = lambda rows: ece(confidence[rows], is_right[rows])
-    everything = np.arange(len(right))
-    numbers = {key: statistic(everything) for key, statistic in statistics.items()}
-    return {
-        "n": len(right),
-        "acc1": numbers["acc1"],
-        "acc5": numbers.get("acc5"),
-        "mean_per_class_recall": numbers["mean_per_class_recall"],
-        "ece": numbers.get("ece"),
-        "ci95": {key: bootstrap(statistic, len(right)) for key, statistic in statistics.items()},
-        "confusion": matrix.tolist(),
-    }
+        numbers["ece"] = ece(confidence, is_right)
+        ci95["ece"] = bootstrap(lambda rows: ece(confidence[rows], is_right[rows]), len(right))
+    return {"n": len(right), **numbers, "ci95": ci95, "confusion": matrix.tolist()}
 
 
 def retrieval_metrics(
@@ -180,7 +176,8 @@ def retrieval_metrics(
     -------
     dict
         `image_retrieval_recall@k` (a text finds its picture) and `text_retrieval_recall@k` (a picture finds one of its
-        texts) for each k, `n`, `n_texts`, and `ci95`: (low, high) by key, over pictures with their texts.
+        texts) for each k, `n`, `n_texts`, and `ci95`: (low, high) by key, by Wilson with n: the texts of one picture
+        are no questions of their own.
 
     Raises
     ------
@@ -197,19 +194,13 @@ def retrieval_metrics(
     """
     by_text, by_image, of = _retrieval_ranks(images, texts, np.asarray(owners, dtype=np.int64))
     captions = np.bincount(of, minlength=len(images))
-    statistics: dict[str, Callable[[IntArray], float]] = {}
+    shares: dict[str, float] = {}
     for k in ks:
         hits = np.bincount(of, weights=by_text < k, minlength=len(images))
-        found = by_image < k
-        statistics[f"image_retrieval_recall@{k}"] = _ratio(hits, captions)
-        statistics[f"text_retrieval_recall@{k}"] = _ratio(found, np.ones(len(images)))
-    everything = np.arange(len(images))
-    return {
-        "n": len(images),
-        "n_texts": len(texts),
-        **{key: statistic(everything) for key, statistic in statistics.items()},
-        "ci95": {key: bootstrap(statistic, len(images)) for key, statistic in statistics.items()},
-    }
+        shares[f"image_retrieval_recall@{k}"] = float(hits.sum() / captions.sum())
+        shares[f"text_retrieval_recall@{k}"] = float((by_image < k).mean())
+    ci95 = {key: wilson(share, len(images)) for key, share in shares.items()}
+    return {"n": len(images), "n_texts": len(texts), **shares, "ci95": ci95}
 
 
 def acc1(scores: npt.ArrayLike, targets: npt.ArrayLike) -> float:
@@ -474,6 +465,47 @@ def f1(is_accepted: npt.ArrayLike, is_positive: npt.ArrayLike) -> float:
     return 2 * both / int(accepted.sum() + positive.sum()) if both else 0.0
 
 
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """The 95 % interval of a proportion, by Wilson.
+
+    Where all of a few are right it stays wide; a bootstrap would be certain.
+
+    Parameters
+    ----------
+    share : float
+        The proportion that was seen, from 0 to 1.
+    n : float
+        Of how many.
+
+    Returns
+    -------
+    tuple of float
+        (low, high), around `share`.
+
+    References
+    ----------
+    .. [1] E. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927.
+
+    Examples
+    --------
+    >>> from clipkit.metrics import wilson
+    >>> low, high = wilson(1.0, 2)
+    >>> round(low, 3), high
+    (0.342, 1.0)
+    """
+    squared = 1.96**2
+    middle, reach = share + squared / (2 * n), math.sqrt(squared * share * (1 - share) / n + (squared / (2 * n)) ** 2)
+    low, high = ((middle + sign * reach) / (1 + squared / n) for sign in (-1, 1))
+    return min(low, share), max(high, share)
+
+
+def balanced_size(targets: IntArray, count: int) -> float:
+    """How many pictures a mean of class recalls is worth: n where classes are of one size, fewer where one is small."""
+    sizes = np.bincount(targets, minlength=count)
+    sizes = sizes[sizes > 0]
+    return float(len(sizes) ** 2 / (1 / sizes).sum())
+
+
 def bootstrap(
     statistic: Callable[[IntArray], float], n: int, *, draws: int = DRAWS, seed: int = SEED
 ) -> tuple[float, float]:
@@ -536,10 +568,6 @@ def _mean_recall(hits: BoolArray, targets: IntArray, count: int) -> float:
     pictures = np.bincount(targets, minlength=count)
     right = np.bincount(targets, weights=hits, minlength=count)
     return float((right[pictures > 0] / pictures[pictures > 0]).mean())
-
-
-def _ratio(hits: npt.NDArray[Any], counts: npt.NDArray[Any]) -> Callable[[IntArray], float]:
-    return lambda rows: float(hits[rows].sum() / counts[rows].sum())
 
 
 def _retrieval_ranks(images: Embeddings, texts: Embeddings, owners: IntArray) -> tuple[IntArray, IntArray, IntArray]:

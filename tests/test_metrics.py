@@ -22,6 +22,7 @@ from clipkit.metrics import (
     per_class,
     retrieval_metrics,
     top_k_accuracy,
+    wilson,
 )
 
 CLASSES = 7
@@ -87,6 +88,22 @@ def test_the_interval_is_that_of_a_share_and_the_same_every_time() -> None:
     assert (low, high) == pytest.approx((0.75 - spread, 0.75 + spread), abs=0.008)
     assert bootstrap(lambda rows: float(hits[rows].mean()), 400) == (low, high)
     assert bootstrap(lambda rows: float(hits[rows].mean()), 400, seed=1) != (low, high)
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 5), (2, 2), (7, 10), (300, 400)])
+def test_the_interval_of_a_proportion_is_scipys(right: int, n: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    interval = stats.binomtest(right, n).proportion_ci(method="wilson")
+    assert wilson(right / n, n) == pytest.approx((interval.low, interval.high), abs=1e-4)
+
+
+def test_few_that_are_all_right_are_not_certain() -> None:
+    scores = np.eye(2)[[0, 1]]
+    found = classification_metrics(scores, [0, 1])
+    assert found["acc1"] == found["mean_per_class_recall"] == 1
+    assert found["ci95"]["acc1"] == found["ci95"]["mean_per_class_recall"] == pytest.approx((0.342, 1.0), abs=1e-3)
+    retrieved = retrieval_metrics(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32), [0, 1], ks=[1])
+    assert retrieved["ci95"]["image_retrieval_recall@1"] == pytest.approx((0.342, 1.0), abs=1e-3)
 
 
 def test_all_numbers_of_a_classification_come_together(scores: np.ndarray, targets: np.ndarray) -> None:

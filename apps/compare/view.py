@@ -49,6 +49,7 @@ class _Confused:
     pairs: tuple[ConfusedPair, ...]
     matrices: tuple[tuple[str, str], ...]
     trouble: str
+    seeds: int
 
 
 def view(comparison: Comparison, roots: Collection[Path]) -> Markup:
@@ -94,7 +95,7 @@ def _curve(comparison: Comparison, theme: Theme, name: str) -> _Curve:
 def _confused(comparison: Comparison, row: Row, root: Path | None) -> _Confused:
     pairs = tuple(_pair(comparison, pair, root) for pair in comparison.pairs_of(row)[:PAIRS])
     matrices, trouble = _matrices(comparison, row)
-    return _Confused(_title(row), pairs, matrices, trouble)
+    return _Confused(_title(row), pairs, matrices, trouble, row.seeds)
 
 
 def _matrices(comparison: Comparison, row: Row) -> tuple[tuple[tuple[str, str], ...], str]:

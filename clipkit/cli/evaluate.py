@@ -126,6 +126,8 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _say_the_rest(comparison: Comparison, out: str | None) -> None:
     say(f"measured on {comparison.counts['test']:,} pictures, {printable(comparison.split)}")
+    features = ", ".join(f"{space} {seconds:.1f} s" for space, seconds in comparison.feature_seconds.items())
+    say(f"SECONDS are of learning and answering, without the features of the pictures ({features})")
     for note in comparison.notes:
         say(printable(note))
     for reason in comparison.left_out:

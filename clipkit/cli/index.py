@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -86,12 +87,13 @@ def index(given: IndexOptions) -> None:
     can_restart = bool(click.get_current_context().obj)
     if can_restart and not is_watched():
         raise click.exceptions.Exit(watch(sys.argv[1:], place_of(given.photos, given.at)))
+    started = time.monotonic()
     load = partial(given.load, batch_size=given.batch_size)
     make: dict[str, Any] = {"model": given.model, "exact_pixels": given.exact_pixels, "rebuild": given.rebuild}
     pictures = open_or_create(given.photos, load, at=given.at, **make)
     with on_interrupt(lambda: _committed(pictures, given)), progress_bar() as progress:
         report = pictures.update(progress=progress, workers=given.workers, **given.scan)
-    print_report(report, pictures, given.photos)
+    print_report(report, pictures, given.photos, loading=time.monotonic() - started - report.seconds)
 
 
 def _committed(pictures: ImageIndex, given: IndexOptions) -> str:

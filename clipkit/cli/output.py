@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -37,6 +39,10 @@ FEW = 5  # failures named at the end of a run
 PROMPTS_SHOWN = 3  # prompts shown for a class, and as many against
 HEADLINES = ("acc1", "acc5", "mean_per_class_recall", "ece", "auroc", "f1_known", "f1_unknown")
 NONE = "-"
+MODEL_NOTES = (
+    "IMAGENET: zero-shot top-1, FLICKR: text to image R@1, both in percent, as published.",
+    "SPEED: pictures a second on one core of a CPU with bfloat16, measured; HERE: on this disk.",
+)
 
 
 def say(text: str) -> None:
@@ -81,9 +87,10 @@ def on_interrupt(outcome: Callable[[], str]) -> Iterator[None]:
 
 
 def print_plan(changes: Changes) -> None:
+    moved = f" ({changes.moved:,} of them moved, by size and date)" if changes.moved else ""
     print(
-        f"would read {len(changes.read):,}, bring back {len(changes.restored):,} and hide {len(changes.gone):,} "
-        f"pictures; {changes.unchanged:,} are unchanged"
+        f"would read {len(changes.read):,}{moved}, bring back {len(changes.restored):,} and hide "
+        f"{len(changes.gone) - changes.moved:,} pictures; {changes.unchanged:,} are unchanged"
     )
 
 
@@ -106,7 +113,8 @@ def _print_not_excluded(report: IndexReport, photos: str) -> None:
         say(f"--include-dir {printable(text)} was not left out; what is: clipkit info {printable(photos)}")
 
 
-def print_report(report: IndexReport, pictures: ImageIndex, photos: str) -> None:
+def print_report(report: IndexReport, pictures: ImageIndex, photos: str, *, loading: float = 0.0) -> None:
+    """What a run has done. loading: seconds that passed before it began, for the model; the rate is without them."""
     if not report.found:
         say(f"no pictures in {printable(photos)}; JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC and others are read")
     parts = [
@@ -121,9 +129,9 @@ def print_report(report: IndexReport, pictures: ImageIndex, photos: str) -> None
         )
         if count
     ]
-    rate = f", {report.encoded / report.seconds:.0f} pictures/s" if report.encoded else ""
+    rate = f", {_rate(report.encoded / report.seconds)} pictures/s" if report.encoded else ""
     done = ", ".join(parts) or "nothing to do"
-    say(f"{len(pictures):,} pictures can be found ({done}) in {report.seconds:.1f} s{rate}")
+    say(f"{len(pictures):,} pictures can be found ({done}) in {report.seconds + loading:.1f} s{rate}")
     for failures, what in ((report.unreadable, "cannot enter"), (report.failed, "cannot read")):
         for failure in failures[:FEW]:
             say(f"  {what} {printable(failure.path)}: {printable(failure.reason)}")
@@ -135,6 +143,11 @@ def print_report(report: IndexReport, pictures: ImageIndex, photos: str) -> None
     _print_not_excluded(report, photos)
     if report.failed:
         say(f"  all of them: clipkit info {printable(photos)} --failed")
+
+
+def _rate(number: float) -> str:
+    """Whole where that says something; two digits of what is slow."""
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def print_hits(
@@ -220,10 +233,20 @@ def print_models(rows: list[dict[str, Any]]) -> None:
         numbers = [number(row[key]) for key in ("imagenet", "flickr", "size_mb", "pictures_per_second")]
         table.append((row["name"], row["model"], *numbers, here, row["purpose"]))
     widths = [max(len(line[column]) for line in table) for column in range(7)]
-    for line in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, [*widths, 0], strict=True)).rstrip())
-    print("\nIMAGENET: zero-shot top-1, FLICKR: text to image R@1, both in percent, as published.")
-    print("SPEED: pictures a second on one core of a CPU with bfloat16, measured; HERE: on this disk.")
+    lines = ["  ".join(cell.ljust(n) for cell, n in zip(line, [*widths, 0], strict=True)).rstrip() for line in table]
+    columns = shutil.get_terminal_size((max(map(len, lines)), 24)).columns  # of a terminal; a file is wide enough
+    if max(map(len, lines)) > columns:
+        lines = [line for cells in table[1:] for line in _as_paragraph(table[0], cells)]
+    print("\n".join(lines), end="\n\n")
+    for note in MODEL_NOTES:
+        print(textwrap.fill(note, max(columns, 20)))
+
+
+def _as_paragraph(heads: Sequence[str], cells: Sequence[str]) -> Iterator[str]:
+    """One model on a narrow terminal: its name, then a line for each thing that is known."""
+    yield cells[0]
+    for head, cell in zip(heads[1:], cells[1:], strict=True):
+        yield from textwrap.wrap(f"{head.lower()} {cell}", 48, initial_indent="  ", subsequent_indent="    ")
 
 
 def echo_lines(lines: Iterable[str]) -> None:

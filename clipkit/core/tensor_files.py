@@ -36,7 +36,7 @@ def write_tensors(file: str | os.PathLike[str], arrays: Arrays, payload: Any, *,
     text = json.dumps(payload)
     whole = {name: np.array(value, order="C", ndmin=0) for name, value in arrays.items()}
     content = save(whole, metadata={"format": form, "payload": text, "sha256": _checksum(whole, text)})
-    replace_file(Path(file), content)
+    replace_file(Path(file), _in_order(content))
 
 
 def read_tensors(
@@ -74,6 +74,14 @@ def read_payload(file: str | os.PathLike[str]) -> Any:
             return json.loads((stored.metadata() or {}).get("payload", "null"))
     except (OSError, SafetensorError, ValueError):
         return None
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same file with its header in alphabetical order: safetensors writes the metadata in any, from run to run."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 8)  # the arrays begin at a multiple of 8
+    return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 def _checksum(arrays: Arrays, text: str, *, with_types: bool = True) -> str:

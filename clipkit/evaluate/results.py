@@ -22,8 +22,8 @@ FORMAT = "clipkit comparison 1"
 ZERO_SHOT = "zeroshot"
 MOST_BYTES = 256_000_000
 INTERVALS = (
-    "95 % percentile bootstrap, 1000 draws: each draws the test pictures with replacement and, where a row has several "
-    "seeds, the seeds as well; it is the interval of the mean over seeds"
+    "with one seed by Wilson; with several the 95 % percentile bootstrap, 1000 draws: each draws the test pictures "
+    "with replacement, and the seeds as well; it is the interval of the mean over seeds"
 )
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from clipkit.core.arrays import IntArray
 from clipkit.evaluate.results import ZERO_SHOT, Interval, Mistake, Row, Run, Shots, Which
 from clipkit.evaluate.trials import Trial
-from clipkit.metrics import DRAWS, SEED
+from clipkit.metrics import DRAWS, SEED, balanced_size, wilson
 
 PAIRS = 12  # confused pairs that are kept for a method
 EXAMPLES = 4  # pictures of each
@@ -43,7 +43,7 @@ def score_rows(attempts: Sequence[Trial], targets: IntArray, count: int, *, draw
     """One row for each method and number of shots, in order of appearance, with intervals.
 
     All rows are drawn with the same pictures and the same seeds, so that a gain is that of a paired comparison. With
-    one seed the interval is that of `metrics.bootstrap`.
+    one seed the interval of an accuracy is Wilson's, as it is where no picture and no seed makes a difference.
     """
     tallies = [_tally(which, group, targets) for which, group in _grouped(attempts).items()]
     base = next((i for i, tally in enumerate(tallies) if tally.which[0] == ZERO_SHOT), None)
@@ -53,14 +53,17 @@ def score_rows(attempts: Sequence[Trial], targets: IntArray, count: int, *, draw
     for i, tally in enumerate(tallies):
         single = tally.hits.mean(axis=1)
         zero = None if base is None else float(tallies[base].hits.mean())
+        by_class = _by_class(tally.hits.mean(axis=0), np.ones(len(targets)), targets, count)
+        is_alike = len(single) == 1 or bool(np.ptp(tally.hits) == 0)
+        sizes = (len(targets), balanced_size(targets, count))
         rows.append(
             Row(
                 *tally.which,
                 len(single),
                 acc1=float(single.mean()),
-                acc1_ci95=_interval(samples[:, i, 0]),
-                mean_per_class=_by_class(tally.hits.mean(axis=0), np.ones(len(targets)), targets, count),
-                mean_per_class_ci95=_interval(samples[:, i, 1]),
+                acc1_ci95=wilson(float(single.mean()), sizes[0]) if is_alike else _interval(samples[:, i, 0]),
+                mean_per_class=by_class,
+                mean_per_class_ci95=wilson(by_class, sizes[1]) if is_alike else _interval(samples[:, i, 1]),
                 lowest=float(single.min()),
                 highest=float(single.max()),
                 gain=None if zero is None else float(single.mean()) - zero,

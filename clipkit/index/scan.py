@@ -52,6 +52,12 @@ class Changes:
     gone: list[Known]
     unchanged: int
 
+    @property
+    def moved(self) -> int:
+        """How many seem to have moved: what is gone has the size and the date of a file that is new."""
+        gone = Counter((row.size_bytes, row.mtime_ns) for row in self.gone)
+        return (gone & Counter((file.size_bytes, file.mtime_ns) for file in self.read)).total()
+
 
 def find_images(
     root: str, *, exclude_dirs: Collection[str] = (), remembered: Collection[str] = (), include_hidden: bool = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +24,7 @@ from clipkit.datasets.sampling import draw_shots, held_back
 from clipkit.datasets.splits import TWO_CLASSES, own_parts
 from clipkit.errors import DatasetError, QueryError
 from clipkit.learn.methods import HEAD_METHODS, METHODS, Estimator, HeadEstimator
+from clipkit.metrics import wilson
 from clipkit.models.encoder import SPACES, Encoder
 
 AUTO = "auto"
@@ -259,18 +259,9 @@ def _fitted(tries: dict[str, _Try], best: str, method: str, dataset: str, encode
         method=method,
         chosen=f"{word} = {choice.setting:g}" if choice else "",
         accuracy=float(chosen.is_right.mean()),
-        ci95=_interval(chosen.is_right),
+        ci95=wilson(float(chosen.is_right.mean()), len(chosen.is_right)),
         by_space={name: float(tried.is_right.mean()) for name, tried in tries.items()},
         n=chosen.n,
         n_validation=len(chosen.is_right),
         failed=chosen.failed,
     )
-
-
-def _interval(is_right: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """95 %, by Wilson 1927: of the few pictures held back often all are right, and a bootstrap would be certain."""
-    n, share = len(is_right), float(is_right.mean())
-    squared = 1.96**2
-    middle, reach = share + squared / (2 * n), math.sqrt(squared * share * (1 - share) / n + (squared / (2 * n)) ** 2)
-    low, high = ((middle + sign * reach) / (1 + squared / n) for sign in (-1, 1))
-    return min(low, share), max(high, share)

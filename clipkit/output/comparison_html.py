@@ -70,6 +70,7 @@ class _Confused:
     title: str
     pairs: tuple[ConfusedPair, ...]
     matrix: _Figure
+    seeds: int
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:
@@ -205,7 +206,9 @@ def _details(row: Row) -> tuple[str, ...]:
 def _confused(comparison: Comparison, row: Row, *, thumbnails: bool) -> _Confused:
     pairs = tuple(_pair(comparison, pair, thumbnails=thumbnails) for pair in comparison.pairs_of(row)[:PAIRS])
     light, dark = (data_url(_confusion(comparison, row, theme), PNG) for theme in (LIGHT, DARK))
-    return _Confused(_title(row), pairs, _Figure(f"Confusion matrix of {_title(row)}", light, ((IN_DARK, dark),)))
+    return _Confused(
+        _title(row), pairs, _Figure(f"Confusion matrix of {_title(row)}", light, ((IN_DARK, dark),)), row.seeds
+    )
 
 
 def _pair(comparison: Comparison, pair: Mistake, *, thumbnails: bool) -> ConfusedPair:

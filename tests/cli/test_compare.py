@@ -32,7 +32,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_compare_prints_a_table(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capfd, "compare", "set", *QUICK)
     assert code == 0
-    assert err.splitlines() == ["measured on 36 pictures, its own train and test"]
+    measured, seconds = err.splitlines()
+    assert measured == "measured on 36 pictures, its own train and test"
+    assert seconds.startswith("SECONDS are of learning and answering, without the features of the pictures (projected ")
     head, *lines = [line.split() for line in out.splitlines()]
     assert head == ["METHOD", "SHOTS", "ACC1", "95%", "PER", "CLASS", "SECONDS", "LABELS", "SEEDS"]
     methods = [("zeroshot", "0"), *((name, shots) for name in ("knn", "probe") for shots in ("1", "4", "all"))]

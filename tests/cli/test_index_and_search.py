@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -410,3 +413,49 @@ def test_export_with_one_place_is_of_the_current_folder(
     assert run(capfd, "export", "../out", "--layout", "npy")[0] == 0
     assert run(capfd, "export", "a", "b", "c")[0] == 2
     assert run(capfd, "export")[0] == 2
+
+
+def test_a_dry_run_tells_moved_pictures_from_hidden_ones(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (here / "photos" / "sub").mkdir()
+    for name in ("red", "blue"):
+        (here / "photos" / f"{name}.png").rename(here / "photos" / "sub" / f"{name}.png")
+    (here / "photos" / "grey.png").unlink()
+    out = run(capfd, "index", "photos", "--dry-run")[1]
+    assert out == (
+        "would read 2 (2 of them moved, by size and date), bring back 0 and hide 1 pictures; 5 are unchanged\n"
+    )
+
+
+@pytest.mark.parametrize(("speed", "said"), [(0.24, "0.24"), (3.4, "3.4"), (9.96, "10"), (47.4, "47"), (115.0, "115")])
+def test_a_slow_run_is_not_said_to_stand_still(speed: float, said: str) -> None:
+    from clipkit.cli.output import _rate
+
+    assert _rate(speed) == said
+
+
+@pytest.mark.parametrize("columns", [50, 60, 80])
+def test_models_fit_a_narrow_terminal(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    wide = run(capfd, "models")[1]
+    monkeypatch.setenv("COLUMNS", str(columns))
+    narrow = run(capfd, "models")[1]
+    assert max(map(len, narrow.splitlines())) <= columns
+    assert max(map(len, wide.splitlines())) > 80
+    for word in ("balanced", "ViT-B-16-SigLIP-256/webli", "76.5", "813", "words in many languages"):
+        assert word in wide
+        assert word in narrow
+
+
+def test_ctrl_c_ends_a_program_at_once(here: Path) -> None:
+    """With torch loaded the interpreter's own end took seconds; it would wait for this thread, too."""
+    code = (
+        "import sys, threading, time; from clipkit.cli import main as cli\n"
+        "threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "def interrupt(*_, **__): raise KeyboardInterrupt\n"
+        "cli.app.main = interrupt; sys.exit(cli.main())"
+    )
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], timeout=50, check=False)
+    assert done.returncode == 130
+    assert time.monotonic() - started < 30

@@ -131,3 +131,12 @@ def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
     assert read_payload(tmp_path / "absent") is None
     (tmp_path / "rubbish").write_bytes(b"rubbish")
     assert read_payload(tmp_path / "rubbish") is None
+
+
+def test_equal_contents_are_equal_files(tmp_path: Path) -> None:
+    """safetensors keeps the metadata in an order that changes from one file to the next."""
+    arrays = {"b": np.arange(3, dtype=np.float32), "a": np.zeros((2, 2), np.float16)}
+    for i in range(6):
+        write_tensors(tmp_path / str(i), arrays, {"classes": ["caf\u00e9"]}, form="x")
+    assert len({(tmp_path / str(i)).read_bytes() for i in range(6)}) == 1
+    assert read_tensors(tmp_path / "0", forms=["x"]).payload == {"classes": ["caf\u00e9"]}

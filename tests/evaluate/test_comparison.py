@@ -24,7 +24,7 @@ from clipkit.evaluate.results import Comparison, load_comparison
 from clipkit.evaluate.scoring import find_mistakes, score_cells, score_rows, score_runs
 from clipkit.evaluate.trials import Trial, TrialCache
 from clipkit.learn.methods import METHODS
-from clipkit.metrics import bootstrap
+from clipkit.metrics import bootstrap, wilson
 from clipkit.output.comparison_html import write_report
 from clipkit.output.figures import by_confusion
 from tests.cli.test_classify_and_evaluate import ColourPhrases
@@ -125,19 +125,28 @@ def test_rows_by_hand() -> None:
     assert (second.actual, second.predicted, second.n, second.of, second.files) == ("dog", "cat", 1, 2, ("d",))
 
 
-def test_with_one_seed_the_interval_is_the_ordinary_bootstrap() -> None:
+def test_with_one_seed_the_interval_is_wilsons() -> None:
     rng = np.random.default_rng(1)
     targets, said = rng.integers(0, 4, 60), rng.integers(0, 4, 60)
     hits = said == targets
     (row,) = score_rows(attempts_of([said.tolist()]), targets, 4)
-    assert row.acc1_ci95 == pytest.approx(bootstrap(lambda rows: float(hits[rows].mean()), 60))
+    assert row.acc1_ci95 == pytest.approx(wilson(float(hits.mean()), 60))
+    assert row.acc1_ci95 == pytest.approx(bootstrap(lambda rows: float(hits[rows].mean()), 60), abs=0.03)
 
     def mean_recall(rows: np.ndarray) -> float:
         return float(np.mean([hits[rows][targets[rows] == place].mean() for place in np.unique(targets[rows])]))
 
     by_class = bootstrap(mean_recall, 60)
-    assert row.mean_per_class_ci95 == pytest.approx(by_class)
+    assert row.mean_per_class_ci95 == pytest.approx(by_class, abs=0.03)
     assert row.gain is None
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_all_right_is_not_certain(seeds: int) -> None:
+    targets = np.array([0, 1, 0, 1])
+    (row,) = score_rows(attempts_of([targets.tolist()] * seeds), targets, 2)
+    assert row.acc1_ci95 == row.mean_per_class_ci95 == pytest.approx(wilson(1.0, 4))
+    assert row.acc1_ci95[0] == pytest.approx(0.51, abs=0.01)
 
 
 def test_seeds_that_disagree_widen_the_interval() -> None:
