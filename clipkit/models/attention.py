@@ -18,7 +18,6 @@ from clipkit.core.arrays import FloatArray
 from clipkit.errors import ModelError
 from clipkit.images.thumbnails import Canvas, to_png
 from clipkit.models.encoder import Encoder
-from clipkit.models.load import as_open_clip
 from clipkit.models.trainable import TunableEncoder
 from clipkit.models.vit import ViTClassifier
 
@@ -178,7 +177,7 @@ def explain_attention(model: Encoder | ViTClassifier, picture: str | os.PathLike
         look = partial(_look_at_transformers, network, pixels, options)
         run = partial(network, pixel_values=pixels, **options)
     else:
-        source = TunableEncoder(as_open_clip(model))
+        source = TunableEncoder(model)
         network, pixels, recipe = source.body().whole.visual, source.centre_inputs([os.fspath(picture)]), model.recipe
         look, run = partial(_look_at_open_clip, network, pixels), partial(network, pixels)
     grid = _grid(network, pixels, run)

@@ -40,12 +40,14 @@ TEXTS_FOR_A_PICTURE = 16  # in a batch: ten tokens, not fifty patches; 404 texts
 def load_network(weights: Weights, notify: Notify | None = None) -> tuple[Any, Callable[[list[str]], torch.Tensor]]:
     """The network in float32, on the CPU and frozen, and its tokenizer; ModelError where they cannot be had."""
     import open_clip
+    import torch
     from safetensors import SafetensorError
 
     known = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError)
     try:
         config = open_clip.get_model_config(weights.architecture)
-        network = _build(weights, config["text_cfg"], notify)
+        with torch.random.fork_rng(devices=[]):  # a network draws its first weights before it is given ours
+            network = _build(weights, config["text_cfg"], notify)
         check_weights(weights, network)
         return network, _tokenizer(weights, config["text_cfg"], notify)
     except (*known, SafetensorError, pickle.UnpicklingError) as error:

@@ -22,7 +22,7 @@ from clipkit.images.recipe import PixelRecipe
 from clipkit.models.backbone import pooled, without_projection
 from clipkit.models.encoder import Encoder
 from clipkit.models.load import as_open_clip
-from clipkit.models.openclip import OpenClipEncoder, load_network, model_config, open_clip_catalogue
+from clipkit.models.openclip import load_network, model_config, open_clip_catalogue
 from clipkit.models.registry import CONFIG, SAFE_WEIGHTS, TOKENIZER_FILES, find_weights
 from clipkit.models.vit import ViTClassifier, quietly
 
@@ -74,7 +74,8 @@ class TunableEncoder:
     layer are, and a learning rate means the same for every tower. The factor goes into the head's weights at the end.
     """
 
-    def __init__(self, encoder: OpenClipEncoder) -> None:
+    def __init__(self, model: Encoder) -> None:
+        encoder = as_open_clip(model)
         self.encoder, self.recipe = encoder, encoder.recipe
         self.model, self.fingerprint, self.source = encoder.model, encoder.fingerprint, encoder.source
         self.towers = encoder.towers
@@ -195,7 +196,7 @@ Tunable = TunableEncoder | TunableClassifier
 
 
 def tunable(model: Encoder | ViTClassifier) -> Tunable:
-    return TunableClassifier(model) if isinstance(model, ViTClassifier) else TunableEncoder(as_open_clip(model))
+    return TunableClassifier(model) if isinstance(model, ViTClassifier) else TunableEncoder(model)
 
 
 def unfreeze(module: torch.nn.Module, what: str) -> None:
