@@ -11,6 +11,7 @@
 - `auroc`: area under the ROC curve.
 - `f1`: F1 score.
 - `wilson`: 95 % interval of a proportion.
+- `balanced_size`: pictures that a mean of class recalls is worth.
 - `bootstrap`: 95 % interval of any statistic.
 - `ClassScore`: one class of `per_class`.
 - `Confused`: one pair of `most_confused`.
@@ -500,7 +501,29 @@ def wilson(share: float, n: float) -> tuple[float, float]:
 
 
 def balanced_size(targets: IntArray, count: int) -> float:
-    """How many pictures a mean of class recalls is worth: n where classes are of one size, fewer where one is small."""
+    """Pictures that a mean of class recalls is worth, as the n of its interval.
+
+    It is n where classes are of one size, and fewer where one is small: recalls have the variance p (1 - p) / n_c, and
+    so the mean over c classes that of c^2 / sum(1 / n_c) pictures.
+
+    Parameters
+    ----------
+    targets : ndarray of shape (n,), int
+        Places of the right classes.
+    count : int
+        Number of classes.
+
+    Returns
+    -------
+    float
+        At most n.
+
+    Examples
+    --------
+    >>> from clipkit.metrics import balanced_size
+    >>> balanced_size(np.array([0, 0, 1, 1]), 2), round(balanced_size(np.array([0, 0, 0, 1]), 2), 6)
+    (4.0, 3.0)
+    """
     sizes = np.bincount(targets, minlength=count)
     sizes = sizes[sizes > 0]
     return float(len(sizes) ** 2 / (1 / sizes).sum())

@@ -13,8 +13,9 @@ from clipkit.core.cache import cache_folder, cache_key
 from clipkit.core.files import replace_file
 from clipkit.errors import ModelError
 from clipkit.images.recipe import PixelRecipe
+from clipkit.models import registry
 from clipkit.models.hub import fingerprint
-from clipkit.models.registry import CONFIG, Weights, starter_folder
+from clipkit.models.registry import CONFIG, Weights
 from clipkit.models.tokenizer import Tokenizer
 
 FORM = "clipkit-export-1"
@@ -96,7 +97,12 @@ def export_folder(weights_sha256: str, model: str) -> Path:
 
 def find_export(weights_sha256: str, model: str) -> ExportedModel | None:
     """The export of these weights: beside the starter's own, or in the cache; None where there is none."""
-    for folder in (starter_folder(), export_folder(weights_sha256, model)):
+    folders = [export_folder(weights_sha256, model)]
+    if model == "starter":  # its graphs read the weights beside them, whatever these are by now
+        weights = registry.starter_folder() / registry.SAFE_WEIGHTS
+        is_there = weights.is_file() and fingerprint(weights) == weights_sha256
+        folders = [weights.parent, *folders] if is_there else folders
+    for folder in folders:
         found = _read(folder)
         if found is not None and (found.fingerprint, found.model) == (weights_sha256, model):
             return found
