@@ -64,7 +64,10 @@ def serve(
     try:
         address = launch(blocks, page, host=host, port=chosen, auth=auth, allow_hosts=allow_hosts, root_path=root_path)
     except OSError as error:
-        raise ClipkitError(f"the page cannot be served at {host}, port {chosen}: {error}") from error
+        raise ClipkitError(
+            f"the page cannot be served at {host}, port {chosen}: {error}",
+            hint="an address of this machine: --host 127.0.0.1",
+        ) from error
     threading.Thread(target=shelf.warm, args=(say,), daemon=True, name="clipkit-warm").start()
 
     def stop() -> None:

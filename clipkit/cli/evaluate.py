@@ -258,4 +258,4 @@ def _finish(result: Result, out: str | None) -> None:
     try:
         Path(out).write_text(result.to_json(), encoding="utf-8")
     except OSError as error:
-        raise ClipkitError(f"{out} cannot be written: {error.strerror}") from error
+        raise ClipkitError(f"{out} cannot be written: {error.strerror}", hint="another place: --out FILE") from error

@@ -21,6 +21,7 @@ TRAIN = ("train", "trainval", "training")
 VALIDATION = ("val", "validation", "valid", "dev")
 TEST = ("test", "testing")
 TABLES = ("labels.csv", "captions.csv", "metadata.csv")  # what a folder's table may be called
+FILL = "fill it in, or take the row out"
 _IMAGE = ("image", "file_name", "file", "path")
 _CAPTION = ("caption", "text")
 Rows = list[dict[str, str]]
@@ -112,7 +113,7 @@ class Dataset:
         """
         classes = tuple(names.get(name, name) for name in self.classes)
         if len(set(classes)) < len(classes):
-            raise DatasetError(f"two classes of {self.name} would have the same name")
+            raise DatasetError(f"two classes of {self.name} would have the same name", hint="one name for each class")
         return replace(self, classes=classes, labels=tuple(names.get(label, label) for label in self.labels))
 
     def without(self, failures: Iterable[Failure]) -> Dataset:
@@ -292,7 +293,9 @@ def _table(file: Path, split: str | None, label: str) -> Dataset:
             raise DatasetError(f"{file} has no column split", hint=f"its columns are {', '.join(columns)}")
         rows = [row for row in rows if row["split"] == split]
         if not rows:
-            raise DatasetError(f"{file} has no row of the split {split!r}")
+            raise DatasetError(
+                f"{file} has no row of the split {split!r}", hint="leave --split out, or name one that it has"
+            )
     image = next((column for column in _IMAGE if column in columns), None)
     caption = next((column for column in _CAPTION if column in columns), None)
     if image is None or (label not in columns and caption is None):
@@ -310,7 +313,7 @@ def _rows(file: Path) -> Rows:
     except (OSError, ValueError) as error:
         raise DatasetError(f"{file} cannot be read: {error}", hint="a CSV in UTF-8: image,label") from error
     if not rows:
-        raise DatasetError(f"{file} has no rows")
+        raise DatasetError(f"{file} has no rows", hint="a CSV with a row a picture: image,label")
     for number, row in rows:
         if "" in row:
             raise DatasetError(f"{file}, row {number}, has more cells than columns", hint='quote: "a dog, running"')
@@ -323,9 +326,12 @@ def _check_labels(file: Path, rows: Rows, image: str, label: str) -> None:
     labels: dict[str, str] = {}
     for row in rows:
         if not row[image] or not row[label]:
-            raise DatasetError(f"{file}: a row without {image if not row[image] else label}: {row}")
+            raise DatasetError(f"{file}: a row without {image if not row[image] else label}: {row}", hint=FILL)
         if labels.setdefault(row[image], row[label]) != row[label]:
-            raise DatasetError(f"{file} gives {row[image]} two labels: {labels[row[image]]}, {row[label]}")
+            raise DatasetError(
+                f"{file} gives {row[image]} two labels: {labels[row[image]]}, {row[label]}",
+                hint="keep one of the two rows",
+            )
         if label != "wnid" and wnids.setdefault(row[label], row.get("wnid", "")) != row.get("wnid", ""):
             raise DatasetError(f"{file}: the label {row[label]!r} stands for two wnids", hint="label='wnid'")
 
@@ -334,7 +340,7 @@ def _captioned(file: Path, rows: Rows, image: str, caption: str) -> Dataset:
     captions: dict[str, list[str]] = {}
     for row in rows:
         if not row[image] or not row[caption]:
-            raise DatasetError(f"{file}: a row without {image if not row[image] else caption}: {row}")
+            raise DatasetError(f"{file}: a row without {image if not row[image] else caption}: {row}", hint=FILL)
         captions.setdefault(row[image], []).append(row[caption])
     files = _located(file.parent, captions)
     return _present(str(file), files, captions=[tuple(texts) for texts in captions.values()])
@@ -357,7 +363,10 @@ def _present(
     missing = [Failure(file, "not there") for file in dict.fromkeys(files) if not Path(file).is_file()]
     present = dataset.without(missing) if missing else dataset
     if not len(present):
-        raise DatasetError(f"{name} has no picture that is there; the first of {len(files)} would be {files[0]}")
+        raise DatasetError(
+            f"{name} has no picture that is there; the first of {len(files)} would be {files[0]}",
+            hint="paths in a table are relative to it, or to a folder called images beside it",
+        )
     return present
 
 

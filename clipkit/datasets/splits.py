@@ -168,7 +168,9 @@ def read_split(path: str | os.PathLike[str]) -> Split:
 def check_classes(split: Split) -> Split:
     """The same with a note on classes that are not measured; DatasetError for one that nobody can learn."""
     if not len(split.train) or not len(split.test):
-        raise DatasetError(f"{split.name} has no picture to {'measure on' if len(split.train) else 'learn from'}")
+        raise DatasetError(
+            f"{split.name} has no picture to {'measure on' if len(split.train) else 'learn from'}", hint=TWO_CLASSES
+        )
     learned, asked = set(split.train.labels), split.answers.classes(split.test.files)
     if len(learned) < 2:
         raise _one_class(split.name, learned)
@@ -178,7 +180,10 @@ def check_classes(split: Split) -> Split:
             hint="add pictures of it to train, or take it out of test",
         )
     if strange := sorted(set(split.validation.labels if split.validation else ()) - learned):
-        raise DatasetError(f"{split.name}: {_named(strange)} in validation but not in train")
+        raise DatasetError(
+            f"{split.name}: {_named(strange)} in validation but not in train",
+            hint="add pictures of it to train, or take it out of validation",
+        )
     if gone := sorted(set(split.classes) - learned - asked):
         note = f"{_named(gone)} without a picture that can be read: neither learned nor measured"
         split = replace(split, notes=(*split.notes, note))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FORMAT = "clipkit comparison 1"
 ZERO_SHOT = "zeroshot"
+MAKE = "the results.json of a report: clipkit compare DATASET --out FOLDER"
 MOST_BYTES = 256_000_000
 INTERVALS = (
     "with one seed by Wilson; with several the 95 % percentile bootstrap, 1000 draws: each draws the test pictures "
@@ -379,9 +380,9 @@ def load_comparison(file: str | os.PathLike[str]) -> Comparison:
             f"{place} cannot be read: {error.strerror or error}", hint="clipkit compare DATASET --out FOLDER"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise ClipkitError(f"{place} is not the result of a comparison: {error}") from error
+        raise ClipkitError(f"{place} is not the result of a comparison: {error}", hint=MAKE) from error
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
-        raise ClipkitError(f"{place} is not the result of a comparison that this clipkit knows")
+        raise ClipkitError(f"{place} is not the result of a comparison that this clipkit knows", hint=MAKE)
     try:
         return _checked(_from(payload))
     except (ValueError, KeyError, TypeError, OverflowError) as error:

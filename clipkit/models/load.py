@@ -89,7 +89,7 @@ def load_encoder(
     >>> encoder = clipkit.load_encoder("ViT-B-32/laion2b_s34b_b79k")  # doctest: +SKIP
     """
     if batch_size is not None and batch_size < 1:
-        raise ModelError(f"a batch of {batch_size} has no pictures in it")
+        raise ModelError(f"a batch of {batch_size} has no pictures in it", hint="--batch-size 16")
     engine = check_engine(engine, device, precision)
     if engine == "torch":
         weights = find_weights(model, open_clip_catalogue(), allow_pickle=allow_pickle, notify=notify)

@@ -226,7 +226,9 @@ def _from_folder(folder: Path, model: str, source: str, allow_pickle: bool) -> W
         raise ModelError(f"{folder} is no model folder: it has no {CONFIG}", hint="clipkit models")
     file = next((folder / name for name in FOLDER_WEIGHTS if (folder / name).is_file()), None)
     if file is None:
-        raise ModelError(f"{folder} has no {SAFE_WEIGHTS}")
+        raise ModelError(
+            f"{folder} has no {SAFE_WEIGHTS}", hint="a folder that has it beside its config: --model FOLDER"
+        )
     if file.suffix != ".safetensors" and not allow_pickle:
         raise _pickle_error(model, file.name)
     return Weights(model, source, f"local-dir:{folder}", file, signed(file))

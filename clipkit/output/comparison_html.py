@@ -84,7 +84,9 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
             with open(place / "results.json", "rb") as stream:
                 is_ours = FORMAT.encode() in stream.read(100)
     except OSError as error:
-        raise ClipkitError(f"{place} cannot be written: {error.strerror or error}") from error
+        raise ClipkitError(
+            f"{place} cannot be written: {error.strerror or error}", hint="another place: --out FOLDER"
+        ) from error
     if not is_ours:
         raise ClipkitError(f"{place} holds other things than a report; they were left as they are", hint="--out report")
 
@@ -130,7 +132,9 @@ def write_report(comparison: Comparison, folder: str | os.PathLike[str], *, thum
         for name, content in contents.items():
             replace_file(place / name, content)
     except OSError as error:
-        raise ClipkitError(f"{place} cannot be written: {error.strerror or error}") from error
+        raise ClipkitError(
+            f"{place} cannot be written: {error.strerror or error}", hint="another place: --out FOLDER"
+        ) from error
 
 
 def page(comparison: Comparison, *, thumbnails: bool = True) -> str:

@@ -67,7 +67,9 @@ def write_sheet(hits: Hits, file: Path, *, title: str) -> None:
                 stream.writelines(_pieces(hits, title))
             _refuse_to_overwrite(file)  # pictures take a while
     except OSError as error:
-        raise ClipkitError(f"{file} cannot be written: {error.strerror or error}") from error
+        raise ClipkitError(
+            f"{file} cannot be written: {error.strerror or error}", hint="another place: --html FILE"
+        ) from error
 
 
 def _refuse_to_overwrite(file: Path) -> None:

@@ -57,7 +57,9 @@ def copy_hits(hits: Hits, folder: Path) -> list[Path]:
     ['chelsea.png']
     """
     if os.path.exists(folder) and not os.path.isdir(folder):  # pathlib's own raise for a name that is too long
-        raise ClipkitError(f"{folder} is not a folder; nothing was copied")
+        raise ClipkitError(
+            f"{folder} is not a folder; nothing was copied", hint="a folder, new or there: --copy-to FOLDER"
+        )
     copies: list[Path] = []
     subject = os.fspath(folder)
     try:
@@ -217,7 +219,10 @@ def _folder_names(labels: Iterable[str]) -> dict[str, str]:
         names[name] = os.fsencode(clean)[:MAX_NAME_BYTES].decode(errors="ignore")
         other = owners.setdefault(names[name].casefold(), name)
         if other != name:
-            raise QueryError(f"the classes {other!r} and {name!r} would share a folder")
+            raise QueryError(
+                f"the classes {other!r} and {name!r} would share a folder",
+                hint="call one of the classes something else",
+            )
     return names
 
 

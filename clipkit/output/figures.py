@@ -112,7 +112,7 @@ def confusion_figure(
 
     table = np.asarray(matrix)
     if not table.sum():
-        raise ClipkitError("there are no pictures to draw a confusion matrix of")
+        raise ClipkitError("there are no pictures to draw a confusion matrix of", hint="leave --confusion FILE out")
     is_shown = (table.sum(axis=1) > 0) | (table.sum(axis=0) > 0)
     names = [name for name, shown in zip(classes, is_shown, strict=True) if shown]
     kinds = [group for group, shown in zip(groups or [""] * len(classes), is_shown, strict=True) if shown]

@@ -122,6 +122,13 @@ def test_the_page_says_what_the_rows_say(found: Comparison, shown: str) -> None:
     for name in (*found.classes[:1], found.split, found.date[:10], "95 % percentile bootstrap"):
         assert name in text
     assert found.pairs[0].actual in text
+    assert "random seeds together" not in text  # the row that is shown has one
+
+
+def test_confused_pairs_say_how_many_seeds_they_count(found: Comparison) -> None:
+    """4 of 12, where there are six pictures: two seeds are counted together."""
+    drawn = replace(found, rows=tuple(replace(row, seeds=2) for row in found.rows))
+    assert "the pairs most often confused, over 2 random seeds together" in page(drawn, thumbnails=False)
 
 
 @pytest.fixture
