@@ -119,9 +119,10 @@ def config_of(weights: Weights) -> str:
 def find_export_of(model: str) -> ExportedModel | None:
     """The export of a model that open_clip knows by this name; None where there is none.
 
-    Folders and repositories may change under the same name: they are found by their weights.
+    Folders and repositories may change under the same name, and the starter changes with clipkit: they are found by
+    their weights.
     """
-    is_named = not model.startswith(("hf-hub:", "local:"))
+    is_named = model != "starter" and not model.startswith(("hf-hub:", "local:"))
     return next((one for one in all_exports() if is_named and model == one.model == one.source), None)
 
 

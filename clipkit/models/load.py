@@ -113,8 +113,12 @@ def load_encoder(
 
 
 def load_query_encoder(weights_sha256: str, model: str, *, exact_pixels: bool, load: Callable[[], Encoder]) -> Encoder:
-    """What encodes the queries of an index: the export of its model where there is one, else what `load` gives."""
-    export = find_export(weights_sha256, model)
+    """What encodes the queries of an index: the export of its model where there is one, else what `load` gives.
+
+    An export of an older starter is not asked, though it may still be in the cache: `load` refuses the index.
+    """
+    is_older = model == "starter" and find_weights(model, {}).fingerprint != weights_sha256
+    export = None if is_older else find_export(weights_sha256, model)
     if export is None or TEXT not in export.graphs:
         return load()
     return _in_onnx(export, load, batch_size=None, exact_pixels=exact_pixels)

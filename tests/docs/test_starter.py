@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from clipkit.cli.main import main
 from clipkit.models import registry
+from clipkit.models.load import load_encoder
 
 
 def test_an_index_of_the_starter_before_is_refused_with_the_command_that_rebuilds_it(
@@ -28,6 +29,8 @@ def test_an_index_of_the_starter_before_is_refused_with_the_command_that_rebuild
         error = capfd.readouterr().err
         assert "other weights of the same name" in error
         assert f"try: {command}" in error
+    scale = float(weights["logit_scale"].float().mul(1.01).exp())
+    assert load_encoder("starter").logit_scale == pytest.approx(scale, rel=1e-3)  # not the export of the one before
     assert main(command.split()[1:]) == 0
     assert main(["search", "red", str(photos)]) == 0
     assert capfd.readouterr().out
