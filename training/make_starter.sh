@@ -27,4 +27,4 @@ fi
 "$python" tune_contrastive.py --name mirrored --stage-rate 3e-4 --epochs 14 --views "plain flip"
 "$python" package_tuned.py --names stage mirrored # their mean, in work/candidate
 "$python" evaluate.py --folder work/candidate
-echo "to ship it: $python install_starter.py, then make bench-quality"
+echo "to ship it: $python install_starter.py, $python export_onnx.py, then make bench-quality"
