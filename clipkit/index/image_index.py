@@ -243,7 +243,9 @@ class ImageIndex:
         info = self.info
         if self._query_encoder is None or self._query_encoder.fingerprint != info.weights_sha256:
             exact = info.pixel_recipe.startswith("exact")
-            loaded = load_query_encoder(info.weights_sha256, info.model, exact_pixels=exact, load=lambda: self.encoder)
+            loaded = load_query_encoder(
+                info.weights_sha256, info.model, info.model_source, exact_pixels=exact, load=lambda: self.encoder
+            )
             self._query_encoder = self.encoder if str(loaded.recipe) != info.pixel_recipe else loaded
         return self._query_encoder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -64,7 +65,10 @@ class ExportedModel:
         for part in (file, file.with_suffix(WEIGHTS)):
             is_known = part.name in self.graphs
             if is_known and (not part.is_file() or self.graphs[part.name] != fingerprint(part)):
-                raise ModelError(f"{part} is damaged: its content is not what was written", hint=f"rm -r {self.folder}")
+                raise ModelError(
+                    f"{part} is damaged: its content is not what was written",
+                    hint=f"rm -r {shlex.quote(str(self.folder))}",
+                )
         return file
 
     def with_exact_pixels(self, exact: bool) -> ExportedModel:
@@ -90,23 +94,30 @@ class ExportedModel:
         replace_file(self.folder / RECORD, json.dumps(record).encode())
 
 
-def export_folder(weights_sha256: str, model: str) -> Path:
-    """Where the export of these weights under that name is kept: two names may read the same weights differently."""
-    return cache_folder() / "exports" / f"{weights_sha256[:32]}-{cache_key(model)[:8]}"
+def export_folder(weights_sha256: str, model: str, config: str) -> Path:
+    """Where an export is kept: two names, and two configs, may read the same weights differently."""
+    return cache_folder() / "exports" / f"{weights_sha256[:32]}-{cache_key(model, config)[:8]}"
 
 
-def find_export(weights_sha256: str, model: str) -> ExportedModel | None:
-    """The export of these weights: beside the starter's own, or in the cache; None where there is none."""
-    folders = [export_folder(weights_sha256, model)]
+def find_export(weights_sha256: str, model: str, config: str | None = None) -> ExportedModel | None:
+    """The export of these weights: beside the starter's own, or in the cache; None where there is none.
+
+    config: as `config_of`; None where it is not known.
+    """
+    folders = sorted((cache_folder() / "exports").glob(f"{weights_sha256[:32]}-*"))
     if model == "starter":  # its graphs read the weights beside them, whatever these are by now
         weights = registry.starter_folder() / registry.SAFE_WEIGHTS
         is_there = weights.is_file() and fingerprint(weights) == weights_sha256
         folders = [weights.parent, *folders] if is_there else folders
-    for folder in folders:
-        found = _read(folder)
-        if found is not None and (found.fingerprint, found.model) == (weights_sha256, model):
-            return found
-    return None
+    exports = [found for folder in folders if (found := _read(folder))]
+    of_model = [one for one in exports if (one.fingerprint, one.model) == (weights_sha256, model)]
+    return next((one for one in of_model if config is None or one.config == config), None)
+
+
+def config_beside(source: str) -> str | None:
+    """SHA-256 of the config in a model's folder; None where the source is no folder that is there."""
+    file = Path(source) / CONFIG
+    return fingerprint(file) if file.is_absolute() and file.is_file() else None
 
 
 def config_of(weights: Weights) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,16 @@ from pathlib import Path
 from clipkit.errors import ModelError
 from clipkit.models.devices import check_engine, has_fast_bfloat16, pick_towers
 from clipkit.models.encoder import Encoder
-from clipkit.models.exports import IMAGE, TEXT, ExportedModel, config_of, export_folder, find_export, find_export_of
+from clipkit.models.exports import (
+    IMAGE,
+    TEXT,
+    ExportedModel,
+    config_beside,
+    config_of,
+    export_folder,
+    find_export,
+    find_export_of,
+)
 from clipkit.models.hub import Notify
 from clipkit.models.onnx import OnnxEncoder
 from clipkit.models.openclip import OpenClipEncoder, load_network, open_clip_catalogue, pixel_recipe
@@ -99,9 +107,9 @@ def load_encoder(
     export = find_export_of(canonical_name(model))
     if export is None:
         weights = find_weights(model, open_clip_catalogue(), allow_pickle=allow_pickle, notify=notify)
-        export = find_export(weights.fingerprint, weights.model)
-        if export is None or export.config != config_of(weights):
-            export = export_weights(weights, notify)
+        export = find_export(weights.fingerprint, weights.model, config_of(weights)) or _exported(weights, notify)
+        if export is None:
+            return in_torch()
         export = replace(export, source=weights.source)  # its folder may have moved
     if IMAGE in export.graphs:
         is_best = engine == "onnx" or export.is_convolutional or precision == "float32" or not has_fast_bfloat16()
@@ -112,13 +120,15 @@ def load_encoder(
     return in_torch()
 
 
-def load_query_encoder(weights_sha256: str, model: str, *, exact_pixels: bool, load: Callable[[], Encoder]) -> Encoder:
+def load_query_encoder(
+    weights_sha256: str, model: str, source: str, *, exact_pixels: bool, load: Callable[[], Encoder]
+) -> Encoder:
     """What encodes the queries of an index: the export of its model where there is one, else what `load` gives.
 
     An export of an older starter is not asked, though it may still be in the cache: `load` refuses the index.
     """
     is_older = model == "starter" and find_weights(model, {}).fingerprint != weights_sha256
-    export = None if is_older else find_export(weights_sha256, model)
+    export = None if is_older else find_export(weights_sha256, model, config_beside(source))
     if export is None or TEXT not in export.graphs:
         return load()
     return _in_onnx(export, load, batch_size=None, exact_pixels=exact_pixels)
@@ -134,9 +144,20 @@ def as_open_clip(encoder: Encoder) -> OpenClipEncoder:
 
 def ensure_export(encoder: Encoder, notify: Notify | None = None) -> None:
     """ExportedModel the model of an encoder whose queries will be asked for again, unless that was done before."""
-    if isinstance(encoder, OpenClipEncoder) and find_export(encoder.fingerprint, encoder.model) is None:
-        with suppress(ModelError, OSError):  # queries are then answered by torch
-            export_weights(encoder.weights, notify)
+    if isinstance(encoder, OpenClipEncoder):
+        weights = encoder.weights
+        if find_export(weights.fingerprint, weights.model, config_of(weights)) is None:
+            _exported(weights, notify)
+
+
+def _exported(weights: Weights, notify: Notify | None) -> ExportedModel | None:
+    """The export, made now; None where the cache cannot be written: torch answers then."""
+    try:
+        return export_weights(weights, notify)
+    except OSError as error:
+        if notify:
+            notify(f"torch computes {weights.model}: its export cannot be kept: {error}")
+        return None
 
 
 def export_weights(weights: Weights, notify: Notify | None = None) -> ExportedModel:
@@ -147,7 +168,9 @@ def export_weights(weights: Weights, notify: Notify | None = None) -> ExportedMo
         notify(f"preparing {weights.model} for quick answers: once, it takes a minute or less")
     network, tokenizer = load_network(weights, notify)
     recipe = pixel_recipe(weights.model, network, exact=False)
-    return export_encoder(network, tokenizer, weights, recipe, export_folder(weights.fingerprint, weights.model))
+    return export_encoder(
+        network, tokenizer, weights, recipe, export_folder(weights.fingerprint, weights.model, config_of(weights))
+    )
 
 
 def _in_onnx(

@@ -166,6 +166,7 @@ def _detach_weights(graph: Path) -> None:
     weights.unlink(missing_ok=True)
     onnx.external_data_helper.convert_model_to_external_data(model, location=weights.name)
     onnx.save(model, graph)
+    weights.chmod(graph.stat().st_mode)
     sync_file(weights)
     sync_file(graph)
 

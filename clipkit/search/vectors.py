@@ -89,7 +89,10 @@ class Neighbors:
         """Write `prefix`.faiss, .ids and .json: each under another name, synced, renamed; the .json comes last."""
         prefix.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with replacing(_part(prefix, "faiss"), stem=prefix.name) as file:
-            _faiss().write_index(self._engine, str(file))
+            try:
+                _faiss().write_index(self._engine, str(file))
+            except RuntimeError as error:
+                raise OSError(f"faiss cannot write it: {error}") from error
             if not np.array_equal(_mapped(file, self._rows.shape)[-1:], self._rows[-1:]):
                 raise RuntimeError("this faiss writes an index whose rows do not come last")
         replace_file(_part(prefix, "ids"), self.ids.astype("<i8").tobytes(), stem=prefix.name)

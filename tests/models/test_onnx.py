@@ -17,7 +17,8 @@ import clipkit
 from clipkit.core.cache import ArrayCache
 from clipkit.errors import ModelError, ShapeError
 from clipkit.models.devices import check_engine
-from clipkit.models.exports import IMAGE, RECORD, TEXT, export_folder, find_export
+from clipkit.models.encoder import Encoder
+from clipkit.models.exports import IMAGE, RECORD, TEXT, find_export
 from clipkit.models.load import as_open_clip, load_encoder
 from clipkit.models.onnx import OnnxEncoder
 from clipkit.models.onnx_export import odd_texts, texts_to_compare
@@ -42,6 +43,12 @@ def pictures(side: tuple[int, int], count: int = 7) -> np.ndarray:
     coarse = rng.integers(0, 256, (count, 3, 6, 6)).astype(np.uint8)
     rows, columns = (np.arange(size) * 6 // size for size in side)
     return coarse[:, :, rows][:, :, :, columns]
+
+
+def folder_of(encoder: Encoder) -> Path:
+    export = find_export(encoder.fingerprint, encoder.model)
+    assert export is not None
+    return export.folder
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +167,7 @@ def test_a_new_picture_is_indexed_without_torch(photos: Path) -> None:
 
 def test_a_damaged_graph_is_told(models: Callable[[str], Path]) -> None:
     encoder = load_encoder(str(models("clip")), engine="onnx")
-    graph = export_folder(encoder.fingerprint, encoder.model) / TEXT
+    graph = folder_of(encoder) / TEXT
     content = bytearray(graph.read_bytes())
     content[len(content) // 2] ^= 255
     graph.write_bytes(content)
@@ -172,7 +179,7 @@ def test_a_damaged_graph_is_told(models: Callable[[str], Path]) -> None:
 
 def test_a_damaged_record_is_no_export(models: Callable[[str], Path]) -> None:
     encoder = load_encoder(str(models("clip")), engine="onnx")
-    record = export_folder(encoder.fingerprint, encoder.model) / RECORD
+    record = folder_of(encoder) / RECORD
     record.write_text(record.read_text()[:-20])
     assert find_export(encoder.fingerprint, encoder.model) is None
     assert load_encoder(str(models("clip")), engine="onnx").model == encoder.model
@@ -202,7 +209,7 @@ def test_a_graph_that_answers_otherwise_is_not_kept(
     monkeypatch.setattr("clipkit.models.onnx_export._agree", lambda *_: False)
     encoder = load_encoder(str(models("clip")), device="cpu")
     assert encoder.engine == "torch"
-    assert not list(export_folder(encoder.fingerprint, encoder.model).glob("*.onnx"))
+    assert not list(folder_of(encoder).glob("*.onnx"))
 
 
 @pytest.mark.parametrize(
@@ -303,7 +310,7 @@ def test_an_export_is_found_by_name_only_where_names_cannot_change(models: Calla
 
     encoder = load_encoder(str(models("clip")), engine="onnx")
     assert find_export_of(encoder.model) is None
-    record = export_folder(encoder.fingerprint, encoder.model) / RECORD
+    record = folder_of(encoder) / RECORD
     content = json.loads(record.read_text())
     record.write_text(json.dumps({**content, "model": "ViT-B-32/tag", "source": "ViT-B-32/tag"}))
     assert find_export_of("ViT-B-32/tag") is not None
@@ -329,3 +336,20 @@ def test_the_same_weights_under_another_config_are_another_export(
     second = load_encoder(str(folder), engine="onnx")
     assert (second.encode_texts(["another text"]) * torch).sum() >= 0.9999
     assert not np.allclose(second.encode_texts(["a text for two configs"]), first, atol=1e-4)
+    same_name = shutil.copytree(models("quickgelu"), tmp_path / "elsewhere" / "mine")
+    again = load_encoder(str(same_name), engine="onnx").encode_texts(["a text for two configs"])
+    np.testing.assert_allclose(again, first, atol=1e-6)
+
+
+def test_a_cache_that_cannot_be_written_leaves_the_work_to_torch(
+    models: Callable[[str], Path], private_cache: Path, photos: Path
+) -> None:
+    private_cache.mkdir(exist_ok=True)
+    (private_cache / "exports").write_text("a file where a folder should be")
+    lines: list[str] = []
+    encoder = load_encoder(str(models("clip")), device="cpu", notify=lines.append)
+    assert encoder.engine == "torch"
+    assert any("cannot be kept" in line for line in lines)
+    index = clipkit.ImageIndex.create(photos, encoder)
+    index.update()
+    assert len(clipkit.ImageIndex.open(photos).search("red", k=2)) == 2
