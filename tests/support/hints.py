@@ -18,7 +18,7 @@ from clipkit.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 FILLED = "7"  # stands for whatever an f-string puts in: a number, a name or a path
-COMMAND = re.compile(r"\bclipkit [a-z]+")
+COMMAND = re.compile(r"(?<![\w./-])clipkit [a-z]+")
 END = re.compile(r"(?<!\\)[;,](?: |$)| \(|: (?!\S*/)")  # what ends a command within a sentence
 OPTION = re.compile(r"(?<![\w-])--[A-Za-z][\w-]*")
 OTHERS = re.compile(r"\bpip install .*")  # other programs' commands
