@@ -8,7 +8,8 @@ import gradio as gr
 from gradio.events import api
 
 from clipkit.core.text import printable
-from clipkit.errors import ClipkitError
+from clipkit.errors import ClipkitError, QueryError
+from clipkit.explore.choices import RELEVANCES
 from clipkit.explore.metadata import Filters
 from clipkit.explore.question import MOST, Found, Question, ask, clean
 from clipkit.output.html import escape
@@ -37,6 +38,7 @@ class Endpoints:
         """
         check_asked(k, words, folder, relevance, library)
         try:
+            _check_question(words, k, relevance)
             chosen = self._page.shelf.indexed(library)
             catalogue = chosen.catalogue()
             question = Question(
@@ -51,6 +53,16 @@ class Endpoints:
             "milliseconds": round(1000 * answer.seconds, 1),
             "nothing_fits": answer.is_empty_handed,
         }
+
+
+def _check_question(words: str, k: float, relevance: str) -> None:
+    """QueryError as the command line has it."""
+    if not words.strip():
+        raise QueryError("the query is empty", hint='"a dog on a beach"')
+    if k < 1:
+        raise QueryError(f"{k:g} answers were asked for", hint="ask for 1 or more")
+    if relevance not in RELEVANCES:
+        raise QueryError(f"relevance is {relevance!r}", hint=", ".join(RELEVANCES))
 
 
 def _hit(key: str, found: Found) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def from_address(text: str, catalogue: Catalogue | None) -> SearchState:
 
 
 def as_relevance(text: str) -> Relevance:
-    """One of the three words; "weak", which shows everything, for any other."""
+    """One of the three words; "weak", which shows everything, for any other that an address may have."""
     return next((word for word in RELEVANCES if word == text), "weak")
 
 

@@ -92,6 +92,7 @@ def print_plan(changes: Changes) -> None:
         f"would read {len(changes.read):,}{moved}, bring back {len(changes.restored):,} and hide "
         f"{len(changes.gone) - changes.moved:,} pictures; {changes.unchanged:,} are unchanged"
     )
+    print_unmatched(changes.unmatched)
 
 
 def _skipped_line(skipped: Mapping[str, int]) -> str:

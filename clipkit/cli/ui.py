@@ -71,7 +71,8 @@ def ui(given: PageOptions) -> None:
 def _names(allow_hosts: tuple[str, ...]) -> tuple[str, ...]:
     """Names of hosts; UsageError for an address or a pattern."""
     for name in allow_hosts:
-        if not re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)*", name, re.ASCII | re.IGNORECASE):
+        is_name = re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)*", name, re.ASCII | re.IGNORECASE)
+        if not is_name or name.rpartition(".")[2].isdigit():
             raise click.UsageError(f"--allow-host takes a name such as photos.example.org, not {name}")
     return allow_hosts
 

@@ -714,7 +714,8 @@ def plan(
     kept = take_back(store.info().excluded if store.file.exists() else (), include_dirs, place)
     scan = find_images(str(place), exclude_dirs=exclude_dirs, remembered=kept.texts, include_hidden=include_hidden)
     unreadable = [failure.path for failure in scan.unreadable]
-    return compare(scan.found, known, unreadable=unreadable, checksum=checksum, retry_failed=retry_failed)
+    changes = compare(scan.found, known, unreadable=unreadable, checksum=checksum, retry_failed=retry_failed)
+    return replace(changes, unmatched=scan.unmatched)
 
 
 def model_for(root: str | Path, model: str | None, *, at: str | Path | None = None) -> tuple[str, bool]:

@@ -51,6 +51,7 @@ class Changes:
     restored: list[Known]
     gone: list[Known]
     unchanged: int
+    unmatched: tuple[str, ...] = ()  # exclusions that no folder matches
 
     @property
     def moved(self) -> int:
@@ -83,7 +84,8 @@ def find_images(
             if is_folder and entry.name not in EXCLUDED_DIRS and not excluded.matches(path):
                 (links if entry.is_symlink() else pending).append(path)
     scan.found.sort(key=lambda found: found.path)
-    scan.exclusions = tuple(text for text in excluded.texts if not text.startswith("../"))
+    kept = (text for text in excluded.texts if not text.startswith("../") and text not in excluded.unmatched)
+    scan.exclusions = tuple(kept)  # not what was typed and matches nothing: it may be a slip
     scan.unmatched = tuple(text for text in excluded.texts if text in excluded.unmatched)
     return scan
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -71,6 +73,12 @@ class ExportedModel:
                 )
         return file
 
+    @property
+    def is_intact(self) -> bool:
+        """Whether every file is as it was written."""
+        files = [(self.folder / name, digest) for name, digest in self.graphs.items()]
+        return all(file.is_file() and fingerprint(file) == digest for file, digest in files)
+
     def with_exact_pixels(self, exact: bool) -> ExportedModel:
         """The same, with pixels exactly as open_clip's own transform makes them, or not."""
         return replace(self, recipe=replace(self.recipe, exact=exact))
@@ -102,7 +110,8 @@ def export_folder(weights_sha256: str, model: str, config: str) -> Path:
 def find_export(weights_sha256: str, model: str, config: str | None = None) -> ExportedModel | None:
     """The export of these weights: beside the starter's own, or in the cache; None where there is none.
 
-    config: as `config_of`; None where it is not known.
+    config: as `config_of`; None where it is not known: an export is found then if there is only one. One whose files
+    are not as they were written is not there.
     """
     folders = sorted((cache_folder() / "exports").glob(f"{weights_sha256[:32]}-*"))
     if model == "starter":  # its graphs read the weights beside them, whatever these are by now
@@ -110,8 +119,22 @@ def find_export(weights_sha256: str, model: str, config: str | None = None) -> E
         is_there = weights.is_file() and fingerprint(weights) == weights_sha256
         folders = [weights.parent, *folders] if is_there else folders
     exports = [found for folder in folders if (found := _read(folder))]
-    of_model = [one for one in exports if (one.fingerprint, one.model) == (weights_sha256, model)]
+    of_model = [one for one in exports if (one.fingerprint, one.model) == (weights_sha256, model) and one.is_intact]
+    if config is None and len({one.config for one in of_model}) > 1:
+        return None
     return next((one for one in of_model if config is None or one.config == config), None)
+
+
+def publish(export: ExportedModel) -> ExportedModel:
+    """Move a finished export from where it was written to its place in one step; what another has made stays."""
+    place = export_folder(export.fingerprint, export.model, export.config)
+    there = find_export(export.fingerprint, export.model, export.config)
+    if there is not None:
+        shutil.rmtree(export.folder, ignore_errors=True)
+        return there
+    shutil.rmtree(place, ignore_errors=True)
+    os.replace(export.folder, place)
+    return replace(export, folder=place)
 
 
 def config_beside(source: str) -> str | None:
@@ -134,12 +157,13 @@ def find_export_of(model: str) -> ExportedModel | None:
     their weights.
     """
     is_named = model != "starter" and not model.startswith(("hf-hub:", "local:"))
-    return next((one for one in all_exports() if is_named and model == one.model == one.source), None)
+    named = (one for one in all_exports() if is_named and model == one.model == one.source)
+    return next((one for one in named if one.is_intact), None)
 
 
 def all_exports() -> Iterator[ExportedModel]:
     """Every export in the cache."""
-    for record in sorted((cache_folder() / "exports").glob(f"*/{RECORD}")):
+    for record in sorted((cache_folder() / "exports").glob(f"[!.]*/{RECORD}")):
         if found := _read(record.parent):
             yield found
 

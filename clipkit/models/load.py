@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -19,6 +21,7 @@ from clipkit.models.exports import (
     export_folder,
     find_export,
     find_export_of,
+    publish,
 )
 from clipkit.models.hub import Notify
 from clipkit.models.onnx import OnnxEncoder
@@ -125,10 +128,13 @@ def load_query_encoder(
 ) -> Encoder:
     """What encodes the queries of an index: the export of its model where there is one, else what `load` gives.
 
-    An export of an older starter is not asked, though it may still be in the cache: `load` refuses the index.
+    An export of an older starter is not asked, though it may still be in the cache, nor one of a folder that is gone:
+    `load` refuses the index.
     """
     is_older = model == "starter" and find_weights(model, {}).fingerprint != weights_sha256
-    export = None if is_older else find_export(weights_sha256, model, config_beside(source))
+    config = config_beside(source)
+    is_gone = config is None and Path(source).is_absolute()  # which of two configs it had, nobody can say
+    export = None if is_older or is_gone else find_export(weights_sha256, model, config)
     if export is None or TEXT not in export.graphs:
         return load()
     return _in_onnx(export, load, batch_size=None, exact_pixels=exact_pixels)
@@ -143,7 +149,7 @@ def as_open_clip(encoder: Encoder) -> OpenClipEncoder:
 
 
 def ensure_export(encoder: Encoder, notify: Notify | None = None) -> None:
-    """ExportedModel the model of an encoder whose queries will be asked for again, unless that was done before."""
+    """Export the model of an encoder whose queries will be asked for again, unless that was done before."""
     if isinstance(encoder, OpenClipEncoder):
         weights = encoder.weights
         if find_export(weights.fingerprint, weights.model, config_of(weights)) is None:
@@ -154,7 +160,7 @@ def _exported(weights: Weights, notify: Notify | None) -> ExportedModel | None:
     """The export, made now; None where the cache cannot be written: torch answers then."""
     try:
         return export_weights(weights, notify)
-    except OSError as error:
+    except (OSError, ModelError) as error:
         if notify:
             notify(f"torch computes {weights.model}: its export cannot be kept: {error}")
         return None
@@ -168,9 +174,12 @@ def export_weights(weights: Weights, notify: Notify | None = None) -> ExportedMo
         notify(f"preparing {weights.model} for quick answers: once, it takes a minute or less")
     network, tokenizer = load_network(weights, notify)
     recipe = pixel_recipe(weights.model, network, exact=False)
-    return export_encoder(
-        network, tokenizer, weights, recipe, export_folder(weights.fingerprint, weights.model, config_of(weights))
-    )
+    place = export_folder(weights.fingerprint, weights.model, config_of(weights))
+    beside = place.with_name(f".{place.name}-{secrets.token_hex(4)}.part")
+    try:
+        return publish(export_encoder(network, tokenizer, weights, recipe, beside))
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _in_onnx(

@@ -19,7 +19,7 @@ from clipkit.errors import ModelError, ShapeError
 from clipkit.models.devices import check_engine
 from clipkit.models.encoder import Encoder
 from clipkit.models.exports import IMAGE, RECORD, TEXT, find_export
-from clipkit.models.load import as_open_clip, load_encoder
+from clipkit.models.load import as_open_clip, export_weights, load_encoder
 from clipkit.models.onnx import OnnxEncoder
 from clipkit.models.onnx_export import odd_texts, texts_to_compare
 from clipkit.models.openclip import OpenClipEncoder, load_network, open_clip_catalogue, tokenizer_data
@@ -165,16 +165,43 @@ def test_a_new_picture_is_indexed_without_torch(photos: Path) -> None:
     assert "1 new" in done.stdout + done.stderr
 
 
-def test_a_damaged_graph_is_told(models: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("name", [TEXT, "text.weights"])
+def test_a_damaged_graph_is_made_again(name: str, models: Callable[[str], Path]) -> None:
     encoder = load_encoder(str(models("clip")), engine="onnx")
-    graph = folder_of(encoder) / TEXT
+    expected = encoder.encode_texts(["a text"])
+    in_use = load_encoder(str(models("clip")), engine="onnx")
+    graph = folder_of(encoder) / name
     content = bytearray(graph.read_bytes())
     content[len(content) // 2] ^= 255
     graph.write_bytes(content)
-    damaged = load_encoder(str(models("clip")), engine="onnx")
-    with pytest.raises(ModelError, match="is damaged") as caught:
-        damaged.encode_texts(["a text that nobody has asked for before"])
+    with pytest.raises(ModelError, match="is damaged") as caught:  # between two looks at it
+        in_use.encode_texts(["a text that nobody has asked for before"])
     assert str(graph.parent) in str(caught.value.hint)
+    assert find_export(encoder.fingerprint, encoder.model) is None
+    mended = load_encoder(str(models("clip")), engine="onnx")
+    assert find_export(encoder.fingerprint, encoder.model) is not None
+    np.testing.assert_allclose(mended._encode(["a text"]), expected, atol=1e-6)  # type: ignore[union-attr]
+
+
+def test_an_export_is_published_whole_and_the_first_stays(models: Callable[[str], Path], private_cache: Path) -> None:
+    weights = find_weights(str(models("clip")), open_clip_catalogue())
+    first = export_weights(weights)
+    stamps = {file.name: file.stat().st_mtime_ns for file in first.folder.iterdir()}
+    again = export_weights(weights)
+    assert again == first
+    assert {file.name: file.stat().st_mtime_ns for file in first.folder.iterdir()} == stamps
+    assert [folder.name for folder in (private_cache / "exports").iterdir()] == [first.folder.name]
+
+
+def test_an_index_whose_model_folder_is_gone_is_not_answered_by_a_guess(
+    models: Callable[[str], Path], photos: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(models("clip"), tmp_path / "mine")
+    clipkit.ImageIndex.create(photos, load_encoder(str(folder), engine="onnx")).update()
+    assert clipkit.ImageIndex.open(photos).search("red", k=1)
+    folder.rename(tmp_path / "moved")
+    with pytest.raises(ModelError):
+        clipkit.ImageIndex.open(photos).search("red", k=1)
 
 
 def test_a_damaged_record_is_no_export(models: Callable[[str], Path]) -> None:

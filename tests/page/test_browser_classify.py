@@ -89,7 +89,7 @@ def test_words_sort_three_are_put_right_the_rest_is_learned_and_taken_away(
     page.shoot("classify-empty")
     sort(page)
     assert column(page, "motorcycle") == ["motorcycle_left.png"]
-    assert column(page, "cat") == ["chelsea.png"]
+    assert "chelsea.png" in column(page, "cat")
     assert f"of {holiday.count} pictures in 7 classes" in page.window.locator("#ck-sorted").inner_text()
     page.shoot("classify")
 
@@ -192,7 +192,7 @@ def test_an_error_is_a_sentence_and_leaves_the_columns(page: Robot) -> None:
     page.window.locator("#ck-classes textarea").fill(" , ")
     page.window.get_by_role("button", name="Sort", exact=True).click()
     page.window.locator("#ck-classify-notice", has_text="there are no classes").wait_for()
-    assert column(page, "cat") == ["chelsea.png"]
+    assert "chelsea.png" in column(page, "cat")
 
 
 @pytest.fixture(scope="module")
