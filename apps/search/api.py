@@ -38,7 +38,7 @@ class Endpoints:
         """
         check_asked(k, words, folder, relevance, library)
         try:
-            _check_question(words, k, relevance)
+            _check_question(words, relevance)
             chosen = self._page.shelf.indexed(library)
             catalogue = chosen.catalogue()
             question = Question(
@@ -55,12 +55,10 @@ class Endpoints:
         }
 
 
-def _check_question(words: str, k: float, relevance: str) -> None:
+def _check_question(words: str, relevance: str) -> None:
     """QueryError as the command line has it."""
     if not words.strip():
         raise QueryError("the query is empty", hint='"a dog on a beach"')
-    if k < 1:
-        raise QueryError(f"{k:g} answers were asked for", hint="ask for 1 or more")
     if relevance not in RELEVANCES:
         raise QueryError(f"relevance is {relevance!r}", hint=", ".join(RELEVANCES))
 
