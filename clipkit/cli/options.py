@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from clipkit.cli.output import say
+from clipkit.models.devices import ENGINES
 
 if TYPE_CHECKING:
     from clipkit.index.image_index import ImageIndex
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 Given = TypeVar("Given")
 
-ENGINES = ("auto", "torch", "onnx")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 

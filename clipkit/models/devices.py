@@ -56,9 +56,16 @@ def has_gpu() -> bool:
 
 
 def has_fast_bfloat16() -> bool:
-    """Whether the CPU has instructions for bfloat16, and torch is not told to do without; costs no import."""
+    """Whether the CPU has instructions for bfloat16, and torch is not told to do without; costs no import.
+
+    Where the system has no list of them, torch knows, if it is loaded.
+    """
     if os.environ.get("ATEN_CPU_CAPABILITY", "").lower() in ("default", "avx2"):
         return False
+    cpu = getattr(sys.modules.get("torch"), "cpu", None)
+    checks = (getattr(cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    if any(check is not None and check() for check in checks):
+        return True
     info = Path("/proc/cpuinfo")
     return info.is_file() and bool({"avx512_bf16", "amx_bf16"} & set(info.read_text().split()))
 

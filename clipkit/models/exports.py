@@ -65,8 +65,7 @@ class ExportedModel:
         """The file of a graph, its content checked; ModelError where it is damaged."""
         file = self.folder / name
         for part in (file, file.with_suffix(WEIGHTS)):
-            is_known = part.name in self.graphs
-            if is_known and (not part.is_file() or self.graphs[part.name] != fingerprint(part)):
+            if part.name in self.graphs and not self._is_whole(part.name):
                 raise ModelError(
                     f"{part} is damaged: its content is not what was written",
                     hint=f"rm -r {shlex.quote(str(self.folder))}",
@@ -76,8 +75,11 @@ class ExportedModel:
     @property
     def is_intact(self) -> bool:
         """Whether every file is as it was written."""
-        files = [(self.folder / name, digest) for name, digest in self.graphs.items()]
-        return all(file.is_file() and fingerprint(file) == digest for file, digest in files)
+        return all(self._is_whole(name) for name in self.graphs)
+
+    def _is_whole(self, name: str) -> bool:
+        file = self.folder / name
+        return file.is_file() and fingerprint(file) == self.graphs[name]
 
     def with_exact_pixels(self, exact: bool) -> ExportedModel:
         """The same, with pixels exactly as open_clip's own transform makes them, or not."""
