@@ -159,9 +159,8 @@ def _quoted(given: SearchOptions, extra: Sequence[str]) -> str:
 
 
 def _hits(given: SearchOptions) -> Hits:
-    from clipkit.explore.metadata import choose_ids
+    from clipkit.explore.question import candidates, unread_words
     from clipkit.explore.question import search as search_index
-    from clipkit.explore.question import unread_words
     from clipkit.index.image_index import find
     from clipkit.search.query import embed, parse
 
@@ -169,13 +168,13 @@ def _hits(given: SearchOptions) -> Hits:
     filters = given.filters(inside)
     only = _ids_of(pictures, given, filters) if given.head_file or given.classes else None
     terms = parse(given.query, add=given.add, subtract=given.subtract)
+    only = candidates(pictures, filters, only)  # a wrong folder is an error before a model is loaded
     is_words = all(term.fits_all for term in terms)
     encoder = given.query_encoder(pictures)
-    choose_ids(pictures, filters)  # a folder that is not there is said before a model is loaded
     query = embed(terms, encoder)
     for note in unread_words(terms, encoder):
         say(printable(note))
-    return search_index(pictures, query, given.k, filters=filters, only=only, least=given.least, is_words=is_words)
+    return search_index(pictures, query, given.k, only=only, least=given.least, is_words=is_words)
 
 
 @click.command()

@@ -211,9 +211,7 @@ def search(
     only: among these ids (n,), too. is_words: the query is made of words alone, added, and pictures are then measured
     against texts that fit every picture, as the page does.
     """
-    chosen = choose_ids(index, filters)
-    if only is not None:
-        chosen = only if chosen is None else np.intersect1d(chosen, only)
+    chosen = candidates(index, filters, only)
     hits = index.search_embeddings(query, k, only=chosen)[0]
     if least == "weak":
         return hits
@@ -224,6 +222,14 @@ def search(
     neutral = neutral_mean(index.query_encoder) if is_words else None
     rule = rule_for(query, sample_embeddings(index, ids), len(ids), neutral)
     return Hits(hit for hit, word in judge_hits(index, hits, rule) if is_at_least(word, least))
+
+
+def candidates(index: ImageIndex, filters: Filters, only: IntArray | None = None) -> IntArray | None:
+    """Ids (n,) that the filters leave, of `only` where it is given; None for all. QueryError for a wrong folder."""
+    chosen = choose_ids(index, filters)
+    if only is None or chosen is None:
+        return chosen if only is None else only
+    return np.intersect1d(chosen, only)
 
 
 def unread_words(terms: Sequence[Term], encoder: Encoder) -> tuple[str, ...]:
