@@ -51,7 +51,8 @@ class Endpoints:
             "hits": [_hit(chosen.key, one) for one in answer.found],
             "asked": answer.total,
             "milliseconds": round(1000 * answer.seconds, 1),
-            "nothing_fits": answer.is_empty_handed,
+            "verdict": answer.verdict,
+            "nothing_fits": answer.verdict == "nothing",
         }
 
 

@@ -8,10 +8,11 @@ from urllib.parse import parse_qs, urlencode
 
 from clipkit.core.text import printable
 from clipkit.errors import ClipkitError, QueryError
-from clipkit.explore.choices import RELEVANCES, SHAPES, Relevance
+from clipkit.explore.choices import RELEVANCES, SHAPES
 from clipkit.explore.metadata import Catalogue, Filters, parse_day
 from clipkit.explore.question import MOST_MOVES, Question, clean
 from clipkit.index.paths import nearest_folder
+from clipkit.search.hits import Relevance
 
 MAX_ADDRESS = 6_000  # characters of it that are read
 

@@ -94,6 +94,10 @@ def index(given: IndexOptions) -> None:
     with on_interrupt(lambda: _committed(pictures, given)), progress_bar() as progress:
         report = pictures.update(progress=progress, workers=given.workers, **given.scan)
     print_report(report, pictures, given.photos, loading=time.monotonic() - started - report.seconds)
+    if report.encoded:  # and a model is loaded: the first search need not do it
+        from clipkit.explore.relevance import embed_vocabulary
+
+        embed_vocabulary(pictures.query_encoder)
 
 
 def _committed(pictures: ImageIndex, given: IndexOptions) -> str:

@@ -160,7 +160,7 @@ def print_hits(
         sys.stdout.buffer.write(b"".join(os.fsencode(near(hit.file)) + end for hit in hits))
     elif as_json:
         for hit in hits:
-            facts = {"score": round(hit.score, 6), "path": hit.path, "file": hit.file}
+            facts = {"score": round(hit.score, 6), "relevance": hit.relevance, "path": hit.path, "file": hit.file}
             print(json.dumps({**facts, "partial": True} if hit.is_partial else facts))
     elif as_csv:
         _print_csv(hits)

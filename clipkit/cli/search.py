@@ -19,13 +19,19 @@ from clipkit.cli import options
 from clipkit.cli.output import echo_lines, print_hits, say
 from clipkit.core.text import near, printable
 from clipkit.errors import IndexNotFound
-from clipkit.explore.choices import RELEVANCES, SHAPES, Relevance
+from clipkit.explore.choices import RELEVANCES, SHAPES
 
 if TYPE_CHECKING:
     from clipkit.core.arrays import IntArray
     from clipkit.explore.metadata import Filters
     from clipkit.index.image_index import ImageIndex
-    from clipkit.search.hits import Hits
+    from clipkit.search.hits import Hits, Relevance
+
+
+CLOSEST = {  # said below results that may not be what was asked for
+    "unsure": "not sure that any of them fits: these come closest",
+    "nothing": "nothing here seems to fit: these come closest",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +131,8 @@ def search(given: SearchOptions) -> None:
     _export(hits, given)
     if not hits:
         say(_nothing(given))
+    elif hits.verdict in CLOSEST:
+        say(CLOSEST[hits.verdict])
 
 
 def _understood(given: SearchOptions, extra: Sequence[str]) -> SearchOptions:
@@ -169,7 +177,7 @@ def _hits(given: SearchOptions) -> Hits:
     only = _ids_of(pictures, given, filters) if given.head_file or given.classes else None
     terms = parse(given.query, add=given.add, subtract=given.subtract)
     only = candidates(pictures, filters, only)  # a wrong folder is an error before a model is loaded
-    is_words = all(term.fits_all for term in terms)
+    is_words = not any(term.is_file for term in terms)
     encoder = given.query_encoder(pictures)
     query = embed(terms, encoder)
     for note in unread_words(terms, encoder):

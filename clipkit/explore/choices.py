@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from clipkit.search.hits import Relevance
 
-Relevance = Literal["strong", "likely", "weak"]
 RELEVANCES: tuple[Relevance, ...] = ("strong", "likely", "weak")  # the strongest first
 SHAPES = ("landscape", "portrait", "square")

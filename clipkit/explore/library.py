@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from clipkit.core.arrays import Embeddings, FloatArray
+from clipkit.core.arrays import Embeddings
 from clipkit.explore.metadata import Catalogue, Fact
+from clipkit.explore.relevance import RelevanceScale, scale_for
 from clipkit.images.decode import MAX_FILE_BYTES, is_picture
 from clipkit.index.image_index import FOLDER, ImageIndex, Loader
 from clipkit.models.encoder import Encoder
@@ -70,7 +71,7 @@ class Library:
         self._known: tuple[Stamp | None, IndexInfo] | None = None
         self._checked: tuple[IndexInfo, Encoder] | None = None
         self._catalogue: Catalogue | None = None
-        self._neutral: tuple[str, FloatArray] | None = None
+        self._scale: tuple[tuple[str, int], RelevanceScale] | None = None
         self._words: OrderedDict[tuple[str, str], Embeddings] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -158,25 +159,24 @@ class Library:
                 self._words.popitem(last=False)
         return known
 
-    def neutral(self) -> FloatArray:
-        """Mean embedding of neutral texts, by this library's model.
+    def relevance_scale(self) -> RelevanceScale:
+        """What relevance is measured against, by this library's model and pictures now.
 
         Returns
         -------
-        ndarray of shape (d,), float32
-            Shorter than 1.
+        RelevanceScale
+            Of the catalogue's revision.
         """
-        encoder = self.encoder
-        if self._neutral is None or self._neutral[0] != encoder.fingerprint:
-            from clipkit.classify.zeroshot import neutral_mean
-
-            self._neutral = (encoder.fingerprint, neutral_mean(encoder))
-        return self._neutral[1]
+        encoder, catalogue = self.encoder, self.catalogue()
+        key = (encoder.fingerprint, catalogue.revision)
+        if self._scale is None or self._scale[0] != key:
+            self._scale = (key, scale_for(encoder, catalogue.sample, len(catalogue)))
+        return self._scale[1]
 
     def warm(self) -> None:
         """Load what the first search would wait for: model, catalogue, search cache."""
         if self.is_indexed and len(self.catalogue()):
-            self.neutral()
+            self.relevance_scale()
             self.index.search_embeddings(np.eye(1, self.index.info.dim, dtype=np.float32), 1)
 
     def file_of(self, id_: int) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,13 +13,12 @@ import numpy as np
 from clipkit.core.arrays import Embeddings, IntArray
 from clipkit.core.text import readable
 from clipkit.errors import QueryError
-from clipkit.explore.choices import Relevance
 from clipkit.explore.metadata import Catalogue, Fact, Filters, choose_ids, sample_embeddings
-from clipkit.explore.relevance import is_at_least, judge_hits, rule_for
+from clipkit.explore.relevance import is_at_least, judge_hits, scale_for
 from clipkit.index.image_index import ImageIndex
 from clipkit.models.encoder import Encoder
 from clipkit.models.tokenizer import LONG_BYTES
-from clipkit.search.hits import Hit, Hits
+from clipkit.search.hits import Hit, Hits, Relevance, Verdict
 from clipkit.search.query import MAX_WORDS, Term
 
 if TYPE_CHECKING:
@@ -111,8 +110,9 @@ class Answer:
         Pictures that the filters leave.
     seconds : float
         From question to answer.
-    is_empty_handed : bool
-        Nothing fits the question, whatever is shown.
+    verdict : {"fits", "unsure", "nothing"}
+        Whether any picture fits: "unsure" where the best is not strong, "nothing" where none seems to fit or the
+        filters leave none.
     has_more : bool
         A longer answer exists.
     """
@@ -120,7 +120,7 @@ class Answer:
     found: tuple[Found, ...]
     total: int
     seconds: float
-    is_empty_handed: bool = False
+    verdict: Verdict = "fits"
     has_more: bool = False
 
 
@@ -155,7 +155,7 @@ def ask(library: Library, question: Question, k: int = PAGE) -> Answer:
     -------
     Answer
         `found`, best first, each with `hit`, `fact` and `relevance` ("strong", "likely" or "weak"); `total`, the
-        number of pictures that the filters leave; `is_empty_handed`, whether nothing fits; `has_more`; `seconds`.
+        number of pictures that the filters leave; `verdict` ("fits", "unsure" or "nothing"); `has_more`; `seconds`.
 
     Raises
     ------
@@ -182,18 +182,16 @@ def ask(library: Library, question: Question, k: int = PAGE) -> Answer:
         return _twins(library, catalogue, question.twins_of, started)
     if not question or not total:
         ids = (catalogue.ids if only is None else only)[:k].tolist()
-        nothing = bool(question) and not total
-        return Answer(plain(library, catalogue, ids), total, time.monotonic() - started, nothing, has_more=total > k)
+        verdict: Verdict = "nothing" if question and not total else "fits"
+        return Answer(plain(library, catalogue, ids), total, time.monotonic() - started, verdict, has_more=total > k)
     query = embedding_of(library, question)
     is_words = not (question.more or question.less or question.picture is not None)
-    rule = rule_for(query, catalogue.sample, len(catalogue), library.neutral() if is_words else None)
     hits = library.index.search_embeddings(query, k + 1, only=only)[0]
-    judged = judge_hits(library.index, hits[:k], rule)
+    judged, verdict = judge_hits(library.index, hits[:k], query, library.relevance_scale(), is_words=is_words)
     found = [Found(hit, fact, word) for hit, word in judged if (fact := catalogue.fact(hit.id)) is not None]
-    best = found[0].relevance if found else "weak"
     shown = tuple(one for one in found if is_at_least(one.relevance, question.least))
     has_more = len(hits) > k and len(shown) == len(found) and k < MOST
-    return Answer(shown, total, time.monotonic() - started, best == "weak", has_more)
+    return Answer(shown, total, time.monotonic() - started, verdict, has_more)
 
 
 def search(
@@ -206,22 +204,19 @@ def search(
     least: Relevance = "weak",
     is_words: bool = False,
 ) -> Hits:
-    """The k pictures nearest to a query (1, d) among those that the filters leave, and no weaker than `least`.
+    """The k pictures nearest to a query (1, d) among those that the filters leave, each with its relevance.
 
-    only: among these ids (n,), too. is_words: the query is made of words alone, added, and pictures are then measured
-    against texts that fit every picture, as the page does.
+    only: among these ids (n,), too. least: none that is weaker. is_words: the query is made of words alone.
     """
-    chosen = candidates(index, filters, only)
-    hits = index.search_embeddings(query, k, only=chosen)[0]
-    if least == "weak":
+    hits = index.search_embeddings(query, k, only=candidates(index, filters, only))[0]
+    if not hits:
         return hits
     _, paths = index.store.paths()
     ids = np.fromiter(paths, dtype=np.int64, count=len(paths))
-    from clipkit.classify.zeroshot import neutral_mean
-
-    neutral = neutral_mean(index.query_encoder) if is_words else None
-    rule = rule_for(query, sample_embeddings(index, ids), len(ids), neutral)
-    return Hits(hit for hit, word in judge_hits(index, hits, rule) if is_at_least(word, least))
+    scale = scale_for(index.query_encoder, sample_embeddings(index, ids), len(ids))
+    judged, verdict = judge_hits(index, hits, query, scale, is_words=is_words)
+    shown = (replace(hit, relevance=word) for hit, word in judged if is_at_least(word, least))
+    return Hits(shown, verdict=verdict)
 
 
 def candidates(index: ImageIndex, filters: Filters, only: IntArray | None = None) -> IntArray | None:

@@ -1,60 +1,128 @@
-"""Relevance of search results in three words, from scores of the collection and of neutral texts."""
+"""Relevance of search results in three words, from how a query compares with general phrases on each picture.
+
+A cosine says little by itself, and what is rare in a collection says nothing of a picture. So the query is compared, on
+one picture at a time, with 478 phrases that name what photographs show (`vocabulary.txt`): how many standard deviations
+it scores above their mean on that picture. What counts as much is read off the phrases themselves: a query is strong on
+a picture where it stands as high as one phrase in 100 stands on one of the collection's pictures. Nothing of that
+depends on how many pictures match.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import NormalDist
+from functools import cache
+from importlib.resources import files
 
 import numpy as np
 
 from clipkit.core.arrays import Embeddings, FloatArray
-from clipkit.explore.choices import RELEVANCES, Relevance
+from clipkit.explore.choices import RELEVANCES
 from clipkit.index.image_index import ImageIndex
-from clipkit.search.hits import Hit
+from clipkit.models.encoder import Encoder
+from clipkit.search.hits import Hit, Relevance, Verdict
 
-# How often the best of so many pictures would stand out so far by chance, if scores were normal; docs/page.md has what
-# that means for real ones.
-CHANCE = {"strong": 0.0005, "likely": 0.2}
-MOST = 1_000  # pictures that count as tries: in a larger collection more pictures fit, too
-TO_SIGMA = 1.4826  # the median distance from the median, times this, is a normal distribution's sigma
-LEAST_SPREAD = 0.01  # a cosine; a folder of equal pictures must not make rounding look like relevance
+# Shares of the phrases that stand lower, over pictures of the collection; `benchmarks/relevance.py` has what they give.
+STRONG, LIKELY = 0.99, 0.95
+SURE, FITS = 0.995, 0.975  # where the best picture stands lower it is not sure that any fits; or none does
+# Standard scores of an encoder that knows none of the phrases.
+FLOORS = {SURE: 2.0, STRONG: 2.0, FITS: 1.5, LIKELY: 1.0}
+ALIKE = {"strong": 0.65, "likely": 0.45}  # correlations of two pictures' scores on the phrases
+GROWTH = 0.4  # standard deviations that the best of ten times as many pictures may stand higher by chance
+USUAL, FEW, MANY = 100, 10, 10_000  # pictures of a collection for which the cuts are; no fewer and no more count
+SAMPLE = 500  # pictures whose scores on the phrases are read
+LEAST_SPREAD = 0.01  # a cosine; for encoders to which all phrases are alike
 
 
 @dataclass(frozen=True)
-class Rule:
-    """How the scores of one query become words; made by `rule_for`.
+class Judgement:
+    """Relevance of the results of one query.
 
-    middle, spread: median and spread of the query's scores over the collection. strong, likely: the least standing,
-    in spreads. neutral: (d,) the mean of the neutral texts, or None where the query is not made of words alone, which
-    no text can be compared with.
+    Attributes
+    ----------
+    words : list of {"strong", "likely", "weak"}
+        One for each result.
+    verdict : {"fits", "unsure", "nothing"}
+        Whether any result fits: "unsure" where the best is not strong, "nothing" where it is too weak.
     """
 
-    middle: float
-    spread: float
+    words: list[Relevance]
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class RelevanceScale:
+    """What relevance is measured against, for one model and one collection; made by `RelevanceScale.of`.
+
+    Attributes
+    ----------
+    phrases : ndarray of shape (v, d), float32
+        Embeddings of the vocabulary.
+    sure, strong, fits, likely : float
+        Standard scores from which a picture surely fits, is strong, fits at all, and is likely.
+    count : int
+        Pictures in the collection.
+    """
+
+    phrases: Embeddings
+    sure: float
     strong: float
+    fits: float
     likely: float
-    neutral: FloatArray | None
+    count: int
 
-    def judge(self, scores: FloatArray, embeddings: Embeddings) -> list[Relevance]:
-        """One word for each score (n,) of pictures with `embeddings` (n, d).
+    @classmethod
+    def of(cls, phrases: Embeddings, sample: Embeddings, count: int) -> RelevanceScale:
+        """From the vocabulary (v, d), some of the collection's pictures (m, d), and how many it has."""
+        standing = _standardized(sample[:SAMPLE] @ phrases.T) if len(sample) else np.zeros((1, 1), np.float32)
+        cuts = np.quantile(standing, list(FLOORS))
+        sure, strong, fits, likely = (max(float(cut), floor) for cut, floor in zip(cuts, FLOORS.values(), strict=True))
+        return cls(phrases, sure, strong, fits, likely, count)
 
-        Words are measured against texts that fit every picture, so that a folder of nothing but dogs still answers to
-        "a dog"; a query with pictures in it against the collection's median. The unit of both is the spread.
+    def standing(self, query: Embeddings, pictures: Embeddings) -> FloatArray:
+        """Standard score (n,) of a query (1, d) among the phrases, on each picture (n, d)."""
+        return np.asarray(_standardized(pictures @ self.phrases.T, pictures @ query[0]), dtype=np.float32)
+
+    def judge(self, query: Embeddings, pictures: Embeddings) -> Judgement:
+        """Relevance of pictures (n, d) to a query of words (1, d)."""
+        standing = self.standing(query, pictures)
+        best = float(standing.max(initial=-math.inf))
+        chance = GROWTH * math.log10(min(max(self.count, FEW), MANY) / USUAL)
+        words = [_word(one, self.strong, self.likely) for one in standing]
+        if best >= self.sure + chance:
+            return Judgement(words, "fits")
+        if best >= self.fits + chance:
+            return Judgement(["likely" if word == "strong" else word for word in words], "unsure")
+        return Judgement(["weak" for _ in words], "nothing")
+
+    def judge_alike(self, query: Embeddings, pictures: Embeddings) -> Judgement:
+        """Relevance of pictures (n, d) to a query (1, d) with pictures in it.
+
+        Pictures lie nearer to one another than to any words, so that what is compared is what the phrases say of both.
+        It always "fits": the question was which pictures are the nearest.
         """
-        base = self.middle if self.neutral is None else embeddings @ self.neutral
-        standing = (scores - base) / self.spread
-        return ["strong" if one >= self.strong else "likely" if one >= self.likely else "weak" for one in standing]
+        profile = _profiles(query @ self.phrases.T)[0]
+        alike = _profiles(pictures @ self.phrases.T) @ profile
+        return Judgement([_word(one, ALIKE["strong"], ALIKE["likely"]) for one in alike], "fits")
 
 
-def rule_for(query: Embeddings, sample: Embeddings, count: int, neutral: FloatArray | None) -> Rule:
-    """From the query (1, d), pictures drawn from the collection (m, d), and how many pictures that has."""
-    # On one thread: BLAS wakes all of them for this little, which took 7 ms instead of 0.2.
-    scores = np.einsum("nd,d->n", sample, query[0]) if len(sample) else np.zeros(1, np.float32)
-    middle = float(np.median(scores))
-    spread = TO_SIGMA * float(np.median(np.abs(scores - middle)))
-    strong, likely = (_cut(CHANCE[word], count) for word in RELEVANCES[:2])
-    return Rule(middle, max(spread, LEAST_SPREAD), strong, likely, neutral)
+def scale_for(encoder: Encoder, sample: Embeddings, count: int) -> RelevanceScale:
+    """The scale of a collection of `count` pictures, some of which are in `sample` (m, d)."""
+    return RelevanceScale.of(embed_vocabulary(encoder), sample, count)
+
+
+def embed_vocabulary(encoder: Encoder) -> Embeddings:
+    """Embeddings (v, d) of the vocabulary; computed once for a model, then cached on disk."""
+    from clipkit.classify.zeroshot import ensemble
+
+    return ensemble(encoder, [(phrase,) for phrase in vocabulary()])[0]
+
+
+@cache
+def vocabulary() -> tuple[str, ...]:
+    """Phrases that name what photographs show, from people to screenshots."""
+    return tuple(files(__package__).joinpath("vocabulary.txt").read_text("utf-8").split("\n")[:-1])
 
 
 def is_at_least(relevance: Relevance, least: Relevance) -> bool:
@@ -62,19 +130,35 @@ def is_at_least(relevance: Relevance, least: Relevance) -> bool:
     return RELEVANCES.index(relevance) <= RELEVANCES.index(least)
 
 
-def judge_hits(index: ImageIndex, hits: Iterable[Hit], rule: Rule) -> list[tuple[Hit, Relevance]]:
-    """Each hit that is still in the index, with its relevance."""
+def judge_hits(
+    index: ImageIndex, hits: Iterable[Hit], query: Embeddings, scale: RelevanceScale, *, is_words: bool
+) -> tuple[list[tuple[Hit, Relevance]], Verdict]:
+    """Each hit that is still in the index, with its relevance; and whether any fits."""
     known = {hit.id: hit for hit in hits}
     ids, rows = index.store.vectors(known)
     place = {id_: row for row, id_ in enumerate(ids.tolist())}
     there = [hit for hit in known.values() if hit.id in place]
+    pictures = rows[[place[hit.id] for hit in there]].astype(np.float32).reshape(len(there), -1)
     if not there:
-        return []
-    scores = np.array([hit.score for hit in there], np.float32)
-    words = rule.judge(scores, rows[[place[hit.id] for hit in there]].astype(np.float32))
-    return list(zip(there, words, strict=True))
+        return [], "nothing"
+    judged = (scale.judge if is_words else scale.judge_alike)(query, pictures)
+    return list(zip(there, judged.words, strict=True)), judged.verdict
 
 
-def _cut(chance: float, count: int) -> float:
-    """What the highest of `count` normal draws exceeds with that probability, in sigmas."""
-    return NormalDist().inv_cdf((1 - chance) ** (1 / max(2, min(count, MOST))))
+def _standardized(phrases: FloatArray, scores: FloatArray | None = None) -> FloatArray:
+    """Scores (n,), or those of the phrases themselves (n, v), in standard deviations of the phrases' scores (n, v)."""
+    middle, spread = phrases.mean(axis=1), np.maximum(phrases.std(axis=1), LEAST_SPREAD)
+    if scores is None:
+        return np.asarray((phrases - middle[:, None]) / spread[:, None], dtype=np.float32)
+    return np.asarray((scores - middle) / spread, dtype=np.float32)
+
+
+def _profiles(phrases: FloatArray) -> FloatArray:
+    """Scores on the phrases (n, v), centered and of length 1, so that a product of two is a correlation."""
+    centered = phrases - phrases.mean(axis=1, keepdims=True)
+    lengths = np.linalg.norm(centered, axis=1, keepdims=True)
+    return np.asarray(centered / np.maximum(lengths, LEAST_SPREAD), dtype=np.float32)
+
+
+def _word(value: float, strong: float, likely: float) -> Relevance:
+    return "strong" if value >= strong else "likely" if value >= likely else "weak"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Nobody labels enough to choose these by. On the trainval pictures of Pets, with an earlier starter, 5 random
 # corrections lifted the rest by 1 % alone (C = 100) and by 12 % with three anchors a class; from one anchor to eight
-# and C from 30 to 300 it was 10 % to 13 %. On test: benchmarks/page_words.py.
+# and C from 30 to 300 it was 10 % to 13 %. On test: benchmarks/corrections.py.
 STRENGTH = 100.0
 ANCHORS = 3  # pictures a class that the classifier is surest of, taken for right: they hold the rest in place
 FOLDS = 5

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Relevance = Literal["strong", "likely", "weak"]
+Verdict = Literal["fits", "unsure", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Hit:
         Of the picture in its index.
     is_partial : bool
         Whether the picture is a JPEG that was cut off: what is missing of it counts as grey.
+    relevance : {"strong", "likely", "weak"} or None
+        How well the picture fits, where `clipkit.explore.search` has judged it.
 
     Examples
     --------
@@ -39,10 +45,18 @@ class Hit:
     file: str
     id: int
     is_partial: bool = False
+    relevance: Relevance | None = None
 
 
 class Hits(list[Hit]):
     """Search results, best first: a list of `Hit`.
+
+    Parameters
+    ----------
+    hits : iterable of Hit
+        Best first.
+    verdict : {"fits", "unsure", "nothing"}, optional
+        Whether any of them fits, where `clipkit.explore.search` has judged them.
 
     Examples
     --------
@@ -52,6 +66,10 @@ class Hits(list[Hit]):
     >>> hits[0].score >= hits[1].score
     True
     """
+
+    def __init__(self, hits: Iterable[Hit] = (), *, verdict: Verdict | None = None) -> None:
+        super().__init__(hits)
+        self.verdict = verdict
 
     def to_frame(self) -> pd.DataFrame:
         """The hits as a pandas table.

@@ -28,11 +28,6 @@ class Term:
     weight: float = 1.0
     is_file: bool = False
 
-    @property
-    def fits_all(self) -> bool:
-        """Whether it is words that are added: such a query can be compared with texts that fit every picture."""
-        return not self.is_file and self.weight > 0
-
 
 def parse(query: str, *, add: Sequence[str] = (), subtract: Sequence[str] = (), words_only: bool = False) -> list[Term]:
     """The terms of `query`, in which ` + `, ` - ` and `2:` are rclip's; those of `add` and `subtract` are taken whole.

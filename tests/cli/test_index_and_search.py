@@ -174,7 +174,7 @@ def test_search_has_other_forms(here: Path, capfd: pytest.CaptureFixture[str]) -
     assert run(capfd, "search", "red", "photos", "-t1", "-f")[1] == "photos/red.png\n"
     assert run(capfd, "search", "red", "photos", "-t1", "-0")[1] == "photos/red.png\0"
     hit = json.loads(run(capfd, "search", "red", "photos", "-t1", "--json")[1])
-    assert hit == {"score": 1.0, "path": "red.png", "file": f"{here}/photos/red.png"}
+    assert hit == {"score": 1.0, "relevance": "strong", "path": "red.png", "file": f"{here}/photos/red.png"}
     assert run(capfd, "search", "red", "photos", "-t1", "--csv")[1] == "score,path\n1.000000,photos/red.png\n"
     assert run(capfd, "search", "red", "photos", "-t1", "-n")[0] == 0
 

@@ -22,7 +22,6 @@ from clipkit.evaluate.comparison import compare
 from clipkit.evaluate.results import Comparison, Mistake
 from clipkit.explore.question import clean
 from clipkit.index.image_index import ImageIndex
-from tests.support.colour_page import TalkingEncoder
 from tests.support.colours import ColourEncoder, paint
 from tests.support.page_robot import PHONE, Robot, robot, serving
 from tests.support.paths import REPOSITORY
@@ -141,7 +140,7 @@ def root(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / FOLDER / f"{name}.png").write_bytes(b"no picture")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLIPKIT_CACHE", str(cache))
-        report = ImageIndex.create(root, TalkingEncoder()).update()
+        report = ImageIndex.create(root, ColourEncoder()).update()
     assert (report.encoded + report.reused, len(report.failed)) == (len(FILES), len(FILES))
     return root
 

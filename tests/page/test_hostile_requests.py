@@ -23,8 +23,7 @@ import pytest
 from clipkit.explore.library import Library
 from clipkit.index.image_index import FOLDER, ImageIndex
 from clipkit.store.database import FILE
-from tests.support.colour_page import TalkingEncoder
-from tests.support.colours import COLOURS, paint
+from tests.support.colours import COLOURS, ColourEncoder, paint
 from tests.support.page_robot import serving
 from tests.support.paths import REPOSITORY
 
@@ -121,7 +120,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             paint(root / f"{name}.png", colour)
     _lead_out(roots[0], secret)
     for root in roots:
-        ImageIndex.create(root, TalkingEncoder()).update()
+        ImageIndex.create(root, ColourEncoder()).update()
     _rename(roots[0], b"white.png", b"notes.txt")
     _rename(roots[0], b"cyan.png", b".clipkit/index.db")
     (roots[0] / "notes.txt").write_bytes(CANARY)
@@ -132,7 +131,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         arguments = {"module": "tests.support.colour_page", "cwd": REPOSITORY}
         place = stack.enter_context(serving(cache, photos, **arguments))  # type: ignore[arg-type]
         closed = stack.enter_context(serving(cache, photos, LOGIN, **arguments))  # type: ignore[arg-type]
-        keys = {root.name: Library(root, lambda name, exact: TalkingEncoder()).key for root in roots}
+        keys = {root.name: Library(root, lambda name, exact: ColourEncoder()).key for root in roots}
         ids = {path: id_ for id_, path in ImageIndex.open(roots[0]).store.paths()[1].items()}
         yield World(place, closed, roots[0], keys, ids, secret, cache)
     if before is None:

@@ -24,7 +24,7 @@ from clipkit_apps.server import guard
 
 from clipkit.cli.main import app
 from clipkit.index.image_index import ImageIndex
-from tests.support.colour_page import TalkingEncoder
+from tests.support.colours import ColourEncoder
 from tests.support.page_robot import robot, serving
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
 
 @pytest.fixture(params=["", "/photos"], ids=["root", "below a path"])
 def proxied(request: pytest.FixtureRequest, photos: Path, tmp_path: Path) -> Iterator[Proxied]:
-    index = ImageIndex.create(photos, TalkingEncoder())
+    index = ImageIndex.create(photos, ColourEncoder())
     index.update()
     path, configuration = request.param, CONFIGURATIONS[bool(request.param)]
     arguments = (str(photos), LOGIN, NAME, path)

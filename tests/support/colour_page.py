@@ -7,17 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 
-from clipkit.core.arrays import Embeddings
-from tests.support.colours import COLOURS, ColourEncoder
-
-
-class TalkingEncoder(ColourEncoder):
-    """Knows every other text too: it is grey, as are the neutral ones."""
-
-    def encode_texts(self, texts: Sequence[str]) -> Embeddings:
-        return super().encode_texts([text if text in COLOURS else "grey" for text in texts])
+from tests.support.colours import ColourEncoder
 
 
 def main(photos: str, auth: str = "", allow_host: str = "", root_path: str = "") -> None:
@@ -27,7 +18,7 @@ def main(photos: str, auth: str = "", allow_host: str = "", root_path: str = "")
     user, _, password = auth.partition(":")
     running = serve(
         photos.split(os.pathsep),
-        lambda name, exact: TalkingEncoder(),
+        lambda name, exact: ColourEncoder(),
         auth=(user, password) if user else None,
         allow_hosts=(allow_host,) if allow_host else (),
         root_path=root_path,

@@ -26,7 +26,7 @@ COLOURS = {
 
 
 class ColourEncoder:
-    """A picture is its mean colour, a word the colour it names: the right answer is known.
+    """A picture is its mean colour, a word the colour it names, any other text grey: the right answer is known.
 
     Its backbone features are the mean colour and its squares, seven numbers.
     """
@@ -61,7 +61,7 @@ class ColourEncoder:
         return _unit(np.concatenate([colours, colours**2 / 255], axis=1) if space == "backbone" else colours)
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
-        return _unit(np.array([COLOURS[text] for text in texts], dtype=np.float32))
+        return _unit(np.array([COLOURS.get(text, COLOURS["grey"]) for text in texts], dtype=np.float32))
 
 
 def _unit(colours: np.ndarray) -> Embeddings:

@@ -1,27 +1,21 @@
-"""Relevance words with the starter (strong, likely, weak), and the gain of a few labels by hand."""
+"""The gain of a few labels by hand over the words alone, with the starter."""
 
 from __future__ import annotations
 
-import csv
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import photographs, print_table, read_arguments, work_folder, write
+from common import photographs, read_arguments, work_folder, write
 
 from clipkit.classify.collection import Matrix, classify
-from clipkit.classify.zeroshot import ZeroShotClassifier, neutral_mean
+from clipkit.classify.zeroshot import ZeroShotClassifier
 from clipkit.datasets.embed import embed_once
-from clipkit.datasets.load import load_dataset
 from clipkit.evaluate.zeroshot import load_labelled
-from clipkit.explore.choices import RELEVANCES
-from clipkit.explore.relevance import rule_for
 from clipkit.learn import corrections
 from clipkit.models.encoder import Encoder
 from clipkit.models.load import load_encoder
-from clipkit.search.query import embed, parse
 
 CORRECTIONS, DRAWS = 5, 20
 
@@ -33,39 +27,7 @@ def main() -> None:
         return
     os.environ.setdefault("CLIPKIT_CACHE", str(work_folder() / "zeroshot-cache"))
     encoder = load_encoder("starter")
-    found = {"relevance": relevance(folder, encoder), "corrections": taught(folder, encoder)}
-    write("page_words", found, [], arguments)
-
-
-def relevance(data: Path, encoder: Encoder) -> dict[str, Any]:
-    """The word for the right picture of each ImageNet class, and for the best one where mostly none is right."""
-    named = embed_once(load_dataset(data / "imagenet_sample", label="wnid"), encoder)
-    with (data / "imagenet_sample" / "labels.csv").open() as file:
-        names = {row["wnid"]: row["label"] for row in csv.DictReader(file)}
-    others = embed_once(load_dataset(data / "captions"), encoder).embeddings
-    neutral = neutral_mean(encoder)
-    right, best, shown = Counter[str](), Counter[str](), 0
-    for row, wnid in enumerate(named.dataset.labels):
-        query = embed(parse(names[str(wnid)], words_only=True), encoder)
-        scores, elsewhere = named.embeddings @ query[0], others @ query[0]
-        rule = rule_for(query, named.embeddings, len(scores), neutral)
-        words = rule.judge(scores, named.embeddings)
-        right[words[row]] += 1
-        shown += sum(word != "weak" for word in words)
-        top = int(elsewhere.argmax())
-        best.update(rule_for(query, others, len(others), neutral).judge(elsewhere[[top]], others[[top]]))
-    count = len(named.dataset.labels)
-    said = {
-        "questions": count,
-        "the right picture": {word: right[word] / count for word in RELEVANCES},
-        "strong or likely pictures a question": shown / count,
-        "the best of photographs of which most show no class": {word: best[word] / count for word in RELEVANCES},
-    }
-    print_table(
-        [("relevance", *RELEVANCES)]
-        + [(k, *(f"{v[w]:.1%}" for w in RELEVANCES)) for k, v in said.items() if isinstance(v, dict)]
-    )
-    return said
+    write("corrections", {"corrections": taught(folder, encoder)}, [], arguments)
 
 
 def taught(data: Path, encoder: Encoder) -> dict[str, Any]:
