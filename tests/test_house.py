@@ -44,6 +44,7 @@ DOORS = {
     "tokenizers": "clipkit.models.tokenizer",
     "ftfy": "clipkit.models.tokenizer",
     "huggingface_hub": "clipkit.models.hub",
+    "lark": "clipkit.search.grammar",
     "faiss": "clipkit.search.vectors",
     "sqlite3": "clipkit.store",
     "filelock": "clipkit.store",

@@ -51,6 +51,7 @@ class Endpoints:
             "hits": [_hit(chosen.key, one) for one in answer.found],
             "asked": answer.total,
             "milliseconds": round(1000 * answer.seconds, 1),
+            "notes": list(answer.notes),
             "verdict": answer.verdict,
             "nothing_fits": answer.verdict == "nothing",
         }

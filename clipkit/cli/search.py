@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from clipkit.explore.metadata import Filters
     from clipkit.index.image_index import ImageIndex
     from clipkit.search.hits import Hits, Relevance
+    from clipkit.search.query import Query
 
 
 CLOSEST = {  # said below results that may not be what was asked for
@@ -61,6 +62,14 @@ class SearchOptions(options.ModelOptions):
     shapes: tuple[str, ...]
     kinds: tuple[str, ...]
     least: Relevance
+    literal: bool
+    is_explained: bool
+
+    def read(self) -> Query:
+        """What QUERY asks for."""
+        from clipkit.search.query import parse_query
+
+        return parse_query(self.query, add=self.add, subtract=self.subtract, literal=self.literal)
 
     def filters(self, folder: str) -> Filters:
         """Which pictures may answer; folder: relative to the root of the index."""
@@ -101,6 +110,8 @@ class SearchOptions(options.ModelOptions):
     default="weak",
     help="Leave out what fits less.",
 )
+@click.option("--literal", is_flag=True, help="Take QUERY as words, whatever is in it.")
+@click.option("--explain-query", "is_explained", is_flag=True, help="Say how QUERY is read, and search nothing.")
 @click.option("--head", "head_file", metavar="FILE", help="With --class: a saved classifier, as `clipkit probe` makes.")
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="Only pictures the head calls so; repeatable.")
 @options.excluded
@@ -112,20 +123,21 @@ class SearchOptions(options.ModelOptions):
 @options.at
 @options.into(SearchOptions)
 def search(given: SearchOptions) -> None:
-    """Show the pictures that fit QUERY best.
+    """Show the pictures in PHOTOS (a folder; by default the current one) that fit QUERY best, one a line, score first.
 
-    One a line, score first, from PHOTOS: a folder that has an index or lies under one (default: the current one).
-
-    QUERY is words, a picture (./dog.jpg), or a sum of them:
+    QUERY is words, a picture (./dog.jpg), a sum, or parts joined by AND, OR and NOT, with filters:
 
     \b
-      clipkit search "a red bicycle"
       clipkit search "./dog.jpg + snow - 0.5:people" ./photos -t 5
+      clipkit search "(a dog OR a cat) AND a beach path:trip date:2023"
       clipkit search -f "a receipt" | xargs -d '\\n' cp -t ~/receipts
 
-    The score is the cosine of query and picture. Compare scores of one query only.
+    The score is a cosine; with AND, OR and NOT it goes from 0 to 1.
     """
     given = _understood(given, click.get_current_context().args)
+    if given.is_explained:
+        _explain(given)
+        return
     hits = _hits(given)
     _show(hits, given)
     _export(hits, given)
@@ -166,23 +178,29 @@ def _quoted(given: SearchOptions, extra: Sequence[str]) -> str:
     return f"quote the words: {shlex.join(['clipkit', 'search', ' '.join(words), *folder])}"
 
 
+def _explain(given: SearchOptions) -> None:
+    from clipkit.search.query import explain
+
+    query = given.read()
+    for note in query.notes:
+        say(printable(note))
+    echo_lines(printable(line) for line in explain(query))
+
+
 def _hits(given: SearchOptions) -> Hits:
     from clipkit.explore.question import candidates, unread_words
     from clipkit.explore.question import search as search_index
     from clipkit.index.image_index import find
-    from clipkit.search.query import embed, parse
 
+    query = given.read()
     pictures, inside = find(given.photos, below=given.below, at=given.at, load=given.load)
     filters = given.filters(inside)
     only = _ids_of(pictures, given, filters) if given.head_file or given.classes else None
-    terms = parse(given.query, add=given.add, subtract=given.subtract)
     only = candidates(pictures, filters, only)  # a wrong folder is an error before a model is loaded
-    is_words = not any(term.is_file for term in terms)
     encoder = given.query_encoder(pictures)
-    query = embed(terms, encoder)
-    for note in unread_words(terms, encoder):
+    for note in (*query.notes, *unread_words(query.terms, encoder)):
         say(printable(note))
-    return search_index(pictures, query, given.k, only=only, least=given.least, is_words=is_words)
+    return search_index(pictures, query, given.k, only=only, least=given.least, encoder=encoder)
 
 
 @click.command()

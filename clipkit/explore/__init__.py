@@ -1,5 +1,6 @@
 """Exploring an index: filters, relevance, metadata, duplicates.
 
+- `search`: the best pictures of an index for a query.
 - `ask`: the best pictures for a question, each with its relevance.
 - `Question`: words, pictures and filters of one question.
 - `Filters`: which pictures may answer.
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from clipkit.explore.metadata import Filters as Filters
     from clipkit.explore.question import Question as Question
     from clipkit.explore.question import ask as ask
+    from clipkit.explore.question import search as search
 
 _HOMES = {
     "Catalogue": "metadata",
@@ -26,6 +28,7 @@ _HOMES = {
     "Library": "library",
     "Question": "question",
     "ask": "question",
+    "search": "question",
 }
 
 __all__ = sorted(_HOMES)

@@ -18,7 +18,7 @@ from clipkit.explore.relevance import RelevanceScale, scale_for
 from clipkit.images.decode import MAX_FILE_BYTES, is_picture
 from clipkit.index.image_index import FOLDER, ImageIndex, Loader
 from clipkit.models.encoder import Encoder
-from clipkit.search.query import embed, parse
+from clipkit.search.query import Query, Sum, embed, parse_query
 from clipkit.store.database import FILE
 from clipkit.store.records import IndexInfo
 
@@ -72,7 +72,7 @@ class Library:
         self._checked: tuple[IndexInfo, Encoder] | None = None
         self._catalogue: Catalogue | None = None
         self._scale: tuple[tuple[str, int], RelevanceScale] | None = None
-        self._words: OrderedDict[tuple[str, str], Embeddings] = OrderedDict()
+        self._words: OrderedDict[tuple[str, Sum], Embeddings] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
@@ -134,13 +134,28 @@ class Library:
                 self._catalogue = Catalogue.read(index)
             return self._catalogue
 
-    def words(self, text: str) -> Embeddings:
-        """Embedding of a query in words; the last 256 are cached.
+    def parse(self, text: str) -> Query:
+        """A query in words, read; it may name no file, since it may come from anybody.
 
         Parameters
         ----------
         text : str
-            Words, with the weights and signs of the query grammar; never a file.
+            In the query language; "" is a query for everything.
+
+        Returns
+        -------
+        Query
+            Tree, filters and notes.
+        """
+        return parse_query(text, words_only=True) if text.strip() else Query(None)
+
+    def embed(self, leaf: Sum) -> Embeddings:
+        """Embedding of a sum of words; the last 256 are cached.
+
+        Parameters
+        ----------
+        leaf : Sum
+            Of words.
 
         Returns
         -------
@@ -148,10 +163,10 @@ class Library:
             Of length 1.
         """
         encoder = self.encoder
-        key = (encoder.fingerprint, text)
+        key = (encoder.fingerprint, leaf)
         known = self._words.get(key)
         if known is None:
-            known = embed(parse(text, words_only=True), encoder)
+            known = embed(leaf.terms, encoder)
         with self._lock:
             self._words[key] = known
             self._words.move_to_end(key)

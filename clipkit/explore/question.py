@@ -13,13 +13,15 @@ import numpy as np
 from clipkit.core.arrays import Embeddings, IntArray
 from clipkit.core.text import readable
 from clipkit.errors import QueryError
+from clipkit.explore.conditions import ids_that_meet
+from clipkit.explore.logic import rank
 from clipkit.explore.metadata import Catalogue, Fact, Filters, choose_ids, sample_embeddings
 from clipkit.explore.relevance import is_at_least, judge_hits, scale_for
 from clipkit.index.image_index import ImageIndex
 from clipkit.models.encoder import Encoder
 from clipkit.models.tokenizer import LONG_BYTES
 from clipkit.search.hits import Hit, Hits, Relevance, Verdict
-from clipkit.search.query import MAX_WORDS, Term
+from clipkit.search.query import MAX_WORDS, AllOf, Node, Query, Sum, Term, embed, parse_query
 
 if TYPE_CHECKING:
     from clipkit.explore.library import Library
@@ -76,7 +78,12 @@ class Question:
     least: Relevance = "weak"
 
     def __bool__(self) -> bool:
-        return bool(self.words or self.picture is not None or self.more or self.less or self.twins_of)
+        return bool(self.words or self.has_pictures or self.twins_of)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether pictures are part of the question, and not words alone."""
+        return bool(self.picture is not None or self.more or self.less)
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,8 @@ class Answer:
         filters leave none.
     has_more : bool
         A longer answer exists.
+    notes : tuple of str
+        What of the words was understood in another way than it was typed.
     """
 
     found: tuple[Found, ...]
@@ -122,6 +131,7 @@ class Answer:
     seconds: float
     verdict: Verdict = "fits"
     has_more: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def clean(text: str) -> str:
@@ -174,57 +184,131 @@ def ask(library: Library, question: Question, k: int = PAGE) -> Answer:
     ('chelsea.png', 4)
     """
     started = time.monotonic()
-    catalogue = library.catalogue()
-    only = catalogue.chosen(question.filters)
+    catalogue, words = library.catalogue(), library.parse(question.words)
+    only = _meeting(catalogue.chosen(question.filters), ids_that_meet(library.index, words.conditions, words_only=True))
     total = len(catalogue) if only is None else len(only)
     k = min(k, MOST)
     if question.twins_of:
         return _twins(library, catalogue, question.twins_of, started)
-    if not question or not total:
+    if not total or not (words.tree or question.has_pictures):
         ids = (catalogue.ids if only is None else only)[:k].tolist()
         verdict: Verdict = "nothing" if question and not total else "fits"
         return Answer(plain(library, catalogue, ids), total, time.monotonic() - started, verdict, has_more=total > k)
-    query = embedding_of(library, question)
-    is_words = not (question.more or question.less or question.picture is not None)
-    hits = library.index.search_embeddings(query, k + 1, only=only)[0]
-    judged, verdict = judge_hits(library.index, hits[:k], query, library.relevance_scale(), is_words=is_words)
+    judged, verdict, has_more = _judged(library, question, words, only, k)
     found = [Found(hit, fact, word) for hit, word in judged if (fact := catalogue.fact(hit.id)) is not None]
     shown = tuple(one for one in found if is_at_least(one.relevance, question.least))
-    has_more = len(hits) > k and len(shown) == len(found) and k < MOST
-    return Answer(shown, total, time.monotonic() - started, verdict, has_more)
+    has_more = has_more and len(shown) == len(found) and k < MOST
+    return Answer(shown, total, time.monotonic() - started, verdict, has_more, words.notes)
+
+
+def _judged(
+    library: Library, question: Question, words: Query, only: IntArray | None, k: int
+) -> tuple[list[tuple[Hit, Relevance]], Verdict, bool]:
+    """The k best pictures, each with its relevance; whether any fits; and whether there are more."""
+    index, scale = library.index, library.relevance_scale()
+    if isinstance(words.tree, Sum | None):
+        query = embedding_of(library, question)
+        hits = index.search_embeddings(query, k + 1, only=only)[0]
+        return *judge_hits(index, hits[:k], query, scale, is_words=not question.has_pictures), len(hits) > k
+    tree: Node = words.tree
+    vectors = {leaf: library.embed(leaf) for leaf in words.sums}
+    if question.has_pictures:
+        moves = Sum((Term("", is_file=True),))  # stands for the pictures of the question
+        tree, vectors = AllOf((tree, moves)), vectors | {moves: embedding_of(library, replace(question, words=""))}
+    ranked = rank(index, tree, vectors, scale, k, only)
+    return ranked.hits, "fits" if question.has_pictures else ranked.verdict, ranked.has_more
 
 
 def search(
     index: ImageIndex,
-    query: Embeddings,
+    query: str | Query,
     k: int = 10,
     *,
     filters: Filters = ANYTHING,
     only: IntArray | None = None,
     least: Relevance = "weak",
-    is_words: bool = False,
+    encoder: Encoder | None = None,
 ) -> Hits:
-    """The k pictures nearest to a query (1, d) among those that the filters leave, each with its relevance.
+    """The k pictures of an index that fit a query best, each with its relevance.
 
-    only: among these ids (n,), too. least: none that is weaker. is_words: the query is made of words alone.
+    Parameters
+    ----------
+    index : ImageIndex
+        What is searched.
+    query : str or Query
+        In the query language of `clipkit search`: words, pictures, AND, OR, NOT, filters; or what `parse_query` made.
+    k : int, default 10
+        Cut to what is there.
+    filters : Filters, optional
+        Which pictures may answer, besides the filters of the query.
+    only : ndarray of shape (n,), int64, optional
+        Ids of pictures that may answer.
+    least : {"weak", "likely", "strong"}, default "weak"
+        The weakest relevance to give.
+    encoder : Encoder, optional
+        Instead of the index's own.
+
+    Returns
+    -------
+    Hits
+        Best first, with `verdict`: "fits", "unsure" or "nothing".
+
+    Raises
+    ------
+    QueryError
+        If the query cannot be read, or no picture lies in a folder that it names.
+
+    Examples
+    --------
+    >>> from clipkit.explore import search
+    >>> index = clipkit.ImageIndex.open("photos")
+    >>> [hit.path for hit in search(index, "a cat OR a rocket", k=2)]
+    ['chelsea.png', 'rocket.jpg']
+    >>> [hit.path for hit in search(index, "a cat type:jpeg", k=2)]
+    ['rocket.jpg']
     """
-    hits = index.search_embeddings(query, k, only=candidates(index, filters, only))[0]
-    if not hits:
-        return hits
+    asked = parse_query(query) if isinstance(query, str) else query
+    chosen = _meeting(candidates(index, filters, only), ids_that_meet(index, asked.conditions))
+    if asked.tree is None:
+        return _listed(index, k, chosen)
+    encoder = encoder or index.query_encoder
+    vectors = {leaf: embed(leaf.terms, encoder) for leaf in asked.sums}
     _, paths = index.store.paths()
     ids = np.fromiter(paths, dtype=np.int64, count=len(paths))
-    scale = scale_for(index.query_encoder, sample_embeddings(index, ids), len(ids))
-    judged, verdict = judge_hits(index, hits, query, scale, is_words=is_words)
+    if chosen is not None and not len(chosen):
+        return Hits()
+    scale = scale_for(encoder, sample_embeddings(index, ids), len(ids))
+    if isinstance(asked.tree, Sum):
+        vector = vectors[asked.tree]
+        hits = index.search_embeddings(vector, k, only=chosen)[0]
+        judged, verdict = judge_hits(index, hits, vector, scale, is_words=asked.tree.is_words)
+    else:
+        ranked = rank(index, asked.tree, vectors, scale, k, chosen)
+        judged, verdict = ranked.hits, ranked.verdict
     shown = (replace(hit, relevance=word) for hit, word in judged if is_at_least(word, least))
     return Hits(shown, verdict=verdict)
 
 
+def _listed(index: ImageIndex, k: int, only: IntArray | None) -> Hits:
+    """The first k pictures of an index, or of those with these ids (n,); nothing is compared, so that scores are 0."""
+    if k < 1:
+        raise QueryError(f"{k} answers were asked for", hint="-t 10")
+    _, paths = index.store.paths(None if only is None else only[:k].tolist())
+    partial = index.store.partial_among(paths)
+    found = sorted(paths.items())[:k]
+    return Hits(Hit(0.0, path, str(index.root / path), id_, id_ in partial) for id_, path in found)
+
+
+def _meeting(first: IntArray | None, second: IntArray | None) -> IntArray | None:
+    """Ids that are in both; None for all."""
+    if first is None or second is None:
+        return second if first is None else first
+    return np.intersect1d(first, second)
+
+
 def candidates(index: ImageIndex, filters: Filters, only: IntArray | None = None) -> IntArray | None:
     """Ids (n,) that the filters leave, of `only` where it is given; None for all. QueryError for a wrong folder."""
-    chosen = choose_ids(index, filters)
-    if only is None or chosen is None:
-        return chosen if only is None else only
-    return np.intersect1d(chosen, only)
+    return _meeting(choose_ids(index, filters), only)
 
 
 def unread_words(terms: Sequence[Term], encoder: Encoder) -> tuple[str, ...]:
@@ -241,8 +325,9 @@ def embedding_of(library: Library, question: Question) -> Embeddings:
     """The question as one vector (1, d) of length 1."""
     dim = library.info.dim
     total = np.zeros(dim, dtype=np.float32)
-    if question.words:
-        total += library.words(question.words)[0]
+    tree = library.parse(question.words).tree
+    if isinstance(tree, Sum):
+        total += library.embed(tree)[0]
     if question.picture is not None:
         if question.picture.shape != (1, dim):
             raise QueryError("the picture was read by another model", hint="drop it again")

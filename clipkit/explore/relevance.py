@@ -84,27 +84,38 @@ class RelevanceScale:
         """Standard score (n,) of a query (1, d) among the phrases, on each picture (n, d)."""
         return np.asarray(_standardized(pictures @ self.phrases.T, pictures @ query[0]), dtype=np.float32)
 
+    def alike(self, query: Embeddings, pictures: Embeddings) -> FloatArray:
+        """How alike pictures (n, d) are to a query with pictures in it (1, d), in units of `standing`.
+
+        Pictures lie nearer to one another than to any words, so that what is compared is what the phrases say of both.
+        """
+        correlation = _profiles(pictures @ self.phrases.T) @ _profiles(query @ self.phrases.T)[0]
+        share = (correlation - ALIKE["likely"]) / (ALIKE["strong"] - ALIKE["likely"])
+        return np.asarray(self.likely + share * (self.strong - self.likely), dtype=np.float32)
+
+    @property
+    def middle(self) -> float:
+        """The level that is as much for as against: halfway from likely to strong."""
+        return (self.likely + self.strong) / 2
+
     def judge(self, query: Embeddings, pictures: Embeddings) -> Judgement:
         """Relevance of pictures (n, d) to a query of words (1, d)."""
-        standing = self.standing(query, pictures)
-        best = float(standing.max(initial=-math.inf))
+        return self.judge_levels(self.standing(query, pictures))
+
+    def judge_levels(self, levels: FloatArray) -> Judgement:
+        """Relevance of pictures by what `standing` or `alike` has of them (n,)."""
+        best = float(levels.max(initial=-math.inf))
         chance = GROWTH * math.log10(min(max(self.count, FEW), MANY) / USUAL)
-        words = [_word(one, self.strong, self.likely) for one in standing]
+        words = self.words(levels)
         if best >= self.sure + chance:
             return Judgement(words, "fits")
         if best >= self.fits + chance:
             return Judgement(["likely" if word == "strong" else word for word in words], "unsure")
         return Judgement(["weak" for _ in words], "nothing")
 
-    def judge_alike(self, query: Embeddings, pictures: Embeddings) -> Judgement:
-        """Relevance of pictures (n, d) to a query (1, d) with pictures in it.
-
-        Pictures lie nearer to one another than to any words, so that what is compared is what the phrases say of both.
-        It always "fits": the question was which pictures are the nearest.
-        """
-        profile = _profiles(query @ self.phrases.T)[0]
-        alike = _profiles(pictures @ self.phrases.T) @ profile
-        return Judgement([_word(one, ALIKE["strong"], ALIKE["likely"]) for one in alike], "fits")
+    def words(self, levels: FloatArray) -> list[Relevance]:
+        """A word for each level (n,)."""
+        return ["strong" if one >= self.strong else "likely" if one >= self.likely else "weak" for one in levels]
 
 
 def scale_for(encoder: Encoder, sample: Embeddings, count: int) -> RelevanceScale:
@@ -133,15 +144,20 @@ def is_at_least(relevance: Relevance, least: Relevance) -> bool:
 def judge_hits(
     index: ImageIndex, hits: Iterable[Hit], query: Embeddings, scale: RelevanceScale, *, is_words: bool
 ) -> tuple[list[tuple[Hit, Relevance]], Verdict]:
-    """Each hit that is still in the index, with its relevance; and whether any fits."""
+    """Each hit that is still in the index, with its relevance; and whether any fits.
+
+    A query with pictures in it always "fits": it asks for the nearest ones.
+    """
     known = {hit.id: hit for hit in hits}
     ids, rows = index.store.vectors(known)
     place = {id_: row for row, id_ in enumerate(ids.tolist())}
     there = [hit for hit in known.values() if hit.id in place]
-    pictures = rows[[place[hit.id] for hit in there]].astype(np.float32).reshape(len(there), -1)
     if not there:
         return [], "nothing"
-    judged = (scale.judge if is_words else scale.judge_alike)(query, pictures)
+    pictures = rows[[place[hit.id] for hit in there]].astype(np.float32)
+    if not is_words:
+        return list(zip(there, scale.words(scale.alike(query, pictures)), strict=True)), "fits"
+    judged = scale.judge(query, pictures)
     return list(zip(there, judged.words, strict=True)), judged.verdict
 
 
@@ -158,7 +174,3 @@ def _profiles(phrases: FloatArray) -> FloatArray:
     centered = phrases - phrases.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(centered, axis=1, keepdims=True)
     return np.asarray(centered / np.maximum(lengths, LEAST_SPREAD), dtype=np.float32)
-
-
-def _word(value: float, strong: float, likely: float) -> Relevance:
-    return "strong" if value >= strong else "likely" if value >= likely else "weak"

@@ -1,11 +1,12 @@
-"""Query grammar: words and pictures, added and subtracted."""
+"""Query language: words and pictures, added and subtracted, joined by AND, OR and NOT, and narrowed by filters."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,38 +15,183 @@ from clipkit.errors import ImageError, QueryError
 from clipkit.images.guarded_decoder import warm_up
 from clipkit.models.encoder import Encoder
 
+if TYPE_CHECKING:
+    from lark import Token, Tree
+
 MAX_WORDS = 1000  # characters of one term; no model reads more than about 300
+SIMILAR = "similar"  # a picture that the others are compared with
+FIELDS = ("path", "date", "shape", "type", "class", SIMILAR)
+LESS = 0.5  # weight of what comes behind "without", against what comes before: docs/queries.md has the measurement
 _OPERATOR = re.compile(r"\s+([+-])(?=\s)")
 _WEIGHT = re.compile(r"(\d+(?:\.\d+)?):(?=[^\s\d])(.*)", re.DOTALL)  # before a digit it is a time, or 16:9
 _FILE = re.compile(r"\.{1,2}/|/|~|[A-Za-z]:[\\/]|\.{1,2}\\")
+_CONDITION = re.compile(rf'(?<!\S)(-?)({"|".join(FIELDS)}):("[^"]*"|[^\s()"]+)(?=[\s()]|$)')
+_QUOTED = re.compile(r'"[^"]*"')
+_LOGIC = re.compile(r"(?<![^\s()])(?:AND|OR|NOT)(?![^\s()])")
+_WITHOUT = re.compile(
+    r"\s+(?:(?:and|but)\s+)?(?:without|with\s+no|except(?:\s+for)?|excluding|not|no)\s+(?:any\s+|an?\s+|the\s+)?(?=\S)",
+    re.IGNORECASE,
+)
+# Behind these, "no" and "not" belong to a name ("a no parking sign", "whether or not").
+_NO_THING = re.compile(r"(?:a|an|the|of|or|with|and|to|in|on|at|by|for|from|is|are|was|were|do|does|why|if|as)", re.I)
 
 
 @dataclass(frozen=True)
 class Term:
-    """One part of a query. weight: negative where it is subtracted. is_file: `text` is a picture's path."""
+    """One part of a sum. weight: negative where it is subtracted. is_file: `text` is a picture's path."""
 
     text: str
     weight: float = 1.0
     is_file: bool = False
 
 
-def parse(query: str, *, add: Sequence[str] = (), subtract: Sequence[str] = (), words_only: bool = False) -> list[Term]:
-    """The terms of `query`, in which ` + `, ` - ` and `2:` are rclip's; those of `add` and `subtract` are taken whole.
+@dataclass(frozen=True)
+class Sum:
+    """Words and pictures that become one vector."""
 
-    A term that begins with `./ ../ / ~` is a picture, and QueryError where there is none; also for an empty term.
-    words_only: no term is a file, and none is looked for: the query comes from somebody else.
+    terms: tuple[Term, ...]
+
+    @property
+    def is_words(self) -> bool:
+        """Whether there is no picture in it."""
+        return not any(term.is_file for term in self.terms)
+
+
+@dataclass(frozen=True)
+class AllOf:
+    """Parts that are all to fit: AND."""
+
+    parts: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """Parts of which one is to fit: OR."""
+
+    parts: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class NoneOf:
+    """A part that is not to fit: NOT."""
+
+    part: Node
+
+
+Node = Sum | AllOf | AnyOf | NoneOf
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A filter of a query, as `path:trip` and `-type:png`. is_excluded: with the minus sign."""
+
+    field: str
+    value: str
+    is_excluded: bool = False
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query that has been read.
+
+    Attributes
+    ----------
+    tree : Sum, AllOf, AnyOf, NoneOf or None
+        What is to be seen; None where there are filters alone.
+    conditions : tuple of Condition
+        Filters, all of which hold.
+    notes : tuple of str
+        What was understood in another way than it was typed, for people.
     """
-    # A name may hold " - ".
-    is_one_file = not words_only and _FILE.match(query) and os.path.isfile(os.path.expanduser(query))
-    first, *rest = [query] if is_one_file else _OPERATOR.split(f" {query} ")
-    pairs = [("+", first), *zip(rest[::2], rest[1::2], strict=True)] if query.strip() else []
-    pairs += [("+", text) for text in add] + [("-", text) for text in subtract]
-    if not pairs:
-        raise QueryError("the query is empty", hint='clipkit search "a dog on a beach"')
-    terms = [_term(text.strip(), -1.0 if sign == "-" else 1.0, words_only) for sign, text in pairs]
-    if any(term.is_file for term in terms):
-        warm_up()  # while the model is loaded
-    return terms
+
+    tree: Node | None
+    conditions: tuple[Condition, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sums(self) -> list[Sum]:
+        """The leaves of the tree."""
+        return [] if self.tree is None else list(_leaves(self.tree))
+
+    @property
+    def terms(self) -> list[Term]:
+        """The terms of all leaves."""
+        return [term for leaf in self.sums for term in leaf.terms]
+
+
+def parse_query(
+    text: str,
+    *,
+    add: Sequence[str] = (),
+    subtract: Sequence[str] = (),
+    words_only: bool = False,
+    literal: bool = False,
+) -> Query:
+    """What `text` asks for.
+
+    Parameters
+    ----------
+    text : str
+        `a dog`, `./dog.jpg + snow - 0.5:people`, `(a dog OR a cat) AND a beach`, `a street without cars path:trip`.
+    add, subtract : sequence of str
+        Terms that are taken as they stand.
+    words_only : bool, default False
+        No term is a file, and none is looked for: the query comes from somebody else.
+    literal : bool, default False
+        The text is words, whatever is in it.
+
+    Returns
+    -------
+    Query
+        Tree, filters and notes.
+
+    Raises
+    ------
+    QueryError
+        For a query that is empty or cannot be read, and a picture that is not there.
+
+    Examples
+    --------
+    >>> from clipkit.search.query import parse_query
+    >>> parse_query("a street without cars").notes
+    ('searching: a street, less of: cars',)
+    >>> query = parse_query("(a dog OR a cat) AND a beach type:jpeg")
+    >>> len(query.sums), query.conditions[0].value
+    (3, 'jpeg')
+    """
+    if literal:
+        terms = [Term(_checked(text.strip()))] if text.strip() else []
+        return _plain([*terms, *_taken(add, subtract, words_only)], ())
+    if _is_one_file(text, words_only):
+        return _plain([_term(text.strip(), 1.0, words_only), *_taken(add, subtract, words_only)], ())
+    conditions, rest = _split_conditions(text)
+    alike = [_similar(condition, words_only) for condition in conditions if condition.field == SIMILAR]
+    conditions = tuple(condition for condition in conditions if condition.field != SIMILAR)
+    if _LOGIC.search(_QUOTED.sub("", rest)):
+        if add or subtract:
+            raise QueryError(
+                "--add and --sub are for sums; join parts with AND", hint="clipkit search 'a dog AND snow'"
+            )
+        from clipkit.search.grammar import parse_operators
+
+        notes: list[str] = []
+        tree = _node(parse_operators(rest), rest, words_only, notes)
+        return Query(_all_of([tree, *alike]), conditions, tuple(notes))
+    terms, found = _sum(rest, words_only)
+    terms += _taken(add, subtract, words_only)
+    if not terms and (conditions or alike):
+        return Query(_all_of(alike) if alike else None, conditions)
+    plain = _plain(terms, conditions, found)
+    return Query(_all_of([plain.tree, *alike]), conditions, plain.notes) if alike and plain.tree else plain
+
+
+def parse(query: str, *, add: Sequence[str] = (), subtract: Sequence[str] = (), words_only: bool = False) -> list[Term]:
+    """The terms of a query that is one sum; QueryError for one with operators or filters, which needs an index."""
+    found = parse_query(query, add=add, subtract=subtract, words_only=words_only)
+    if found.conditions or not isinstance(found.tree, Sum):
+        hint = "clipkit.explore.search(index, query)"
+        raise QueryError("AND, OR, NOT and filters are for searches of an index", hint=hint)
+    return list(found.tree.terms)
 
 
 def embed(terms: Sequence[Term], encoder: Encoder) -> Embeddings:
@@ -63,6 +209,130 @@ def embed(terms: Sequence[Term], encoder: Encoder) -> Embeddings:
     return (total / length)[None]
 
 
+def explain(query: Query) -> Iterator[str]:
+    """What a query asks for, a line for each part, indented as they belong together."""
+    for condition in query.conditions:
+        sign = "not " if condition.is_excluded else ""
+        yield f"only {sign}{condition.field}: {condition.value}"
+    if query.tree is None:
+        yield "everything that is left, in the order of the index"
+    else:
+        yield from _explained(query.tree, "")
+
+
+def _explained(node: Node, indent: str) -> Iterator[str]:
+    if isinstance(node, Sum):
+        for term in node.terms:
+            kind = "picture" if term.is_file else "words"
+            yield f"{indent}{kind}: {term.text}" + (f"  (weight {term.weight:g})" if term.weight != 1 else "")
+        return
+    title = {AllOf: "all of", AnyOf: "any of", NoneOf: "not"}[type(node)]
+    yield f"{indent}{title}"
+    for part in (node.part,) if isinstance(node, NoneOf) else node.parts:
+        yield from _explained(part, indent + "  ")
+
+
+def _leaves(node: Node) -> Iterator[Sum]:
+    if isinstance(node, Sum):
+        yield node
+        return
+    for part in (node.part,) if isinstance(node, NoneOf) else node.parts:
+        yield from _leaves(part)
+
+
+def _plain(terms: Sequence[Term], conditions: tuple[Condition, ...], notes: Sequence[str] = ()) -> Query:
+    if not terms:
+        raise QueryError("the query is empty", hint='clipkit search "a dog on a beach"')
+    if any(term.is_file for term in terms):
+        warm_up()  # while the model is loaded
+    return Query(Sum(tuple(terms)), conditions, tuple(notes))
+
+
+def _node(tree: Tree[Token], text: str, words_only: bool, notes: list[str]) -> Node:
+    """The tree of the grammar as nodes; what is understood otherwise goes to `notes`."""
+    from lark import Tree
+
+    from clipkit.search.grammar import words_of
+
+    if tree.data == "words":
+        terms, found = _sum(words_of(text, tree), words_only)
+        notes.extend(found)
+        leaf = _plain(terms, ()).tree
+        assert leaf is not None
+        return leaf
+    parts = tuple(_node(part, text, words_only, notes) for part in tree.children if isinstance(part, Tree))
+    return NoneOf(parts[0]) if tree.data == "none_of" else (AllOf if tree.data == "all_of" else AnyOf)(parts)
+
+
+def _all_of(parts: Sequence[Node]) -> Node:
+    return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
+
+
+def _similar(condition: Condition, words_only: bool) -> Node:
+    """A picture to be like, or unlike: `similar:./dog.jpg`."""
+    if words_only:
+        raise QueryError("similar: names a file; here a picture is dropped into the box", hint="another filter")
+    path = condition.value if _FILE.match(condition.value) else f"./{condition.value}"
+    leaf = Sum((_term(path, 1.0, words_only=False),))
+    warm_up()
+    return NoneOf(leaf) if condition.is_excluded else leaf
+
+
+def _split_conditions(text: str) -> tuple[tuple[Condition, ...], str]:
+    """The filters of a query, and the rest of it, in which spaces stand for them."""
+    quoted = [match.span() for match in _QUOTED.finditer(text)]
+    conditions = []
+    rest = text
+    for match in _CONDITION.finditer(text):
+        if any(start < match.start() < end for start, end in quoted):
+            continue
+        conditions.append(Condition(match[2], match[3].strip('"'), bool(match[1])))
+        rest = rest[: match.start()] + " " * len(match[0]) + rest[match.end() :]
+    return tuple(conditions), rest
+
+
+def _sum(text: str, words_only: bool) -> tuple[list[Term], list[str]]:
+    """The terms of a sum, and a note where words were taken for a subtraction."""
+    if not text.strip():
+        return [], []
+    if _is_one_file(text, words_only):
+        return [_term(text.strip(), 1.0, words_only)], []
+    first, *rest = _OPERATOR.split(f" {text} ")
+    terms: list[Term] = []
+    notes: list[str] = []
+    for sign, part in [("+", first), *zip(rest[::2], rest[1::2], strict=True)]:
+        term = _term(part.strip(), -1.0 if sign == "-" else 1.0, words_only)
+        wanted, *unwanted = [term.text] if term.is_file or term.weight < 0 else _without(term.text)
+        terms.append(Term(wanted, term.weight, term.is_file))
+        terms += [Term(one, -LESS * term.weight) for one in unwanted]
+        if unwanted:
+            notes.append(f"searching: {wanted}, less of: {', '.join(unwanted)}")
+    return terms, notes
+
+
+def _without(text: str) -> list[str]:
+    """What is wanted, then what is not: "a street without cars" is ["a street", "cars"]."""
+    found = []
+    while match := _WITHOUT.search(text):
+        wanted = text[: match.start()].strip()
+        if not wanted or _NO_THING.fullmatch(wanted.split()[-1]):
+            break
+        found.append(wanted)
+        text = text[match.end() :]
+    return [*found, text.strip()]
+
+
+def _taken(add: Sequence[str], subtract: Sequence[str], words_only: bool) -> list[Term]:
+    signed = [(text, 1.0) for text in add] + [(text, -1.0) for text in subtract]
+    return [_term(text.strip(), sign, words_only) for text, sign in signed]
+
+
+def _is_one_file(text: str, words_only: bool) -> bool:
+    """Whether the whole is one picture's path; such a name may hold " - ", and whatever else a query is made of."""
+    path = text.strip()
+    return bool(not words_only and _FILE.match(path) and os.path.isfile(os.path.expanduser(path)))
+
+
 def _read(files: Sequence[str], encoder: Encoder) -> Embeddings:
     try:
         return encoder.encode_images(files)
@@ -76,11 +346,16 @@ def _term(text: str, sign: float, words_only: bool) -> Term:
         weight, text = sign * float(match[1]), match[2].strip()
     if not text or not weight:
         raise QueryError("a part of the query is empty or weighs nothing", hint='clipkit search "2:a dog + snow"')
-    if len(text) > MAX_WORDS:
-        raise QueryError(f"a part of the query has {len(text)} characters; {MAX_WORDS} are the most", hint="shorten it")
+    _checked(text)
     if words_only or not _FILE.match(text):
         return Term(text, weight)
     file = os.path.expanduser(text)
     if not os.path.isfile(file):
         raise QueryError(f"{text} is not a file here", hint="for words, begin with something else than ./ ../ / or ~")
     return Term(file, weight, is_file=True)
+
+
+def _checked(text: str) -> str:
+    if len(text) > MAX_WORDS:
+        raise QueryError(f"a part of the query has {len(text)} characters; {MAX_WORDS} are the most", hint="shorten it")
+    return text

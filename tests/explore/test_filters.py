@@ -21,7 +21,6 @@ from clipkit.explore.metadata import Catalogue, Filters, choose_ids, parse_day, 
 from clipkit.explore.question import Question, ask, search
 from clipkit.index.image_index import ImageIndex
 from clipkit.index.paths import filter_for, path_filter
-from clipkit.search.query import embed, parse
 from tests.support.colours import COLOURS, ColourEncoder, paint
 
 TAKEN = 36867  # the EXIF tag DateTimeOriginal
@@ -85,8 +84,7 @@ def test_a_filter_leaves_the_same_everywhere(
     case: str, album: ImageIndex, encoder: ColourEncoder, capfd: pytest.CaptureFixture[str]
 ) -> None:
     filters, options, expected = CASES[case]
-    query = embed(parse("red"), encoder)
-    assert {hit.path for hit in search(album, query, 20, filters=filters)} == expected
+    assert {hit.path for hit in search(album, "red", 20, filters=filters, encoder=encoder)} == expected
     library = Library(album.root, lambda *_: encoder)
     assert {one.fact.path for one in ask(library, Question("red", filters=filters), 20).found} == expected
     assert main(["search", "red", str(album.root), "--json", *options]) == 0
@@ -99,7 +97,7 @@ def test_relevance_leaves_the_same_everywhere(
 ) -> None:
     library = Library(album.root, lambda *_: encoder)
     expected = [one.hit.path for one in ask(library, Question("blue", least=least), 20).found]
-    found = search(album, embed(parse("blue"), encoder), 20, least=least, is_words=True)
+    found = search(album, "blue", 20, least=least, encoder=encoder)
     assert [hit.path for hit in found] == expected
     assert main(["search", "blue", str(album.root), "-t", "20", "--json", "--min-relevance", least]) == 0
     assert [json.loads(line)["path"] for line in capfd.readouterr().out.splitlines()] == expected

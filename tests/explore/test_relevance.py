@@ -14,7 +14,6 @@ from clipkit.explore import Library, Question, ask
 from clipkit.explore.question import search
 from clipkit.explore.relevance import RelevanceScale, vocabulary
 from clipkit.index.image_index import ImageIndex
-from clipkit.search.query import embed, parse
 from tests.support.colours import COLOURS, ColourEncoder, paint
 
 RNG = np.random.default_rng(0)
@@ -92,10 +91,10 @@ def test_pictures_are_judged_by_what_the_phrases_say_of_both() -> None:
     kind, other = _unit(RNG.normal(size=(2, DIM)))
     gap = _unit(RNG.normal(size=DIM))  # pictures have a direction of their own that no words have
     pictures = _unit(np.stack([kind, kind + 0.3 * other, other, -kind]) + 0.5 * gap)
-    judged = _scale(pictures).judge_alike(pictures[:1], pictures)
-    assert judged.words[:2] == ["strong", "strong"]
-    assert judged.words[3] == "weak"
-    assert judged.verdict == "fits"
+    scale = _scale(pictures)
+    words = scale.words(scale.alike(pictures[:1], pictures))
+    assert words[:2] == ["strong", "strong"]
+    assert words[3] == "weak"
 
 
 def test_no_collection_and_no_result_is_no_fault() -> None:
@@ -123,7 +122,7 @@ def test_the_verdict_is_the_same_everywhere(
     monkeypatch.setattr("clipkit.cli.options.ModelOptions.query_encoder", lambda *_: encoder)
     monkeypatch.setattr("clipkit.index.image_index.ImageIndex.query_encoder", encoder)
     answer = ask(Library(index.root, lambda *_: encoder), Question(words), 20)
-    hits = search(index, embed(parse(words), encoder), 20, is_words=True)
+    hits = search(index, words, 20, encoder=encoder)
     assert main(["search", words, str(index.root), "-t", "20", "--json"]) == 0
     out, err = capfd.readouterr()
     printed = [json.loads(line) for line in out.splitlines()]
