@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedInput
@@ -29,13 +29,19 @@ SHOWN = 40  # characters of a mistake
 EXAMPLE = "clipkit search '(a dog OR a cat) AND a beach'"
 
 
-def parse_operators(text: str) -> Tree[Token]:
-    """The tree of a query with operators: `any_of`, `all_of`, `none_of`, and `words` as leaves.
+@dataclass(frozen=True)
+class Part:
+    """A part of a query. kind: "words", of which `text` is what was typed; else "all_of", "any_of" or "none_of"."""
 
-    QueryError, with the place of the mistake, where it cannot be read.
-    """
+    kind: str
+    text: str = ""
+    parts: tuple[Part, ...] = ()
+
+
+def parse_operators(text: str) -> Part:
+    """A query with operators as a tree; QueryError, with the place of the mistake, where it cannot be read."""
     try:
-        return _parser().parse(text)
+        return _part(_parser().parse(text), text)
     except UnexpectedInput as error:
         place = error.pos_in_stream if error.pos_in_stream is not None else len(text)
         rest = text[place:].strip() if place >= 0 else ""
@@ -48,15 +54,14 @@ def parse_operators(text: str) -> Tree[Token]:
         ) from error
 
 
-def words_of(text: str, leaf: Tree[Token]) -> str:
-    """What a leaf of the tree of `text` says, as it was typed; without the quotes where it is one quotation."""
-    first, last = _tokens(leaf)[0], _tokens(leaf)[-1]
-    said = text[first.start_pos : last.end_pos]
-    return said[1:-1] if first is last and first.type == "QUOTED" else said
-
-
-def _tokens(leaf: Tree[Token]) -> list[Any]:
-    return [token for token in leaf.children if isinstance(token, Token)]
+def _part(tree: Tree[Token], text: str) -> Part:
+    if tree.data != "words":
+        return Part(
+            str(tree.data), parts=tuple(_part(child, text) for child in tree.children if isinstance(child, Tree))
+        )
+    tokens = [child for child in tree.children if isinstance(child, Token)]
+    typed = text[tokens[0].start_pos : tokens[-1].end_pos]
+    return Part("words", typed[1:-1] if [token.type for token in tokens] == ["QUOTED"] else typed)
 
 
 @cache

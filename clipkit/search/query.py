@@ -16,7 +16,7 @@ from clipkit.images.guarded_decoder import warm_up
 from clipkit.models.encoder import Encoder
 
 if TYPE_CHECKING:
-    from lark import Token, Tree
+    from clipkit.search.grammar import Part
 
 MAX_WORDS = 1000  # characters of one term; no model reads more than about 300
 SIMILAR = "similar"  # a picture that the others are compared with
@@ -175,7 +175,9 @@ def parse_query(
         from clipkit.search.grammar import parse_operators
 
         notes: list[str] = []
-        tree = _node(parse_operators(rest), rest, words_only, notes)
+        tree = _node(parse_operators(rest), words_only, notes)
+        if any(term.is_file for leaf in _leaves(tree) for term in leaf.terms):
+            warm_up()
         return Query(_all_of([tree, *alike]), conditions, tuple(notes))
     terms, found = _sum(rest, words_only)
     terms += _taken(add, subtract, words_only)
@@ -248,20 +250,14 @@ def _plain(terms: Sequence[Term], conditions: tuple[Condition, ...], notes: Sequ
     return Query(Sum(tuple(terms)), conditions, tuple(notes))
 
 
-def _node(tree: Tree[Token], text: str, words_only: bool, notes: list[str]) -> Node:
-    """The tree of the grammar as nodes; what is understood otherwise goes to `notes`."""
-    from lark import Tree
-
-    from clipkit.search.grammar import words_of
-
-    if tree.data == "words":
-        terms, found = _sum(words_of(text, tree), words_only)
+def _node(part: Part, words_only: bool, notes: list[str]) -> Node:
+    """A part of the grammar's tree as a node; what is understood otherwise than it was typed goes to `notes`."""
+    if part.kind == "words":
+        terms, found = _sum(part.text, words_only)
         notes.extend(found)
-        leaf = _plain(terms, ()).tree
-        assert leaf is not None
-        return leaf
-    parts = tuple(_node(part, text, words_only, notes) for part in tree.children if isinstance(part, Tree))
-    return NoneOf(parts[0]) if tree.data == "none_of" else (AllOf if tree.data == "all_of" else AnyOf)(parts)
+        return Sum(tuple(terms))
+    parts = tuple(_node(inner, words_only, notes) for inner in part.parts)
+    return NoneOf(parts[0]) if part.kind == "none_of" else (AllOf if part.kind == "all_of" else AnyOf)(parts)
 
 
 def _all_of(parts: Sequence[Node]) -> Node:
