@@ -18,14 +18,16 @@ import numpy as np
 
 from clipkit.core.arrays import Embeddings, IntArray, check_embeddings
 from clipkit.core.progress import Failure, Progress
-from clipkit.errors import BadIndex, ClipkitError, IndexNotFound, ModelError, ModelMismatch, QueryError
+from clipkit.errors import BadIndex, ClipkitError, IndexNotFound, ModelError, QueryError
 from clipkit.images.guarded_decoder import warm_up
 from clipkit.index.crash_recovery import Journal, in_flight
+from clipkit.index.model_check import check_model, check_model_cfg, current_model_cfg, encoder_model_cfg, is_same_model
 from clipkit.index.paths import filter_for, folder_below, take_back
 from clipkit.index.rebuild import Rebuild
 from clipkit.index.scan import Changes, Scan, compare, find_images
 from clipkit.index.update import IndexReport, Tally, apply_changes
-from clipkit.models.encoder import Encoder, embeddings_agree
+from clipkit.models.encoder import Encoder
+from clipkit.models.exports import model_cfg_beside
 from clipkit.models.load import ensure_export, load_encoder, load_query_encoder
 from clipkit.models.registry import find_weights
 from clipkit.search.hits import Hit, Hits
@@ -241,10 +243,15 @@ class ImageIndex:
         if self._given is not None:
             return self.encoder
         info = self.info
-        if self._query_encoder is None or self._query_encoder.fingerprint != info.weights_sha256:
-            exact = info.pixel_recipe.startswith("exact")
+        if self._query_encoder is None or not is_same_model(self._query_encoder, info):
+            self._check_config(info, model_cfg_beside(info.model, info.model_source))
             loaded = load_query_encoder(
-                info.weights_sha256, info.model, info.model_source, exact_pixels=exact, load=lambda: self.encoder
+                info.weights_sha256,
+                info.model,
+                info.model_source,
+                model_cfg_sha256=info.model_cfg_sha256,
+                exact_pixels=info.pixel_recipe.startswith("exact"),
+                load=lambda: self.encoder,
             )
             self._query_encoder = self.encoder if str(loaded.recipe) != info.pixel_recipe else loaded
         return self._query_encoder
@@ -339,6 +346,7 @@ class ImageIndex:
         started = time.monotonic()
         with writing(self.folder):
             store = self._rebuild.store if self._rebuild else self.store
+            self._note_model_cfg(store)
             before = store.info().excluded
             kept = take_back(before, include_dirs, self.root)
             scan = find_images(
@@ -582,6 +590,7 @@ class ImageIndex:
             precision=encoder.precision,
             dim=encoder.dim,
             pixel_recipe=str(encoder.recipe),
+            model_cfg_sha256=encoder_model_cfg(encoder),
             created_by=f"clipkit {__version__}",
             root=str(self.root) if is_outside else None,
         )
@@ -591,6 +600,15 @@ class ImageIndex:
         if encoder.source != self.info.model_source:
             with writing(self.folder), self.store.transaction() as writer:
                 writer.note("model_source", encoder.source)
+
+    def _note_model_cfg(self, store: Store) -> None:
+        """An index that was made before configs were compared remembers its own; ModelMismatch where it is another."""
+        info = store.info()
+        found = encoder_model_cfg(self._encoder) if self._encoder else current_model_cfg(info)
+        self._check_config(info, found)
+        if found and not info.model_cfg_sha256:
+            with store.transaction() as writer:
+                writer.note("model_cfg_sha256", found)
 
     def _refresh_cache(self) -> None:
         with suppress(OSError):  # a cache that cannot be written is only slower
@@ -618,24 +636,11 @@ class ImageIndex:
         return shlex.join(["clipkit", "index", str(self.root), *place])
 
     def _check_model(self, encoder: Encoder, info: IndexInfo) -> None:
-        command = f"{self._command()} --rebuild"
-        if encoder.fingerprint != info.weights_sha256 or encoder.dim != info.dim:
-            name = "other weights of the same name" if encoder.model == info.model else encoder.model
-            hint = command if encoder.model == info.model else f"{command} --model {shlex.quote(encoder.source)}"
-            raise ModelMismatch(f"{self.root} was indexed with {info.model}, not {name}", hint=hint)
-        if str(encoder.recipe) != info.pixel_recipe:
-            flag = " --exact-pixels" if encoder.recipe.exact else ""
-            raise ModelMismatch(
-                f"{self.root} was indexed with other pixels ({info.pixel_recipe}) than asked for ({encoder.recipe})",
-                hint=f"{command}{flag}",
-            )
-        if not embeddings_agree((info.engine, info.precision), (encoder.engine, encoder.precision)):
-            name = "" if encoder.source == info.model_source else f" --model {shlex.quote(encoder.source)}"
-            raise ModelMismatch(
-                f"{self.root} was indexed with {info.engine} in {info.precision}, "
-                f"not {encoder.engine} in {encoder.precision}",
-                hint=f"{command}{name}",
-            )
+        check_model(encoder, info, root=self.root, command=self._command())
+
+    def _check_config(self, info: IndexInfo, model_cfg_sha256: str) -> None:
+        source = info.model_source
+        check_model_cfg(model_cfg_sha256, info, root=self.root, command=self._command(), source=source)
 
 
 def _report(scan: Scan, changes: Changes, tally: Tally, *, seconds: float) -> IndexReport:

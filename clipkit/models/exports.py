@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -21,7 +22,7 @@ from clipkit.models.hub import fingerprint
 from clipkit.models.registry import CONFIG, Weights
 from clipkit.models.tokenizer import Tokenizer
 
-FORM = "clipkit-export-1"
+FORM = "clipkit-export-2"
 RECORD, IMAGE, TEXT, WEIGHTS = "export.json", "image.onnx", "text.onnx", ".weights"
 
 
@@ -35,6 +36,8 @@ class ExportedModel:
         Where the graphs are.
     config : str
         SHA-256 of the model's own config; "" where the name decides it.
+    model_cfg_sha256 : str
+        As `model_cfg_sha256` has it.
     model, source, fingerprint, dim, recipe, logit_scale, logit_bias
         As `Encoder` has them.
     tokenizer : Tokenizer
@@ -49,6 +52,7 @@ class ExportedModel:
 
     folder: Path
     config: str
+    model_cfg_sha256: str
     model: str
     source: str
     fingerprint: str
@@ -90,6 +94,7 @@ class ExportedModel:
         recipe = {**vars(self.recipe), "exact": False}
         names = (
             "config",
+            "model_cfg_sha256",
             "model",
             "source",
             "fingerprint",
@@ -109,11 +114,13 @@ def export_folder(weights_sha256: str, model: str, config: str) -> Path:
     return cache_folder() / "exports" / f"{weights_sha256[:32]}-{cache_key(model, config)[:8]}"
 
 
-def find_export(weights_sha256: str, model: str, config: str | None = None) -> ExportedModel | None:
+def find_export(
+    weights_sha256: str, model: str, config: str | None = None, *, model_cfg_sha256: str = ""
+) -> ExportedModel | None:
     """The export of these weights: beside the starter's own, or in the cache; None where there is none.
 
-    config: as `config_of`; None where it is not known: an export is found then if there is only one. One whose files
-    are not as they were written is not there.
+    config: as `config_of`; None where it is not known: an export is found then if there is only one, of those that have
+    `model_cfg_sha256` where that is given. One whose files are not as they were written is not there.
     """
     folders = sorted((cache_folder() / "exports").glob(f"{weights_sha256[:32]}-*"))
     if model == "starter":  # its graphs read the weights beside them, whatever these are by now
@@ -121,6 +128,7 @@ def find_export(weights_sha256: str, model: str, config: str | None = None) -> E
         is_there = weights.is_file() and fingerprint(weights) == weights_sha256
         folders = [weights.parent, *folders] if is_there else folders
     exports = [found for folder in folders if (found := _read(folder))]
+    exports = [one for one in exports if model_cfg_sha256 in ("", one.model_cfg_sha256)]
     of_model = [one for one in exports if (one.fingerprint, one.model) == (weights_sha256, model) and one.is_intact]
     if config is None and len({one.config for one in of_model}) > 1:
         return None
@@ -143,6 +151,21 @@ def config_beside(source: str) -> str | None:
     """SHA-256 of the config in a model's folder; None where the source is no folder that is there."""
     file = Path(source) / CONFIG
     return fingerprint(file) if file.is_absolute() and file.is_file() else None
+
+
+def model_cfg_sha256(model_cfg: Mapping[str, Any]) -> str:
+    """SHA-256 of an open_clip `model_cfg`, which says how the weights are read, as JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(model_cfg, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def model_cfg_beside(model: str, source: str) -> str:
+    """`model_cfg_sha256` of a model's folder as it is now, the starter's included; "" where there is none to read."""
+    folder = registry.starter_folder() if model == "starter" else Path(source.removeprefix("local-dir:"))
+    if folder.is_absolute():
+        with suppress(OSError, ValueError, AttributeError):
+            config = json.loads((folder / CONFIG).read_bytes())
+            return model_cfg_sha256(config.get("model_cfg", config))
+    return ""
 
 
 def config_of(weights: Weights) -> str:

@@ -124,7 +124,13 @@ def load_encoder(
 
 
 def load_query_encoder(
-    weights_sha256: str, model: str, source: str, *, exact_pixels: bool, load: Callable[[], Encoder]
+    weights_sha256: str,
+    model: str,
+    source: str,
+    *,
+    model_cfg_sha256: str = "",
+    exact_pixels: bool,
+    load: Callable[[], Encoder],
 ) -> Encoder:
     """What encodes the queries of an index: the export of its model where there is one, else what `load` gives.
 
@@ -134,7 +140,8 @@ def load_query_encoder(
     is_older = model == "starter" and find_weights(model, {}).fingerprint != weights_sha256
     config = config_beside(source)
     is_gone = config is None and Path(source).is_absolute()  # which of two configs it had, nobody can say
-    export = None if is_older or is_gone else find_export(weights_sha256, model, config)
+    find = partial(find_export, weights_sha256, model, config, model_cfg_sha256=model_cfg_sha256)
+    export = None if is_older or is_gone else find()
     if export is None or TEXT not in export.graphs:
         return load()
     return _in_onnx(export, load, batch_size=None, exact_pixels=exact_pixels)

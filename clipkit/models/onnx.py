@@ -53,6 +53,8 @@ class OnnxEncoder:
     ----------
     model, source, fingerprint, engine, precision, dim, recipe, logit_scale, logit_bias, batch_size
         As `Encoder` has them.
+    model_cfg_sha256 : str
+        Of open_clip's `model_cfg`: the same weights read by another are another model.
 
     References
     ----------
@@ -79,6 +81,7 @@ class OnnxEncoder:
         self._many, self._encoded = many, 0
         self.engine, self.precision = ("onnx torch", "float32 bfloat16") if many else ("onnx", "float32")
         self.model, self.source, self.fingerprint = export.model, export.source, export.fingerprint
+        self.model_cfg_sha256 = export.model_cfg_sha256
         self.dim, self.recipe = export.dim, export.recipe
         self.logit_scale, self.logit_bias = export.logit_scale, export.logit_bias
         self._lock = Lock()

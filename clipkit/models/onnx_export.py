@@ -17,10 +17,10 @@ from clipkit.errors import ModelError
 from clipkit.images.recipe import PixelRecipe
 from clipkit.models.backbone import pooled
 from clipkit.models.devices import is_convolutional
-from clipkit.models.exports import IMAGE, TEXT, WEIGHTS, ExportedModel, config_of
+from clipkit.models.exports import IMAGE, TEXT, WEIGHTS, ExportedModel, config_of, model_cfg_sha256
 from clipkit.models.hub import fingerprint
 from clipkit.models.onnx import open_session
-from clipkit.models.openclip import causal_tower, end_token, tokenizer_data
+from clipkit.models.openclip import causal_tower, end_token, model_config, tokenizer_data
 from clipkit.models.registry import Weights
 from clipkit.models.tokenizer import Tokenizer, lengths
 
@@ -49,6 +49,7 @@ def export_encoder(
     export = ExportedModel(
         folder=folder,
         config=config_of(weights),
+        model_cfg_sha256=model_cfg_sha256(model_config(weights)),
         model=weights.model,
         source=weights.source,
         fingerprint=weights.fingerprint,

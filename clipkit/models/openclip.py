@@ -19,6 +19,7 @@ from clipkit.images.recipe import PixelRecipe
 from clipkit.models.backbone import pooled, without_projection
 from clipkit.models.devices import Towers, at_once, is_out_of_memory, place_network
 from clipkit.models.encoder import check_pixels, encode_in_batches, encode_unique
+from clipkit.models.exports import model_cfg_sha256
 from clipkit.models.hub import Notify
 from clipkit.models.registry import TOKENIZER_FILES, Catalogue, Pretrained, Weights, fetch_files
 from clipkit.models.tokenizer import Tokenizer, byte_pairs, lengths
@@ -138,6 +139,8 @@ class OpenClipEncoder:
     ----------
     model, source, fingerprint, engine, precision, dim, recipe, logit_scale, logit_bias
         As `Encoder` has them.
+    model_cfg_sha256 : str
+        Of open_clip's `model_cfg`: the same weights read by another are another model.
     batch_size : int
         Halves when memory runs out, and stays there.
     towers : Towers
@@ -178,6 +181,7 @@ class OpenClipEncoder:
     ) -> None:
         self.weights = weights
         self.model, self.source, self.fingerprint = weights.model, weights.source, weights.fingerprint
+        self.model_cfg_sha256 = model_cfg_sha256(model_config(weights))
         self.recipe, self.towers, self.batch_size = recipe, towers, batch_size
         self.logit_scale = float(network.logit_scale.exp())
         self.logit_bias = 0.0 if network.logit_bias is None else float(network.logit_bias)

@@ -110,4 +110,5 @@ class IndexInfo:
     pixel_recipe: str
     created_by: str
     root: str | None  # only where the index lies outside its folder
+    model_cfg_sha256: str = ""  # of the config by which the weights are read; "" where nobody knew it
     excluded: tuple[str, ...] = ()  # folders that `index` leaves out, as FolderPatterns remembers them
