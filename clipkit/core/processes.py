@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 HANG_SECONDS = 30.0  # for one picture; the slowest honest one measured, a 100-megapixel PNG, takes 7
 
@@ -16,3 +17,14 @@ def cause_of_death(code: int) -> str:
         return ""
     name = signal.Signals(-code).name
     return "was killed, as by a lack of memory" if -code == signal.SIGKILL else f"crashed with {name}"
+
+
+def silence_libraries() -> None:
+    """From now on only Python writes to stderr: what C libraries, as libtiff, print there of odd files is dropped."""
+    if sys.stderr is None:
+        return
+    sys.stderr.flush()
+    own = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors=sys.stderr.errors)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    sys.stderr = sys.__stderr__ = own  # type: ignore[misc]  # tracebacks too

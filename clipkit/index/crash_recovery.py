@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipkit.core.processes import HANG_SECONDS, cause_of_death
+from clipkit.core.processes import HANG_SECONDS, cause_of_death, silence_libraries
 from clipkit.errors import ClipkitError
 
 FILE = "inflight"
@@ -143,10 +143,19 @@ def watch(
         blame(folder, reason)
 
 
+def has_watching_parent() -> bool:
+    """Whether this process is a child of `watch`: a decoder that crashes here costs one picture."""
+    return WATCHED in os.environ
+
+
 def is_watched() -> bool:
-    """Whether this process is a child of `watch`; it then ends when its parent is gone, lest the lock outlive it."""
-    if WATCHED not in os.environ:
+    """Whether this process is a child of `watch`; it then ends when its parent is gone, lest the lock outlive it.
+
+    Its C libraries print nothing from then on.
+    """
+    if not has_watching_parent():
         return False
+    silence_libraries()
 
     def wait() -> None:
         os.read(0, 1)  # nobody writes: this returns when the parent's end closes (sys.stdin would abort at our end)

@@ -12,9 +12,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from clipkit.errors import ImageError
+from clipkit.images import guarded_decoder
 from clipkit.images.decode import LIGHT, cost_bytes, decode, read_file
 from clipkit.images.recipe import Picture, PixelRecipe
-from clipkit.index.crash_recovery import Journal
+from clipkit.index.crash_recovery import Journal, has_watching_parent
 from clipkit.store.records import ScannedFile
 
 AHEAD = 64 * 2**20  # decoded pixels that may wait for the encoder: 440 pictures at 224 x 224
@@ -47,7 +48,8 @@ def read_ahead(
 ) -> Iterator[Reading]:
     """One Reading for each file, in order. Bytes whose SHA-256 is `known`, or was met before, are not decoded.
 
-    `journal` says at every moment which files a decoder has in its hands, with `tries`.
+    `journal` says at every moment which files a decoder has in its hands, with `tries`. Decoders run in processes
+    beside this one, unless a parent watches it.
     """
     job = _Job(root, recipe, known, journal, tries)
     height, width = recipe.size
@@ -73,6 +75,7 @@ class _Job:
     ) -> None:
         self._root, self._recipe, self._known = root, recipe, known
         self._journal, self._tries = journal, tries
+        self._is_guarded = guarded_decoder.can_guard() and not has_watching_parent()
         self._met: set[bytes] = set()
         self._met_lock, self._heavy = threading.Lock(), threading.Lock()
 
@@ -100,6 +103,9 @@ class _Job:
             return True
 
     def _decode(self, data: bytes, found: ScannedFile, file: str) -> Picture:
+        if self._is_guarded:
+            with self._in_flight(found):
+                return guarded_decoder.decode(data, self._recipe, name=file)
         with self._in_flight(found):  # not while it waits for its turn: a long time in flight means that it hangs
             cost = len(data) + cost_bytes(data, self._recipe, found.path)
         has_turn = found.size_bytes > LIGHT

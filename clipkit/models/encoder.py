@@ -166,7 +166,8 @@ def embeddings_agree(made: tuple[str, str], asked: tuple[str, str]) -> bool:
 
 def identity(encoder: Encoder) -> list[str]:
     """All of an encoder that decides its embeddings, for the key of a cache."""
-    return [encoder.model, encoder.fingerprint, encoder.engine, encoder.precision, str(encoder.recipe)]
+    config = getattr(encoder, "model_cfg_sha256", "")  # an encoder made by hand has none
+    return [encoder.model, encoder.fingerprint, config, encoder.engine, encoder.precision, str(encoder.recipe)]
 
 
 def encode_in_batches(encoder: Encoder, pictures: Sequence[PictureSource], space: str) -> Embeddings:

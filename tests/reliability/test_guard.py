@@ -33,7 +33,7 @@ from clipkit.models.vit import read_whole
 from clipkit.output.contact_sheet import write_sheet
 from clipkit.output.terminal_preview import render
 from clipkit.search.hits import Hit, Hits
-from tests.support.colours import paint
+from tests.support.colours import ColourEncoder, paint
 
 HALF = (0.5, 0.5, 0.5)
 RECIPE = PixelRecipe((32, 32), HALF, HALF)
@@ -145,6 +145,22 @@ def test_python_search_check_and_import_go_on(
     assert (report.encoded_again, report.damage) == (8, ())
     imported = import_(tmp_path / "vectors", photos, encoder, at=tmp_path / "other")
     assert (imported.checked, imported.imported) == (8, 9)
+
+
+@pytest.mark.parametrize("how", ["segfault", "abort"])
+def test_an_update_from_python_goes_on_after_a_crash(photos: Path, use_deadly: Use, how: str) -> None:
+    paint(photos / "boom.png", (9, 99, 9))
+    use_deadly(how)
+    report = ImageIndex.create(photos, ColourEncoder()).update()
+    assert (report.encoded, [failure.path for failure in report.failed]) == (8, ["boom.png"])
+    assert report.failed[0].reason == f"its decoder {REASONS[how]}"
+
+
+def test_a_watched_run_decodes_in_its_own_process(photos: Path, monkeypatch: pytest.MonkeyPatch, use: Use) -> None:
+    pool = use("-c", "raise SystemExit('no decoder is wanted')")
+    monkeypatch.setenv("CLIPKIT_WATCHED", "1")
+    assert ImageIndex.create(photos, ColourEncoder()).update().encoded == 8
+    assert not pool._free
 
 
 def test_guarded_pixels_are_the_same(tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from clipkit.core.progress import Failure
 from clipkit.errors import ClipkitError
@@ -111,6 +114,34 @@ def test_a_run_that_dies_of_something_else_is_not_started_for_ever(tmp_path: Pat
     program = (sys.executable, "-c", "import os; os.abort()")
     with pytest.raises(ClipkitError, match="crashed with SIGABRT, and no picture can be blamed"):
         watch([], tmp_path, program=program)
+
+
+def test_c_libraries_of_the_child_print_nothing_and_python_does(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = (
+        "import os, sys; from clipkit.index.crash_recovery import is_watched; is_watched();"
+        "os.write(2, b'TIFFFillStrip: Read error\\n'); print('6 pictures', file=sys.stderr); 1 / 0"
+    )
+    assert watch([], tmp_path, program=(sys.executable, "-c", code)) == 1
+    printed = capfd.readouterr().err
+    assert "6 pictures" in printed
+    assert "ZeroDivisionError" in printed
+    assert "TIFF" not in printed
+
+
+def test_an_index_of_hostile_tiffs_prints_its_own_lines_alone(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    file = BytesIO()
+    Image.fromarray(noise).save(file, "TIFF", compression="tiff_lzw")
+    content = file.getvalue()
+    for start in range(1000, 9000, 1000):
+        (tmp_path / f"{start}.tif").write_bytes(content[:start] + bytes(500) + content[start + 500 :])
+    command = [sys.executable, "-m", "clipkit", "index", str(tmp_path), "--model", "starter"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "pictures can be found" in done.stderr
+    assert not [line for line in done.stderr.splitlines() if "TIFF" in line or "LZW" in line]
 
 
 def test_the_exit_code_is_that_of_the_child(tmp_path: Path) -> None:
