@@ -47,7 +47,7 @@ DOORS = {
     "lark": "clipkit.search.grammar",
     "faiss": "clipkit.search.vectors",
     "sqlite3": "clipkit.store",
-    "filelock": "clipkit.store",
+    "filelock": "clipkit.core.locks",
     "PIL": "clipkit.images",
     "simplejpeg": "clipkit.images",
     "pillow_heif": "clipkit.images",

@@ -12,6 +12,7 @@ from pathlib import Path
 from clipkit.errors import ModelError
 from clipkit.models.devices import check_engine, has_fast_bfloat16, pick_towers
 from clipkit.models.encoder import Encoder
+from clipkit.models.export_cache import making, trim
 from clipkit.models.exports import (
     IMAGE,
     TEXT,
@@ -164,9 +165,14 @@ def ensure_export(encoder: Encoder, notify: Notify | None = None) -> None:
 
 
 def _exported(weights: Weights, notify: Notify | None) -> ExportedModel | None:
-    """The export, made now; None where the cache cannot be written: torch answers then."""
+    """The export, made now or by another process; None where the cache cannot be written: torch answers then."""
+    config = config_of(weights)
+    place = export_folder(weights.fingerprint, weights.model, config)
     try:
-        return export_weights(weights, notify)
+        with making(place, weights.model, notify):
+            export = find_export(weights.fingerprint, weights.model, config) or export_weights(weights, notify)
+            trim(export.folder)
+            return export
     except (OSError, ModelError) as error:
         if notify:
             notify(f"torch computes {weights.model}: its export cannot be kept: {error}")

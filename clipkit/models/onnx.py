@@ -18,6 +18,7 @@ from clipkit.core.cache import ArrayCache, cache_key
 from clipkit.core.system import usable_cores
 from clipkit.errors import ModelError
 from clipkit.models.encoder import check_pixels, encode_in_batches, encode_unique
+from clipkit.models.export_cache import use
 from clipkit.models.exports import IMAGE, TEXT, ExportedModel
 from clipkit.models.tokenizer import lengths
 
@@ -85,6 +86,7 @@ class OnnxEncoder:
         self.dim, self.recipe = export.dim, export.recipe
         self.logit_scale, self.logit_bias = export.logit_scale, export.logit_bias
         self._lock = Lock()
+        use(export.folder, self)
         self._sessions: dict[tuple[str, bool], Any] = {}
 
     def encode_images(self, pictures: Sequence[PictureSource], *, space: str = "projected") -> Embeddings:

@@ -7,7 +7,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from clipkit.core.arrays import IntArray
 from clipkit.core.files import sync_file, sync_folder
+from clipkit.core.locks import exclusive_lock
 from clipkit.core.progress import Failure
 from clipkit.errors import ClipkitError, IndexDamaged, IndexLocked, IndexNotFound
 from clipkit.store.migrations import migrate, read_as_newest
@@ -293,20 +294,15 @@ class Store:
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Be the one writer of the index in `folder`; IndexLocked if there is one. The lock dies with its process."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / "lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        hint = "wait for it to end; searching works meanwhile"
-        raise IndexLocked(f"another clipkit is writing the index in {folder}", hint=hint) from error
-    except OSError as error:
-        raise _read_only(folder, error) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive_lock(folder / "lock", seconds=0))
+        except TimeoutError as error:
+            hint = "wait for it to end; searching works meanwhile"
+            raise IndexLocked(f"another clipkit is writing the index in {folder}", hint=hint) from error
+        except OSError as error:
+            raise _read_only(folder, error) from error
         yield
-    finally:
-        lock.release()
 
 
 def make_folder(folder: Path) -> None:

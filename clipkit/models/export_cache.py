@@ -1,0 +1,77 @@
+"""Cache of exported models: one process at a time makes an export, and the least recently used ones go."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from clipkit.core.cache import cache_folder
+from clipkit.core.locks import exclusive_lock, is_in_use, mark_in_use
+from clipkit.models.exports import RECORD
+from clipkit.models.hub import Notify
+
+MOST, MOST_BYTES = 10, 5 * 10**9  # what stays: a ViT-B/32 takes 600 MB, the largest model of the list 3.5 GB
+WAIT_SECONDS = 600.0  # for another process that makes the same export; none was measured to take a tenth of it
+LEFTOVER_SECONDS = 86_400.0  # after which what a process that died was writing is nobody's
+
+
+@contextmanager
+def making(place: Path, model: str, notify: Notify | None = None) -> Iterator[None]:
+    """Be the one that makes the export at `place`; who comes second waits, and finds it made. OSError if that fails."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = place.with_name(f".{place.name}.lock")
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive_lock(lock, seconds=0))
+        except TimeoutError:
+            if notify:
+                notify(f"another clipkit is preparing {model}: waiting for it")
+            stack.enter_context(exclusive_lock(lock, seconds=WAIT_SECONDS))
+        yield
+
+
+def use(folder: Path, by: object) -> None:
+    """Note that an export is used now; it stays as long as `by` lives."""
+    if folder.parent != _place():  # the starter's own, which comes with clipkit
+        return
+    with suppress(OSError):
+        os.utime(folder / RECORD)
+    if handle := mark_in_use(folder / RECORD):
+        weakref.finalize(by, handle.close)
+
+
+def trim(newest: Path) -> None:
+    """Remove the least recently used exports beyond MOST and MOST_BYTES; never `newest`, nor one that is in use."""
+    with suppress(OSError):
+        _remove_leftovers()
+        exports = sorted(_place().glob(f"[!.]*/{RECORD}"), key=lambda record: -record.stat().st_mtime_ns)
+        exports.sort(key=lambda record: record.parent != newest)
+        total = 0
+        for rank, record in enumerate(exports):
+            total += sum(file.stat().st_size for file in record.parent.iterdir())
+            if rank and (rank >= MOST or total > MOST_BYTES) and not is_in_use(record):
+                _remove(record.parent)
+
+
+def _remove_leftovers() -> None:
+    """What processes that were killed have left: half exports."""
+    old = time.time() - LEFTOVER_SECONDS
+    for entry in _place().glob(".*.part"):
+        if entry.stat().st_mtime < old:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    beside = folder.with_name(f".{folder.name}-old.part")  # in one step: nobody meets half an export
+    shutil.rmtree(beside, ignore_errors=True)
+    os.replace(folder, beside)
+    shutil.rmtree(beside, ignore_errors=True)
+
+
+def _place() -> Path:
+    return cache_folder() / "exports"
