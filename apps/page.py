@@ -18,6 +18,7 @@ from .library.tab import tab as library_tab
 from .search.api import Endpoints
 from .search.tab import tab as search_tab
 from .server.guard import LOOPBACK, Guard, broken
+from .server.requests import print_one_line, refuse_wrong_counts
 from .server.routes import Routes
 from .server.state import Page
 from .theme import HEAD, piece, theme
@@ -54,6 +55,8 @@ def build(page: Page) -> gr.Blocks:
         # Gradio fetches what a request names as the address of a file; this page asks nobody for anything.
         block.async_move_resource_to_block_cache = partial(_keep, block)  # type: ignore[method-assign]
     blocks.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE, api_open=False)
+    refuse_wrong_counts(blocks)
+    print_one_line()
     return blocks
 
 

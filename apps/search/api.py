@@ -12,6 +12,7 @@ from clipkit.errors import ClipkitError, QueryError
 from clipkit.explore.choices import RELEVANCES
 from clipkit.explore.metadata import Filters
 from clipkit.explore.question import MOST, Found, Question, ask, clean
+from clipkit.images.decode import is_picture
 from clipkit.output.html import escape
 
 from .. import html
@@ -34,7 +35,8 @@ class Endpoints:
     ) -> dict[str, Any]:
         """The k pictures that fit `words` best, of at least that relevance: weak, likely or strong.
 
-        folder: only below it. library: its name, where the page has several.
+        folder: only below it. library: its name, where the page has several. `notes` says what was taken as words, and
+        looks like a file.
         """
         check_asked(k, words, folder, relevance, library)
         try:
@@ -51,9 +53,9 @@ class Endpoints:
             "hits": [_hit(chosen.key, one) for one in answer.found],
             "asked": answer.total,
             "milliseconds": round(1000 * answer.seconds, 1),
-            "notes": list(answer.notes),
             "verdict": answer.verdict,
             "nothing_fits": answer.verdict == "nothing",
+            "notes": [*_notes(words), *answer.notes],
         }
 
 
@@ -63,6 +65,13 @@ def _check_question(words: str, relevance: str) -> None:
         raise QueryError("the query is empty", hint='"a dog on a beach"')
     if relevance not in RELEVANCES:
         raise QueryError(f"relevance is {relevance!r}", hint=", ".join(RELEVANCES))
+
+
+def _notes(words: str) -> list[str]:
+    """What a person might have meant otherwise."""
+    name = words.strip()
+    is_file = name.startswith(("./", "../", "/", "~")) or (is_picture(name) and len(name.split()) == 1)
+    return [f"{printable(clean(name))} was taken as words: no file is read here"] if is_file else []
 
 
 def _hit(key: str, found: Found) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import re
 import socket
 import time
@@ -14,6 +15,10 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
+
+from clipkit.core.text import printable
+
+from .requests import reason_for_client, say_failure
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -137,6 +142,8 @@ class Guard:
         except Refused as refused:
             if not is_started:
                 await _answer(send_guarded, refused)
+        except Exception as error:  # noqa: BLE001  of any kind, or the server prints a page for each such request
+            await _answer_failure(str(scope["path"]), error, None if is_started else send_guarded)
         finally:
             self._at_work[is_waiting] -= 1
 
@@ -268,6 +275,20 @@ def _bounded(receive: Receive, limit: int) -> Receive:
         return message
 
     return receive_bounded
+
+
+async def _answer_failure(path: str, error: Exception, send: Send | None) -> None:
+    """400 and a reason where the request was wrong, else 503 and a line on the terminal."""
+    reason = reason_for_client(path, error)
+    if not reason:
+        say_failure(f"{printable(path)[:100]}", error)
+    if send and reason:
+        body = json.dumps({"detail": reason}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 400, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+    elif send:
+        await _answer(send, Refused(503, "the page cannot answer that"))
 
 
 async def _answer(send: Send, refused: Refused) -> None:

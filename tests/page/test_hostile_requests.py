@@ -651,3 +651,56 @@ def test_a_search_takes_no_longer_while_fifty_connections_never_end_and_hostile_
             if ratios[-1] < 2:
                 break
         assert min(ratios) < 2, ratios
+
+
+WRONG_REQUESTS = {
+    "an unknown name": ("call/v2/search", {"banana": 5}, "Parameter `banana` is not a valid key-word argument."),
+    "no words": ("call/v2/search", {"k": 5}, "No value provided for required argument: words"),
+    "too few values": ("call/search", {"data": ["dog"]}, "search takes words, k, folder, relevance, library: 1 came"),
+    "no endpoint": ("call/v2/nothing", {"k": 5}, "there is no such function"),
+    "no endpoint of the old kind": ("call/nothing", {"data": []}, "there is no such function"),
+    "no function": ("queue/join", {"fn_index": 99, "data": [], "session_hash": "a"}, "there is no such function"),
+    "a run of no function": ("run/search", {"fn_index": 99, "data": []}, "there is no such function"),
+    "too few of an event": (
+        "queue/join",
+        {"fn_index": 3, "data": [], "session_hash": "a"},
+        "values are wanted: 0 came",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_REQUESTS)
+def test_a_wrong_request_is_a_sentence_for_who_asks_and_no_page_for_who_serves(world: World, name: str) -> None:
+    path, content, reason = WRONG_REQUESTS[name]
+    logs = list(world.cache.glob("ui-*.log"))
+    before = [log.read_text() for log in logs]
+    body = json.dumps(content).encode()
+    reply = Case(name, f"/gradio_api/{path}", "POST", ["Content-Type: application/json"], body).send(world)
+    assert reply.status == 400
+    assert reason in json.loads(reply.body)["detail"]
+    assert [log.read_text() for log in logs] == before
+
+
+def test_an_event_that_fails_is_one_line_for_who_serves(world: World) -> None:
+    logs = list(world.cache.glob("ui-*.log"))
+    before = sum(len(log.read_text().splitlines()) for log in logs)
+    content = {"fn_index": 3, "data": [{"a": 1}] + 20 * [7], "session_hash": "abc"}
+    headers, body = ["Content-Type: application/json"], json.dumps(content).encode()
+    assert Case("odd values", "/gradio_api/queue/join", "POST", headers, body).send(world).status == 200
+    time.sleep(2)
+    assert sum(len(log.read_text().splitlines()) for log in logs) <= before + 1
+
+
+def test_what_looks_like_a_file_is_said_to_be_taken_as_words(world: World) -> None:
+    for words, count in (("./cat.jpg", 1), ("cat.jpg", 1), ("a cat", 0)):
+        found = json.loads(_searched(world, words))[0]
+        assert len(found["notes"]) == count
+        assert not count or found["notes"][0] == f"{words} was taken as words: no file is read here"
+
+
+def _searched(world: World, words: str) -> str:
+    headers, body = ["Content-Type: application/json"], json.dumps({"words": words}).encode()
+    asked = Case("by name", "/gradio_api/call/v2/search", "POST", headers, body).send(world)
+    event = json.loads(asked.body)["event_id"]
+    stream = Case("the answer", f"/gradio_api/call/search/{event}").send(world).body.decode()
+    return next(line for line in stream.splitlines() if line.startswith("data:")).removeprefix("data:")
