@@ -15,7 +15,7 @@ import gradio as gr
 from clipkit.classify.collection import NONE, USUAL, Classified, Column
 from clipkit.classify.head import UNKNOWN, Head
 from clipkit.classify.labels import LabelledPicture
-from clipkit.core.text import printable
+from clipkit.core.text import are, counted, printable
 from clipkit.errors import ClipkitError
 from clipkit.explore.library import Library
 from clipkit.explore.question import Answer, plain
@@ -208,7 +208,7 @@ class ClassifyActions:
             if not self._page.shelf.is_local or not session.plan:
                 return {}
             run_transfers(session.plan)
-            screen, told = self._screen, f"{len(session.plan):,} pictures are copied."
+            screen, told = self._screen, f"{counted(len(session.plan), 'picture')} {are(len(session.plan))} copied."
             return {
                 screen.session: replace(session, plan=()),
                 screen.plan: html.line(told, is_status=True),

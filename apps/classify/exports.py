@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from clipkit.classify.collection import NONE, Classified, Column
 from clipkit.classify.head import UNKNOWN, Head
 from clipkit.classify.labels import LabelledPicture, ScoredLabel
-from clipkit.core.text import FORMULA_STARTS, printable
+from clipkit.core.text import FORMULA_STARTS, counted, printable
 from clipkit.errors import ClipkitError
 from clipkit.explore.library import Library
 from clipkit.output.copy_files import Transfer, plan_transfers
@@ -87,7 +87,9 @@ def shown_plan(steps: Sequence[Transfer], folder: str, pictures: int) -> str:
     size = sum(Path(step.source).stat().st_size for step in steps)
     kept = pictures - len(steps)
     rest = f" {kept:,} skipped: already there, or not readable." if kept else ""
-    moves = f"{len(steps):,} pictures ({_bytes(size)}) into {len(counts):,} folders in {folder.strip()}."
+    moves = (
+        f"{counted(len(steps), 'picture')} ({_bytes(size)}) into {counted(len(counts), 'folder')} in {folder.strip()}."
+    )
     first = [(Path(step.source).name, f"{step.target.parent.name}/{step.target.name}") for step in steps[:FEW]]
     folders, becomes = table(top, ("folder", "pictures")), table(first, ("picture", "copied to"))
     return render("plan", text=moves + rest, folders=folders, pictures=becomes)

@@ -73,11 +73,13 @@ def typed_templates(chosen: str, own: str) -> str | list[str]:
     """The name of a set, or one's own sentences, one a line, each with a slot."""
     if chosen != OWN:
         if chosen not in SETS_OF_TEMPLATES:
-            raise QueryError(f"there is no set of templates {chosen[:40]!r}", hint=", ".join(SETS_OF_TEMPLATES))
+            raise QueryError(
+                f"there is no set of templates {chosen[:40]!r}", hint=f"one of {', '.join(SETS_OF_TEMPLATES)}"
+            )
         return chosen
     lines = [line for part in own[:100_000].split("\n") if (line := clean(part))]
     if not lines or not all(_SLOT.search(line) for line in lines):
-        raise QueryError("a sentence has no {} where the class shall stand", hint="a photo of a {}.")
+        raise QueryError("a sentence has no {} where the class shall stand", hint="such as: a photo of a {}.")
     return lines
 
 

@@ -173,6 +173,6 @@ def root_of(path: Path) -> Path:
 def _trouble(look: Look) -> ClipkitError:
     """What the process errors last: its error, and what to do."""
     errors = [line for line in look.lines if line.startswith("error: ")]
-    tried = [line.removeprefix("  try: ") for line in look.lines if line.startswith("  try: ")]
+    tried = [line.partition(": ")[2] for line in look.lines if line.startswith(("  try: ", "  hint: "))]
     message = errors[-1].removeprefix("error: ") if errors else f"the comparison ended with code {look.code}"
     return ClipkitError(message, hint=tried[-1] if tried else None)

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from clipkit.core.text import printable
+from clipkit.core.text import are, counted, printable
 from clipkit.doctor.checks import examine
 from clipkit.errors import ClipkitError
 from clipkit.explore.library import Library
@@ -144,7 +144,7 @@ class LibraryActions:
         return f"{len(report.damage):,} are damaged: clipkit check --repair", html.table(rows, ("picture", "damage"))
 
     def _prune(self, library: Library) -> tuple[str, str]:
-        return f"{len(prune(library.index)):,} missing pictures were removed from the index.", ""
+        return f"{counted(len(prune(library.index)), 'missing picture')} removed from the index.", ""
 
     def _twins(self, library: Library) -> tuple[str, str]:
         catalogue = library.catalogue()
@@ -154,7 +154,10 @@ class LibraryActions:
             return f"No two pictures of {printable(library.name)} have the same bytes.", ""
         shown = Markup("").join(_group(library, catalogue, ids) for ids in groups[:MOST_GROUPS])
         more = f"; the first {MOST_GROUPS} are shown" if len(groups) > MOST_GROUPS else ""
-        return f"{len(groups):,} pictures are there more than once: {spare:,} extra copies{more}.", shown
+        return (
+            f"{counted(len(groups), 'picture')} {are(len(groups))} there more than once: {spare:,} extra{more}.",
+            shown,
+        )
 
     def _remove(self, library: Library) -> tuple[str, str]:
         self._stop(library)

@@ -62,9 +62,9 @@ class Endpoints:
 def _check_question(words: str, relevance: str) -> None:
     """QueryError as the command line has it."""
     if not words.strip():
-        raise QueryError("the query is empty", hint='"a dog on a beach"')
+        raise QueryError("the query is empty", hint='words such as "a dog on a beach"')
     if relevance not in RELEVANCES:
-        raise QueryError(f"relevance is {relevance!r}", hint=", ".join(RELEVANCES))
+        raise QueryError(f"relevance is {relevance!r}", hint=f"one of {', '.join(RELEVANCES)}")
 
 
 def _notes(words: str) -> list[str]:

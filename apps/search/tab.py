@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from clipkit.core.text import printable
+from clipkit.core.text import are, counted, printable
 from clipkit.errors import ClipkitError
 from clipkit.explore.choices import SHAPES
 from clipkit.explore.library import Library
@@ -211,7 +211,9 @@ class SearchActions:
             if library is None or not self._page.shelf.is_local:
                 return {}
             copied = exports.copy_to(library, ask(library, session.question, session.shown or PAGE), folder)
-            return self._signal(session, say=f"{copied:,} pictures are in {printable(folder.strip())}")
+            return self._signal(
+                session, say=f"{counted(copied, 'picture')} {are(copied)} in {printable(folder.strip())}"
+            )
 
         return self._safely(session, work)
 
@@ -221,10 +223,14 @@ class SearchActions:
         library = self._library(wanted)
         if library is None:
             return self._empty(SearchSession())
-        kept = from_address(search, library.catalogue()).question
-        session = SearchSession(library.key, kept)
+        state = from_address(search, library.catalogue())
+        kept, session = state.question, SearchSession(library.key, state.question)
         box = {self._screen.box: gr.MultimodalTextbox(value={"text": kept.words, "files": []})} if kept.words else {}
-        return {**self._show(session, library, keep_address=True), **box}
+        shown = self._show(session, library, keep_address=True)
+        for fact in state.lost:
+            note = html.note(_sentence(fact), "The address names it; this filter is left out.", kind="error")
+            shown[self._screen.count] = note + shown[self._screen.count]
+        return {**shown, **box}
 
     def _move(self, session: SearchSession, library: Library, kind: str, id_: int) -> dict[Any, Any]:
         question, box = session.question, {}

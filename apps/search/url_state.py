@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlencode
 
@@ -19,10 +19,11 @@ MAX_ADDRESS = 6_000  # characters of it that are read
 
 @dataclass(frozen=True)
 class SearchState:
-    """What an address says. library: its key, or ""."""
+    """What an address says. library: its key, or "". lost: sentences on filters that do not hold any more."""
 
     library: str
     question: Question
+    lost: tuple[str, ...] = ()
 
 
 def to_address(library: str, question: Question) -> str:
@@ -53,15 +54,16 @@ def from_address(text: str, catalogue: Catalogue | None) -> SearchState:
         words = clean(fields.get("q", ""))
     except (ValueError, ClipkitError):
         return SearchState("", Question())
+    lost: list[str] = []
     question = Question(
         words=words,
         more=_numbers(fields.get("more", "")),
         less=_numbers(fields.get("less", "")),
         twins_of=next(iter(_numbers(fields.get("twins", ""))), 0),
-        filters=_filters(fields, catalogue),
+        filters=_filters(fields, catalogue, lost),
         least=as_relevance(fields.get("least", "")),
     )
-    return SearchState(fields.get("library", ""), question)
+    return SearchState(fields.get("library", ""), question, tuple(lost))
 
 
 def as_relevance(text: str) -> Relevance:
@@ -81,17 +83,23 @@ def as_folder(text: str, catalogue: Catalogue | None) -> str:
     return folder
 
 
-def _filters(fields: dict[str, str], catalogue: Catalogue | None) -> Filters:
-    try:
-        return Filters(
-            folder=as_folder(fields.get("folder", ""), catalogue),
-            since=parse_day(fields.get("since", "")),
-            until=parse_day(fields.get("until", "").replace("-99", ""), is_end=True),
-            shapes=tuple(shape for shape in SHAPES if shape in fields.get("shape", "").split(",")),
-            kinds=tuple(kind for kind in fields.get("type", "").split(",")[:20] if kind.isalnum() and len(kind) <= 8),
-        )
-    except QueryError:
-        return Filters()
+def _filters(fields: dict[str, str], catalogue: Catalogue | None, lost: list[str]) -> Filters:
+    """Those that hold; of the others a sentence goes to `lost`."""
+
+    def read(parse: Callable[[], str]) -> str:
+        try:
+            return parse()
+        except QueryError as error:
+            lost.append(error.message)
+            return ""
+
+    return Filters(
+        folder=read(lambda: as_folder(fields.get("folder", ""), catalogue)),
+        since=read(lambda: parse_day(fields.get("since", ""))),
+        until=read(lambda: parse_day(fields.get("until", "").replace("-99", ""), is_end=True)),
+        shapes=tuple(shape for shape in SHAPES if shape in fields.get("shape", "").split(",")),
+        kinds=tuple(kind for kind in fields.get("type", "").split(",")[:20] if kind.isalnum() and len(kind) <= 8),
+    )
 
 
 def _listed(ids: Iterable[int]) -> str:

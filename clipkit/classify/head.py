@@ -282,7 +282,7 @@ class Head:
         """
         rule = self.rejection
         if rule is None:
-            raise NotFittedError("this head cannot say 'none of these'", hint="unknown=True")
+            raise NotFittedError("this head cannot say 'none of these'", hint="make the classifier with unknown=True")
         classes, rows = self.distinct(), self._checked(embeddings)
         best = np.empty(len(rows), np.float32)
         for block in self._places(len(rows)):

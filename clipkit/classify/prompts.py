@@ -57,6 +57,7 @@ _TABLES = (".txt", ".csv", ".json")
 _COLUMNS = ("class", "label", "name", "classname")
 
 
+SLOT_HINT = 'write {} where the class goes: "a photo of a {}."'
 CLASSES_HINT = "a text file, one a line, or a CSV with a column class: --classes FILE"
 JSON_HINT = '["cat", "dog"], or {"cat": ["a photo of a cat."], "dog": ["a photo of a dog."]}'
 
@@ -166,10 +167,21 @@ def read_templates(templates: Templates) -> tuple[str, ...]:
 def check_templates(templates: Sequence[str]) -> None:
     """QueryError for none at all, or one without a place for the class."""
     if not templates:
-        raise QueryError("there are no templates", hint='"a photo of a {}."')
+        raise QueryError("there are no templates", hint=SLOT_HINT)
     for template in templates:
         if not _SLOT.search(template):
-            raise QueryError(f"the template {template!r} has no slot for the class", hint='"a photo of a {}."')
+            raise QueryError(
+                f"the template {template!r} has no slot for the class",
+                hint='write {} where the class goes: "a photo of a {}."',
+            )
+
+
+def note_of_set(classes: Classes | None) -> str:
+    """A sentence where a name means a built-in set though a folder of that name is there; "" where it does not."""
+    if not isinstance(classes, str) or classes not in (*SETS, "imagenet") or not os.path.isdir(classes):
+        return ""
+    count = len(SETS.get(classes, ())) or 1_000
+    return f"classes: the built-in list of {count:,}, {classes}; for the folder: --classes ./{classes}"
 
 
 def read_classes(classes: Classes) -> tuple[str, ...] | dict[str, tuple[str, ...]]:
@@ -180,7 +192,7 @@ def read_classes(classes: Classes) -> tuple[str, ...] | dict[str, tuple[str, ...
     classes : str, path, sequence of str, or mapping of str to sequence of str
         "pets"; names with commas between; a text file with one a line; a CSV with a column class, label, name or
         classname, or a single one; a JSON list; or phrases by name, as a mapping or a JSON file; a folder of class
-        folders, perhaps below train and test.
+        folders, perhaps below train and test ("./pets", where the folder is called as a set is).
 
     Returns
     -------
@@ -281,12 +293,12 @@ def _check_names(names: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if not name:
-            raise QueryError("one of the classes has no name", hint="cat,dog")
+            raise QueryError("one of the classes has no name", hint="name some: cat,dog")
         if name in seen:
             raise QueryError(f"the class {name!r} is named twice", hint="name each class once")
         seen.add(name)
     if not seen:
-        raise QueryError("there are no classes", hint="cat,dog")
+        raise QueryError("there are no classes", hint="name some: cat,dog")
 
 
 def _fill(templates: Sequence[str], name: str) -> tuple[str, ...]:

@@ -356,7 +356,7 @@ class ZeroShotClassifier:
 
     def _rejection(self) -> Rejection:
         if self.head.rejection is None:
-            raise NotFittedError("this classifier always names a class", hint="unknown=True")
+            raise NotFittedError("this classifier always names a class", hint="make the classifier with unknown=True")
         return self.head.rejection
 
     def _set_cut(self, cut: float) -> None:

@@ -192,12 +192,15 @@ def _files(given: ClassifyOptions) -> _Source:
 
 
 def _from_words(source: _Source, given: ClassifyOptions) -> ZeroShotClassifier:
+    from clipkit.classify.prompts import note_of_set
     from clipkit.classify.zeroshot import ZeroShotClassifier
 
     if not given.classes:
         raise click.UsageError("which classes? --classes cat,dog")
     if given.adapt and not given.words["unknown"]:
         raise click.UsageError('--adapt learns where "unknown" begins, so it needs --unknown')
+    if note := note_of_set(given.classes):
+        say(note)
     ways = {**given.words, "templates": given.templates or "simple"}
     return ZeroShotClassifier(source.encoder(), given.classes, notify=say, **ways)
 

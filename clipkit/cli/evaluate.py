@@ -13,7 +13,7 @@ import click
 from clipkit.cli import options
 from clipkit.cli.options import templates_option
 from clipkit.cli.output import FEW, echo_lines, on_interrupt, progress_bar, say
-from clipkit.core.text import printable
+from clipkit.core.text import counted, printable
 from clipkit.errors import ClipkitError
 from clipkit.learn.methods import METHODS
 
@@ -125,7 +125,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _say_the_rest(comparison: Comparison, out: str | None) -> None:
-    say(f"measured on {comparison.counts['test']:,} pictures, {printable(comparison.split)}")
+    say(f"measured on {counted(comparison.counts['test'], 'picture')}, {printable(comparison.split)}")
     features = ", ".join(f"{space} {seconds:.1f} s" for space, seconds in comparison.feature_seconds.items())
     say(f"SECONDS are of learning and answering, without the features of the pictures ({features})")
     for note in comparison.notes:
@@ -135,7 +135,7 @@ def _say_the_rest(comparison: Comparison, out: str | None) -> None:
     for failure in comparison.failed[:FEW]:
         say(f"not counted: {printable(failure.path)}: {printable(failure.reason)}")
     if len(comparison.failed) > FEW:
-        say(f"and {len(comparison.failed) - FEW:,} more pictures that cannot be read")
+        say(f"and {counted(len(comparison.failed) - FEW, 'more picture')} that cannot be read")
     if out:
         say(f"{printable(out)}/index.html shows it")
 
@@ -199,6 +199,7 @@ def zeroshot(given: ZeroShotOptions) -> None:
       clipkit evaluate zeroshot data --templates pets          data holds oxford-iiit-pet
       clipkit evaluate zeroshot photos --confusion photos.png  photos holds one folder a class
     """
+    from clipkit.classify.prompts import note_of_set
     from clipkit.evaluate.zeroshot import load_labelled, measured_split
     from clipkit.output.figures import confusion_png
 
@@ -206,6 +207,8 @@ def zeroshot(given: ZeroShotOptions) -> None:
         raise click.UsageError("--search-templates chooses the --templates itself")
     split = given.split or measured_split(given.dataset) or ("test" if given.search else None)
     pictures = load_labelled(given.dataset, split=split, classes=given.classes)
+    if note := note_of_set(given.classes):
+        say(note)
     encoder = given.load(given.model)
     with progress_bar() as progress:
         result = _zeroshot_result(given, pictures, encoder, progress)

@@ -11,7 +11,7 @@ import click
 
 from clipkit.cli import options
 from clipkit.cli.options import MODEL_HELP
-from clipkit.cli.output import say
+from clipkit.cli.output import say, say_hint
 from clipkit.core.text import printable
 from clipkit.errors import ClipkitError
 
@@ -75,6 +75,6 @@ def _echo_maps(maps: AttentionMaps, given: ExplainOptions) -> None:
             click.echo(f"{name:<12}{printable(str(record[name]))}")
     if maps.reason:
         say(printable(maps.reason))
-        say(f"  try: {WITH_ATTENTION}")
+        say_hint(WITH_ATTENTION)
     elif not given.out:
-        say("  try: --out attention.png")
+        say_hint("--out attention.png")

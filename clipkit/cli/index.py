@@ -12,6 +12,7 @@ import click
 
 from clipkit.cli import options
 from clipkit.cli.output import on_interrupt, print_failure, print_info, print_plan, print_report, progress_bar
+from clipkit.core.text import are, counted
 
 if TYPE_CHECKING:
     from clipkit.index.image_index import ImageIndex
@@ -102,7 +103,9 @@ def index(given: IndexOptions) -> None:
 
 def _committed(pictures: ImageIndex, given: IndexOptions) -> str:
     """What an interrupted run leaves."""
-    return "the old index is as it was" if given.rebuild else f"{len(pictures):,} pictures are in the index"
+    if given.rebuild:
+        return "the old index is as it was"
+    return f"{counted(len(pictures), 'picture')} {are(len(pictures))} in the index"
 
 
 @click.command()

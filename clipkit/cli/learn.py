@@ -13,7 +13,7 @@ import click
 from clipkit.cli import options
 from clipkit.cli.options import MODEL_HELP
 from clipkit.cli.output import FEW, progress_bar, say
-from clipkit.core.text import printable
+from clipkit.core.text import counted, printable
 from clipkit.errors import ClipkitError
 from clipkit.learn.methods import HEAD_METHODS
 
@@ -122,7 +122,9 @@ def _echo(fitted: Fitted, out: str, *, as_json: bool) -> None:
         return
     low, high = fitted.ci95
     click.echo(f"{printable(fitted.dataset)}: {fitted.head.model}, {len(fitted.head.classes)} classes")
-    click.echo(f"  learned from      {fitted.n:,} pictures, {fitted.n_validation:,} of them held back to choose")
+    click.echo(
+        f"  learned from      {counted(fitted.n, 'picture')}, {fitted.n_validation:,} of them held back to choose"
+    )
     click.echo(f"  chosen            {', '.join(part for part in (fitted.head.space, fitted.chosen) if part)}")
     click.echo(f"  validation acc1   {fitted.accuracy:.3f}  ({low:.3f} to {high:.3f}, n = {fitted.n_validation:,})")
     for space, accuracy in fitted.by_space.items():

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
 from clipkit.cli import options
 from clipkit.cli.output import FEW, print_findings, print_models, progress_bar, say
-from clipkit.core.text import printable
+from clipkit.core.text import are, counted, printable
 from clipkit.errors import IndexDamaged
 
 LAYOUTS = ("clip-retrieval", "parquet", "npy")
@@ -58,9 +59,11 @@ def check(given: CheckOptions) -> None:
         click.echo(json.dumps({"path": damage.path, "damage": damage.what}) if given.as_json else line)
     again = f", {report.encoded_again:,} encoded again" if report.encoded_again else ""
     mended = f", {report.repaired:,} mended" if report.repaired else ""
-    say(f"{report.rows:,} rows looked at{again}{mended}")
+    say(f"{counted(report.rows, 'row')} looked at{again}{mended}")
     if report.damage:
-        raise IndexDamaged(f"{len(report.damage):,} are damaged", hint=f"clipkit check {given.photos} --repair")
+        raise IndexDamaged(
+            f"{len(report.damage):,} {are(len(report.damage))} damaged", hint=f"clipkit check {given.photos} --repair"
+        )
 
 
 @click.command()
@@ -80,7 +83,7 @@ def prune(photos: str, dry_run: bool, force: bool, at: str | None) -> None:
     gone = forget(pictures, dry_run=dry_run, force=force)
     for path in gone:
         click.echo(printable(path))
-    say(f"{len(gone):,} missing pictures {'would be forgotten' if dry_run else 'are forgotten'}")
+    say(f"{counted(len(gone), 'missing picture')} {'would be' if dry_run else are(len(gone))} forgotten")
 
 
 @click.command("export")
@@ -100,15 +103,26 @@ def export_(places: tuple[str, ...], layout: str, at: str | None) -> None:
 
     photos, folder = _source_and_target(places)
     pictures, _ = find(photos, at=at)
-    say(f"{export(pictures, folder, layout=layout):,} vectors are in {printable(folder)}")
+    count = export(pictures, folder, layout=layout)
+    say(f"{counted(count, 'vector')} {are(count)} in {printable(folder)}")
 
 
 def _source_and_target(places: tuple[str, ...]) -> tuple[str, str]:
-    """PHOTOS and FOLDER; the other way round, as they used to be, where only the first may be written to."""
+    """PHOTOS and FOLDER; the other way round, as they used to be, where the first is new and the second is indexed."""
     if len(places) > 2:
         raise click.UsageError("PHOTOS and FOLDER, no more")
     photos, folder = places if len(places) > 1 else (".", places[0])
-    return (folder, photos) if not _is_free(folder) and _is_free(photos) else (photos, folder)
+    is_turned = _is_free(photos) and not _is_free(folder) and _has_index(folder)
+    return (folder, photos) if is_turned else (photos, folder)
+
+
+def _has_index(folder: str) -> bool:
+    """Whether it has an index, or lies under one."""
+    from clipkit.index.image_index import FOLDER
+    from clipkit.store.database import FILE
+
+    here = Path(os.path.abspath(folder))
+    return any((above / FOLDER / FILE).exists() for above in (here, *here.parents))
 
 
 def _is_free(folder: str) -> bool:
@@ -151,8 +165,9 @@ def import_(given: ImportOptions) -> None:
     with progress_bar() as progress:
         report = take(given.source, given.photos, encoder, at=given.at, normalise=given.normalise, progress=progress)
     say(
-        f"{report.imported:,} pictures imported, {report.unchanged:,} known already, {len(report.missing):,} missing; "
-        f"{report.checked} encoded again, the least like its vector at cosine {report.agreement:.3f}"
+        f"{counted(report.imported, 'picture')} imported, {report.unchanged:,} known already, "
+        f"{len(report.missing):,} missing; {report.checked} encoded again, "
+        f"the least like its vector at cosine {report.agreement:.3f}"
     )
     for name in (*report.missing, *report.changed)[:FEW]:
         say(f"  not imported: {printable(name)}")

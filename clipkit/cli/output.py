@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipkit.core.progress import PROGRESS
-from clipkit.core.text import FORMULA_STARTS, near, printable
+from clipkit.core.text import FORMULA_STARTS, are, counted, near, printable
 from clipkit.errors import ClipkitError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from clipkit.search.hits import Hits
 
 
+_TYPED = re.compile(r"--[A-Za-z]|(clipkit|pip|rm|ls) ")
 INTERRUPTED = 130  # the exit code, as shells have it
 FEW = 5  # failures named at the end of a run
 
@@ -51,10 +53,15 @@ def say(text: str) -> None:
 
 
 def say_error(error: ClipkitError) -> None:
-    """What happened, and what to type next."""
+    """What happened, and what to type next, or what helps."""
     say(f"error: {printable(error.message)}")
     if error.hint:
-        say(f"  try: {printable(error.hint)}")
+        say_hint(error.hint)
+
+
+def say_hint(hint: str) -> None:
+    """A command or an option to try; anything else is advice, and is not said as if it could be typed."""
+    say(f"  {'try' if _TYPED.match(hint) else 'hint'}: {printable(hint)}")
 
 
 @contextmanager
@@ -90,7 +97,8 @@ def print_plan(changes: Changes) -> None:
     moved = f" ({changes.moved:,} of them moved, by size and date)" if changes.moved else ""
     print(
         f"would read {len(changes.read):,}{moved}, bring back {len(changes.restored):,} and hide "
-        f"{len(changes.gone) - changes.moved:,} pictures; {changes.unchanged:,} are unchanged"
+        f"{counted(len(changes.gone) - changes.moved, 'picture')}; "
+        f"{changes.unchanged:,} {are(changes.unchanged)} unchanged"
     )
     print_unmatched(changes.unmatched)
 
@@ -100,7 +108,7 @@ def _skipped_line(skipped: Mapping[str, int]) -> str:
     total, ordered = sum(skipped.values()), sorted(skipped.items(), key=lambda item: (-item[1], item[0]))
     kinds = ", ".join(f"{count:,} {printable(suffix)}" for suffix, count in ordered[:FEW])
     more = ", ..." if len(ordered) > FEW else ""
-    return f"{total:,} {'file is' if total == 1 else 'files are'} of kinds not read: {kinds}{more}"
+    return f"{counted(total, 'file')} {are(total)} of kinds not read: {kinds}{more}"
 
 
 def print_unmatched(unmatched: Sequence[str]) -> None:
@@ -132,7 +140,7 @@ def print_report(report: IndexReport, pictures: ImageIndex, photos: str, *, load
     ]
     rate = f", {_rate(report.encoded / report.seconds)} pictures/s" if report.encoded else ""
     done = ", ".join(parts) or "nothing to do"
-    say(f"{len(pictures):,} pictures can be found ({done}) in {report.seconds + loading:.1f} s{rate}")
+    say(f"{counted(len(pictures), 'picture')} can be found ({done}) in {report.seconds + loading:.1f} s{rate}")
     for failures, what in ((report.unreadable, "cannot enter"), (report.failed, "cannot read")):
         for failure in failures[:FEW]:
             say(f"  {what} {printable(failure.path)}: {printable(failure.reason)}")

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import click
 
 from clipkit.cli import options
-from clipkit.cli.output import echo_lines, print_hits, say
-from clipkit.core.text import near, printable
+from clipkit.cli.output import echo_lines, print_hits, print_unmatched, say
+from clipkit.core.text import are, counted, near, printable
 from clipkit.errors import IndexNotFound
 from clipkit.explore.choices import RELEVANCES, SHAPES
 
@@ -154,7 +154,7 @@ def _understood(given: SearchOptions, extra: Sequence[str]) -> SearchOptions:
     if extra:
         raise click.UsageError(f"Got unexpected extra arguments ({' '.join(extra)}); {_quoted(given, extra)}")
     if not os.path.isdir(given.photos) and os.sep not in given.photos:
-        raise IndexNotFound(f"{given.photos} is not a folder", hint=_quoted(given, ()))
+        raise IndexNotFound(f"{given.photos} is not a folder", hint=_meant(given))
     has_terms = bool(given.add or given.subtract)
     if has_terms and given.photos == "." and os.path.isdir(given.query):
         return replace(given, query="", photos=given.query)
@@ -170,6 +170,16 @@ def _say_file_name(given: SearchOptions) -> None:
         command = shlex.join(["clipkit", "search", f"./{name}", given.photos])
         fact = f"for the picture: {command}" if os.path.isfile(name) else "there is no such file here"
         say(f"{printable(name)} is read as words; {printable(fact)}")
+
+
+def _meant(given: SearchOptions) -> str:
+    """A folder that is called nearly so, else the words in quotes."""
+    from clipkit.index.paths import near_folder
+
+    meant = near_folder(given.photos)
+    if not meant:
+        return _quoted(given, ())
+    return f"did you mean {meant}: {shlex.join(['clipkit', 'search', given.query, meant])}"
 
 
 def _quoted(given: SearchOptions, extra: Sequence[str]) -> str:
@@ -191,11 +201,14 @@ def _hits(given: SearchOptions) -> Hits:
     from clipkit.explore.question import candidates, unread_words
     from clipkit.explore.question import search as search_index
     from clipkit.index.image_index import find
+    from clipkit.index.paths import unmatched_dirs
 
     query = given.read()
     pictures, inside = find(given.photos, below=given.below, at=given.at, load=given.load)
     filters = given.filters(inside)
     only = _ids_of(pictures, given, filters) if given.head_file or given.classes else None
+    if given.exclude_dirs:
+        print_unmatched(unmatched_dirs(pictures.paths, given.exclude_dirs, pictures.root))
     only = candidates(pictures, filters, only)  # a wrong folder is an error before a model is loaded
     encoder = given.query_encoder(pictures)
     for note in (*query.notes, *unread_words(query.terms, encoder)):
@@ -249,7 +262,8 @@ def _export(hits: Hits, given: SearchOptions) -> None:
     if given.copy_to:
         from clipkit.output.copy_files import copy_hits
 
-        say(f"{len(copy_hits(hits, Path(given.copy_to))):,} pictures are in {printable(given.copy_to)}")
+        count = len(copy_hits(hits, Path(given.copy_to)))
+        say(f"{counted(count, 'picture')} {are(count)} in {printable(given.copy_to)}")
     if given.sheet:
         from clipkit.output.contact_sheet import write_sheet
 

@@ -21,6 +21,16 @@ def readable(text: str) -> str:
     return "".join(_latin(char) if "\ud800" <= char <= "\udfff" else char for char in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: "1 picture", "1,234 pictures"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def are(number: int) -> str:
+    """The verb after `counted`."""
+    return "is" if number == 1 else "are"
+
+
 def near(file: str) -> str:
     """The path from where the user stands, or the whole one if it lies elsewhere."""
     here = os.getcwd()

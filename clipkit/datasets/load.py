@@ -210,7 +210,7 @@ def _pets(root: Path, split: str, download: bool) -> Dataset:
     from torchvision.datasets import OxfordIIITPet
 
     if split not in PETS_SPLITS:
-        raise DatasetError(f"Oxford-IIIT Pet has no split {split!r}", hint=", ".join(PETS_SPLITS))
+        raise DatasetError(f"Oxford-IIIT Pet has no split {split!r}", hint=f"--split {', or '.join(PETS_SPLITS)}")
     try:
         reader = OxfordIIITPet(root, split=split, download=download)
     except (RuntimeError, OSError, ValueError) as error:
@@ -299,7 +299,9 @@ def _table(file: Path, split: str | None, label: str) -> Dataset:
     image = next((column for column in _IMAGE if column in columns), None)
     caption = next((column for column in _CAPTION if column in columns), None)
     if image is None or (label not in columns and caption is None):
-        raise DatasetError(f"{file} has the columns {', '.join(columns)}", hint=f"image,{label} or image,caption")
+        raise DatasetError(
+            f"{file} has the columns {', '.join(columns)}", hint=f"name them image,{label} or image,caption"
+        )
     if label not in columns and caption is not None:
         return _captioned(file, rows, image, caption)
     _check_labels(file, rows, image, label)
@@ -333,7 +335,9 @@ def _check_labels(file: Path, rows: Rows, image: str, label: str) -> None:
                 hint="keep one of the two rows",
             )
         if label != "wnid" and wnids.setdefault(row[label], row.get("wnid", "")) != row.get("wnid", ""):
-            raise DatasetError(f"{file}: the label {row[label]!r} stands for two wnids", hint="label='wnid'")
+            raise DatasetError(
+                f"{file}: the label {row[label]!r} stands for two wnids", hint="tell them apart by label='wnid'"
+            )
 
 
 def _captioned(file: Path, rows: Rows, image: str, caption: str) -> Dataset:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.core.arrays import IntArray
+from clipkit.core.text import counted
 from clipkit.datasets.load import Dataset
 from clipkit.errors import DatasetError, ShapeError
 
@@ -85,7 +86,7 @@ def draw_shots(labels: Labels, shots: int | None, *, seed: int) -> Draw:
         if len(mine) < wanted + max(held, 1):
             say = "2 are needed" if shots is None else f"{shots} shots need {wanted} and {held} more to choose on"
             hint = "more pictures of it" if shots is None else "fewer of them: --shots 1"
-            raise DatasetError(f"{name!r} has {len(mine)} pictures, and {say}", hint=hint)
+            raise DatasetError(f"{name!r} has {counted(len(mine), 'picture')}, and {say}", hint=hint)
         train.append(mine[held:] if shots is None else mine[:shots])
         validation.append(mine[:held] if shots is None else mine[shots : shots + held])
     return Draw(np.sort(np.concatenate(train)), np.sort(np.concatenate(validation)))

@@ -12,6 +12,7 @@ import numpy as np
 
 from clipkit.core.files import digest
 from clipkit.core.tables import read_table
+from clipkit.core.text import are, counted
 from clipkit.datasets.load import TABLES, Dataset, load_dataset, name_splits, pets_root
 from clipkit.errors import DatasetError
 
@@ -244,7 +245,7 @@ def _apart(name: str, description: str, train: Dataset, validation: Dataset | No
     answers = Answers(dict(zip(test.files, test.labels, strict=True)))
     learned = set(_digests(train.files)) | set(_digests(validation.files) if validation else ())
     twice = sum(digest in learned for digest in _digests(test.files))
-    notes = (f"{twice} test pictures are also learned from, byte by byte",) if twice else ()
+    notes = (f"{counted(twice, 'test picture')} {are(twice)} also learned from, byte by byte",) if twice else ()
     sealed = replace(test, labels=())
     classes = tuple(sorted(set(train.labels)))
     return check_classes(

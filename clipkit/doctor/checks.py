@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from clipkit.core.cache import cache_folder
+from clipkit.core.text import counted
 from clipkit.doctor.engines import Engines, ask_apart, cpu_flags, nvidia_gpus
 from clipkit.errors import ClipkitError, IndexNotFound
 from clipkit.index.image_index import ImageIndex
@@ -262,7 +263,7 @@ def _index(folder: Path, at: str | Path | None) -> Iterator[Finding]:
     except ClipkitError as error:
         yield Finding("index", "bad", error.message, error.hint or "clipkit check")
     else:
-        fact = f"{counts['ok']:,} pictures, {counts['missing']:,} missing, {counts['failed']:,} failed"
+        fact = f"{counted(counts['ok'], 'picture')}, {counts['missing']:,} missing, {counts['failed']:,} failed"
         advice = f"clipkit info {folder} --failed" if counts["failed"] else ""
         yield Finding("index", "ok", f"{fact}; {index.model}, revision {revision}", advice)
 

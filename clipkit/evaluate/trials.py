@@ -21,6 +21,7 @@ from clipkit.classify.prompts import Templates
 from clipkit.classify.zeroshot import ZeroShotClassifier, class_prompts
 from clipkit.core.arrays import Embeddings, IntArray
 from clipkit.core.files import replace_file
+from clipkit.core.text import counted
 from clipkit.datasets.load import Dataset
 from clipkit.datasets.sampling import MAX_VALIDATION, Draw, draw_shots
 from clipkit.errors import ClipkitError, DatasetError
@@ -219,7 +220,7 @@ def _some(dataset: Dataset, shots: Shots, rng: np.random.Generator) -> IntArray:
     for name in dict.fromkeys(dataset.labels):
         mine = np.flatnonzero(labels == name)
         if len(mine) < shots:
-            raise DatasetError(f"{name} has {len(mine)} pictures in {dataset.name}, fewer than {shots}")
+            raise DatasetError(f"{name} has {counted(len(mine), 'picture')} in {dataset.name}, fewer than {shots}")
         chosen.append(rng.permutation(mine)[:shots])
     return np.sort(np.concatenate(chosen))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import PurePosixPath
 
@@ -17,7 +17,7 @@ from clipkit.core.text import printable
 from clipkit.errors import QueryError
 from clipkit.images.decode import is_picture
 from clipkit.index.image_index import ImageIndex
-from clipkit.index.paths import filter_for
+from clipkit.index.paths import FolderPatterns, filter_for
 
 _DAY = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?", re.ASCII)
 SQUARE = 1.05  # sides that differ by less than this are called equal
@@ -289,7 +289,8 @@ class Catalogue:
 def choose_ids(index: ImageIndex, filters: Filters) -> IntArray | None:
     """Ids (m,) of the pictures that the filters leave; None for all. Metadata is read only where they need it."""
     if filters.needs_metadata:
-        return Catalogue.read(index).chosen(filters)
+        from_root = FolderPatterns(filters.exclude_dirs, index.root).texts  # a catalogue has no root
+        return Catalogue.read(index).chosen(replace(filters, exclude_dirs=from_root))
     return index.ids_in(filters.folder, filters.exclude_dirs)
 
 
@@ -317,7 +318,7 @@ def parse_kind(text: str) -> str:
     """A file type as somebody types it (`jpg`, `.png`, `HEIC`), as `kind` says it; QueryError for one never indexed."""
     suffix = text.strip().lower().lstrip(".")
     if not is_picture(f"x.{suffix}"):
-        raise QueryError(f"“{printable(text[:40])}” is no type of picture", hint="jpeg, png, webp, heic, ...")
+        raise QueryError(f"“{printable(text[:40])}” is no type of picture", hint="one of jpeg, png, webp, heic, ...")
     return kind(f"x.{suffix}")
 
 

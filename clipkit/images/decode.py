@@ -46,6 +46,8 @@ SUFFIXES = frozenset(
         *(".tga", ".ico", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi"),
     ]
 )
+_ANOTHER_KIND = "not identified by this driver"  # as Pillow says it
+_NO_WORDS = re.compile(r"unpack_from requires|index out of range|decoder error|could not create decoder|.*\bobject\b")
 MAX_FILE_BYTES = 256 * 2**20
 MAX_HEIF_PIXELS = 250_000_000  # phones make 200 megapixels; decoded alone, at five bytes a pixel
 MAX_PIXELS = 100_000_000  # decoded at once; 400 MB, because Pillow keeps four bytes a pixel
@@ -263,7 +265,18 @@ def _decoder_edge(name: str) -> Iterator[None]:
     except ImageError as error:
         raise ImageError(f"{name}: {error.message}", hint=error.hint) from error
     except Exception as error:  # the one such place: OSError, ValueError, TypeError, RuntimeError, SyntaxError came
-        raise ImageError(f"{name}: cannot be decoded ({type(error).__name__}: {error})") from error
+        raise ImageError(f"{name}: cannot be decoded ({_in_words(error)})") from error
+
+
+def _in_words(error: Exception) -> str:
+    """What a library says of a file, where it says something; its own mistakes on the way are damage of the file."""
+    text = str(error).strip().partition("\n")[0]
+    if isinstance(error, MemoryError):
+        return "it takes more memory than there is"
+    if text == _ANOTHER_KIND:
+        return "it is not of the kind that its first bytes say"
+    is_said = isinstance(error, OSError | ValueError | RuntimeError | SyntaxError) and text
+    return text if is_said and not _NO_WORDS.match(text) else "its content is damaged"
 
 
 def attempt(read: Callable[[], Any]) -> Any:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ from clipkit.errors import BadIndex, ClipkitError, IndexNotFound, ModelError, Qu
 from clipkit.images.guarded_decoder import warm_up
 from clipkit.index.crash_recovery import Journal, in_flight
 from clipkit.index.model_check import check_model, check_model_cfg, current_model_cfg, encoder_model_cfg, is_same_model
-from clipkit.index.paths import filter_for, folder_below, take_back
+from clipkit.index.paths import filter_for, folder_below, near_folder, take_back
 from clipkit.index.rebuild import Rebuild
 from clipkit.index.scan import Changes, Scan, compare, find_images
 from clipkit.index.update import IndexReport, Tally, apply_changes
@@ -755,17 +754,9 @@ def _no_folder(start: str | Path) -> IndexNotFound:
     place = Path(start)
     if place.is_file():
         return IndexNotFound(f"{start} is a file, not a folder", hint=f"the folder it lies in: {place.parent}")
-    beside = [entry.name for entry in _folders_in(place.parent)]
-    near = get_close_matches(place.name, beside, n=1)
-    hint = str(place.parent / near[0]) if near else "a folder that has an index: clipkit index FOLDER"
+    meant = near_folder(start)
+    hint = f"did you mean {meant}" if meant else "a folder that has an index: clipkit index FOLDER"
     return IndexNotFound(f"{start} is not a folder", hint=hint)
-
-
-def _folders_in(folder: Path) -> list[Path]:
-    try:
-        return [entry for entry in folder.iterdir() if entry.is_dir()]
-    except OSError:
-        return []
 
 
 def _refuse_another_starter(index: ImageIndex) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 import unicodedata
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from pathlib import Path
 
+from clipkit.core.text import near
 from clipkit.errors import QueryError
 
 GLOB = "*?["  # what makes a name a pattern
@@ -33,14 +36,20 @@ class FolderPatterns:
     def __init__(
         self, typed: Collection[str], root: str | os.PathLike[str] = "", *, remembered: Collection[str] = ()
     ) -> None:
-        added = [_from_root(text, os.fspath(root)) for text in typed]
+        added = {_from_root(text, os.fspath(root)): text for text in typed}
         self.texts = tuple(dict.fromkeys([*remembered, *added]))
         self.unmatched = set(added)
+        self._typed = added
         self._names = [(text, _same_form(text)) for text in self.texts if "/" not in text]
         self._paths = [(text, _same_form(text)) for text in self.texts if "/" in text]
 
     def __bool__(self) -> bool:
         return bool(self.texts)
+
+    @property
+    def slips(self) -> tuple[str, ...]:
+        """What no folder has matched yet, as it was typed."""
+        return tuple(self._typed[text] for text in self.texts if text in self.unmatched)
 
     def matches(self, folder: str) -> bool:
         """Whether a folder is meant; folder: its path relative to the root."""
@@ -78,6 +87,16 @@ def take_back(remembered: Collection[str], include_dirs: Collection[str], root: 
     return Exclusions(tuple(texts), tuple(wrong))
 
 
+def unmatched_dirs(
+    paths: Iterable[str], exclude_dirs: Collection[str], root: str | os.PathLike[str]
+) -> tuple[str, ...]:
+    """Those of `exclude_dirs` that no folder of these paths matches, as they were typed."""
+    excluded = FolderPatterns(exclude_dirs, root)
+    for folder in {folder for path in paths for folder in _folders(path)}:
+        excluded.matches(folder)
+    return excluded.slips
+
+
 def path_filter(
     below: str = "", exclude_dirs: Collection[str] = (), root: str | os.PathLike[str] = ""
 ) -> Callable[[str], bool] | None:
@@ -108,8 +127,10 @@ def filter_for(
     pattern, excluded = _same_form(below.strip("/")), FolderPatterns(exclude_dirs, root)
     meant = {folder for path in paths for folder in _folders(path) if fnmatchcase(_same_form(folder), pattern)}
     if not meant:
-        near = nearest_folder(below, {folder for path in paths for folder in _folders(path)})
-        hint = f"--in {shlex.quote(near)}" if near else "leave --in out: no folder of this index holds pictures"
+        nearest = nearest_folder(below, {folder for path in paths for folder in _folders(path)})
+        hint = (
+            f"--in {shlex.quote(nearest)}" if nearest else "leave --in out: all pictures of this index lie in its root"
+        )
         raise QueryError(f"no pictures are indexed in {below}", hint=hint)
     return lambda path: any(folder in meant for folder in _folders(path)) and not excluded.contain(path)
 
@@ -117,14 +138,30 @@ def filter_for(
 def folder_below(typed: str, start: str | os.PathLike[str], root: str | os.PathLike[str]) -> str:
     """The folder or glob that somebody typed, relative to the root: "" for the root itself.
 
-    It is looked for below `start`, then from the current folder, as Tab completes it, then below the root.
+    It is looked for below `start`, then from the current folder, as Tab completes it, then below the root. QueryError
+    for a picture, and for what lies elsewhere.
     """
     text = os.path.expanduser(typed)
     places = [os.path.abspath(os.path.join(above, text)) for above in (start, os.getcwd(), root)]
     inside = [place for place in places if _is_inside(place, os.fspath(root))]
-    place = next((place for place in inside if os.path.isdir(place)), (inside or places)[0])
+    if not inside:
+        hint = "a folder of this index, relative to its root, or leave --in out"
+        raise QueryError(f"{typed} lies outside of {near(os.fspath(root))}, which is indexed", hint=hint)
+    place = next((place for place in inside if os.path.isdir(place)), inside[0])
+    if os.path.isfile(place):
+        raise QueryError(f"{typed} is a file, not a folder", hint=_folder_of(place, os.fspath(root)))
     relative = os.path.relpath(place, root).replace(os.sep, "/")
     return "" if relative == "." else relative
+
+
+def near_folder(typed: str | os.PathLike[str]) -> str:
+    """The folder beside the one that somebody typed whose name is most like it; "" where none is like it."""
+    place = Path(typed)
+    with suppress(OSError):
+        beside = [entry.name for entry in place.parent.iterdir() if entry.is_dir()]
+        names = get_close_matches(place.name, beside, n=1, cutoff=0.7)  # not "three" for "nothere", which is .67
+        return str(place.parent / names[0]) if names else ""
+    return ""
 
 
 def nearest_folder(below: str, folders: Collection[str]) -> str:
@@ -134,6 +171,11 @@ def nearest_folder(below: str, folders: Collection[str]) -> str:
         names.setdefault(folder.rpartition("/")[2].lower(), folder)
     near = get_close_matches(below.rstrip("/").rpartition("/")[2].lower(), names, n=1, cutoff=0.5)
     return names[near[0]] if near else min(folders, default="")
+
+
+def _folder_of(file: str, root: str) -> str:
+    folder = os.path.relpath(os.path.dirname(file), root).replace(os.sep, "/")
+    return "leave --in out: it lies in the root of the index" if folder == "." else f"--in {shlex.quote(folder)}"
 
 
 def _is_inside(place: str, root: str) -> bool:

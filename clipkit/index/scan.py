@@ -32,8 +32,8 @@ _INODE_BITS = (1 << 63) - 1  # SQLite integers are signed; some file systems use
 class Scan:
     """What a completed walk found. unreadable: what could not be entered, so nothing below it counts as gone.
 
-    exclusions: what was left out, as `FolderPatterns` remembers it. unmatched: what was typed of it, and no folder
-    matched. skipped: files that are no pictures by their suffix, by suffix.
+    exclusions: what was left out, as `FolderPatterns` remembers it. unmatched: what was typed of it, as it was
+    typed, and no folder matched. skipped: files that are no pictures by their suffix, by suffix.
     """
 
     found: list[ScannedFile] = field(default_factory=list)
@@ -86,7 +86,7 @@ def find_images(
     scan.found.sort(key=lambda found: found.path)
     kept = (text for text in excluded.texts if not text.startswith("../") and text not in excluded.unmatched)
     scan.exclusions = tuple(kept)  # not what was typed and matches nothing: it may be a slip
-    scan.unmatched = tuple(text for text in excluded.texts if text in excluded.unmatched)
+    scan.unmatched = excluded.slips
     return scan
 
 

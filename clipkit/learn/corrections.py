@@ -13,6 +13,7 @@ from clipkit.classify.calibration import best_cut
 from clipkit.classify.collection import Classified, Matrix
 from clipkit.classify.head import Head
 from clipkit.core.arrays import Embeddings
+from clipkit.core.text import counted
 from clipkit.errors import DatasetError
 from clipkit.learn.base import linear_head
 from clipkit.learn.linear_probe import LinearProbe
@@ -137,7 +138,7 @@ def describe(lesson: Lesson) -> str:
     nones = f" {lesson.nones:,} were labelled as none of these, which moves where that begins." if lesson.nones else ""
     if not lesson.labels:
         return "No class has a label yet: there is nothing to learn from."
-    learned = f"Learned from {lesson.labels:,} labelled {'picture' if lesson.labels == 1 else 'pictures'}."
+    learned = f"Learned from {counted(lesson.labels, 'labelled picture')}."
     if not lesson.judged:
         return (
             f"{learned}{nones} Too few to say how good that is: label at least {LEAST} pictures in each of two classes."

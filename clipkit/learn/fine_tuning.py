@@ -16,6 +16,7 @@ from clipkit.classify.head import Head, softmax
 from clipkit.core.arrays import FloatArray
 from clipkit.core.files import check_writable
 from clipkit.core.progress import Failure, Progress
+from clipkit.core.text import counted
 from clipkit.datasets.load import Dataset
 from clipkit.datasets.sampling import split_validation
 from clipkit.datasets.splits import TWO_CLASSES
@@ -327,7 +328,7 @@ def _notes(work: FinetuneData) -> tuple[str, ...]:
     if unseen := sorted(set(work.classes) - set(work.held_out.labels)):
         notes.append(f"validation has no picture of {', '.join(unseen)}: how well they are told is not measured")
     if failed := len(work.pictures.failed) + len(work.held_out.failed):
-        notes.append(f"{failed} pictures could not be read and were left out")
+        notes.append(f"{counted(failed, 'picture')} could not be read and left out")
     if not work.recipe.is_frozen and isinstance(work.source, TunableEncoder):
         notes.append("the tower has moved: texts no longer find its pictures")
     return tuple(notes)

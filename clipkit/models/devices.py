@@ -6,9 +6,11 @@ import copy
 import ctypes
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 STEM_CONVOLUTIONS = 4  # a transformer has one, or a few in its stem; a convolutional tower has dozens
 REUSED_BLOCK, KEPT_FREE = 32 << 20, 256 << 20  # bytes; glibc allows no more for the first
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+GPU_DEVICES = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg")
+_BUILT_FOR = re.compile(r"^(cuda|hip)\b[^=\n]*=\s*(\S+)", re.MULTILINE)  # cuda: Optional[str] = '13.0'
 ENGINES = ("auto", "torch", "onnx")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -42,7 +46,9 @@ def check_engine(engine: str, device: str, precision: str) -> str:
         raise ModelError(f"no engine is called {engine!r}", hint=f"--engine {', '.join(ENGINES)}")
     is_plain = device in ("auto", "cpu") and precision in ("auto", "float32")
     if engine == "onnx" and not is_plain:
-        fact = f"engine onnx computes in float32 on the CPU, not in {precision} on {device}"
+        wanted = [f"in {precision}"] * (precision not in ("auto", "float32"))
+        wanted += [f"on {device}"] * (device not in ("auto", "cpu"))
+        fact = f"engine onnx computes in float32 on the CPU, not {' '.join(wanted)}"
         raise ModelError(fact, hint="--engine torch")
     is_on_gpu = device == "auto" and has_gpu()
     return "torch" if engine == "auto" and (is_on_gpu or not is_plain) else engine
@@ -52,7 +58,20 @@ def has_gpu() -> bool:
     """Whether this machine seems to have a GPU that torch can use; costs no import."""
     if sys.platform == "darwin":
         return platform.machine() == "arm64"
-    return any(Path(place).exists() for place in ("/dev/nvidia0", "/dev/kfd", "/dev/dxg"))
+    return any(Path(place).exists() for place in GPU_DEVICES) and not _is_for_cpu_alone()
+
+
+def _is_for_cpu_alone() -> bool:
+    """Whether the torch that is installed was built without CUDA and ROCm: its version.py says so."""
+    spec = find_spec("torch")
+    if spec is None or not spec.origin:
+        return False
+    try:
+        version = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    built_for = dict(_BUILT_FOR.findall(version))
+    return bool(built_for) and set(built_for.values()) == {"None"}
 
 
 def has_fast_bfloat16() -> bool:
@@ -83,7 +102,9 @@ def pick_towers(network: Any, device: str, precision: str) -> Towers:
     channels_last = convolutional and place.type != "mps"
     if precision != "auto":
         if precision not in PRECISIONS or (place.type == "cpu" and precision == "float16"):
-            raise ModelError(f"precision {precision} does not go with {place.type}", hint="float32 or bfloat16")
+            raise ModelError(
+                f"precision {precision} does not go with {place.type}", hint="--precision float32, or bfloat16"
+            )
         dtype: torch.dtype = getattr(torch, precision)
         return Towers(place, dtype, dtype, channels_last)
     if place.type == "cuda":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from clipkit.models.exports import (
 )
 from clipkit.models.hub import Notify
 from clipkit.models.onnx import OnnxEncoder
-from clipkit.models.openclip import OpenClipEncoder, load_network, open_clip_catalogue, pixel_recipe
+from clipkit.models.openclip import OpenClipEncoder, has_architecture, load_network, open_clip_catalogue, pixel_recipe
 from clipkit.models.registry import ALIASES, CONFIG, Weights, canonical_name, find_weights
 from clipkit.models.vit import CONFIG as TRANSFORMERS_CONFIG
 from clipkit.models.vit import ViTClassifier
@@ -102,6 +103,7 @@ def load_encoder(
     """
     if batch_size is not None and batch_size < 1:
         raise ModelError(f"a batch of {batch_size} has no pictures in it", hint="--batch-size 16")
+    _refuse_empty_folder(model)
     engine = check_engine(engine, device, precision)
     if engine == "torch":
         weights = find_weights(model, open_clip_catalogue(), allow_pickle=allow_pickle, notify=notify)
@@ -122,6 +124,14 @@ def load_encoder(
     if engine == "onnx":
         raise ModelError(f"the image tower of {export.model} could not be exported", hint="--engine torch")
     return in_torch()
+
+
+def _refuse_empty_folder(model: str) -> None:
+    """ModelError for a folder that holds no model, before anything heavy is imported to look for one of its name."""
+    is_name = model in (*ALIASES, "auto") or has_architecture(model.replace(",", "/").partition("/")[0])
+    if not is_name and os.path.isdir(model) and not os.path.isfile(os.path.join(model, CONFIG)):
+        hint = "a folder that has it beside its weights: --model FOLDER; or a name of clipkit models"
+        raise ModelError(f"{model} is a folder without {CONFIG}", hint=hint)
 
 
 def load_query_encoder(

@@ -6,6 +6,7 @@ import copy
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,13 @@ def published_class_names() -> tuple[str, ...]:
 def open_clip_catalogue() -> Catalogue:
     """Every set of weights that open_clip knows by name, with what it says of them; read when it is looked into."""
     return _OpenClipCatalogue()
+
+
+def has_architecture(name: str) -> bool:
+    """Whether open_clip ships a config of that name; costs no import."""
+    spec = find_spec("open_clip")
+    folders = spec.submodule_search_locations if spec else ()
+    return any((Path(folder) / "model_configs" / f"{name}.json").is_file() for folder in folders or ())
 
 
 class _OpenClipCatalogue(Mapping[str, Mapping[str, Pretrained]]):

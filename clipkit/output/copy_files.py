@@ -16,6 +16,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from clipkit.classify.labels import LabelledPicture
+from clipkit.core.text import are, counted
 from clipkit.errors import ClipkitError, QueryError
 from clipkit.search.hits import Hits
 
@@ -203,7 +204,8 @@ def run_transfers(steps: Sequence[Transfer]) -> None:
 def _check_sources(files: Sequence[str], how: str) -> None:
     gone = [file for file in files if not os.path.isfile(file)]
     if gone:
-        raise ClipkitError(f"{len(gone):,} pictures are not there any more: {gone[0]}", hint="clipkit index first")
+        fact = f"{counted(len(gone), 'picture')} {are(len(gone))} not there any more: {gone[0]}"
+        raise ClipkitError(fact, hint="clipkit index first")
     links = [file for file in files if how == "move" and os.path.islink(file)]
     if links:
         raise ClipkitError(

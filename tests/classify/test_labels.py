@@ -264,7 +264,7 @@ def test_names_of_classes_become_safe_names_of_folders(tmp_path: Path) -> None:
 
 def test_what_cannot_be_moved_is_said_before_anything_moves(tmp_path: Path) -> None:
     file, gone = paint(tmp_path / "a.png", (1, 2, 3)), tmp_path / "gone.png"
-    with pytest.raises(ClipkitError, match="1 pictures are not there any more"):
+    with pytest.raises(ClipkitError, match="1 picture is not there any more"):
         plan_transfers(called((file, "cat"), (gone, "cat")), tmp_path / "out", how="move")
     link = tmp_path / "link.png"
     link.symlink_to(file)

@@ -320,7 +320,7 @@ def test_a_saved_head_classifies_a_picture(here: Path, capfd: pytest.CaptureFixt
         (["photos/red.png", "photos"], 2, "PHOTOS is one folder, or pictures"),
         (["photos", "--model", "fast"], 2, "--model is for pictures"),
         (["photos/red.png", "--in", "x"], 2, "go with a folder that has an index"),
-        (["photoz"], 1, "photoz is not a folder\n  try: photos"),
+        (["photoz"], 1, "photoz is not a folder\n  hint: did you mean photos"),
         (["none.png"], 1, "cannot read none.png: No such file"),
     ],
 )

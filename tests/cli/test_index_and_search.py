@@ -133,16 +133,16 @@ def test_a_folder_without_pictures_is_said_with_one_that_has_some(
     ("arguments", "code", "message"),
     [
         (["search", "a", "red", "photos"], 2, "quote the words: clipkit search 'a red' photos"),
-        (["search", "red", "bicycle"], 1, "try: quote the words: clipkit search 'red bicycle'"),
+        (["search", "red", "bicycle"], 1, "hint: quote the words: clipkit search 'red bicycle'"),
         (["search", "red", "photos", "-f", "--json"], 2, "--filepath-only and --json: one of them, please"),
         (["search", "red", "photos", "--json", "--csv"], 2, "--json and --csv: one of them, please"),
         (["classify", "photos", "--classes", "red", "--json", "--csv"], 2, "--json and --csv: one of them, please"),
-        (["prune", "photoz"], 1, "photoz is not a folder\n  try: photos"),
-        (["prune", "photos/red.png"], 1, "is a file, not a folder\n  try: the folder it lies in: photos"),
+        (["prune", "photoz"], 1, "photoz is not a folder\n  hint: did you mean photos"),
+        (["prune", "photos/red.png"], 1, "is a file, not a folder\n  hint: the folder it lies in: photos"),
         (["search", "./bad.jpg", "photos"], 1, "not JPEG"),
-        (["search", "./bad.jpg", "photos"], 1, 'try: another picture, or words: clipkit search "a dog"'),
-        (["classify", "photos", "--classes", "nix.txt"], 1, "try: a text file, one a line"),
-        (["classify", "photos", "--classes", "red,red"], 1, "try: name each class once"),
+        (["search", "./bad.jpg", "photos"], 1, 'hint: another picture, or words: clipkit search "a dog"'),
+        (["classify", "photos", "--classes", "nix.txt"], 1, "hint: a text file, one a line"),
+        (["classify", "photos", "--classes", "red,red"], 1, "hint: name each class once"),
         (["ui", "nowhere"], 1, "try: clipkit ui FOLDER"),
         (["finetune", "photos", "--out", "x", "--lr", "-1"], 1, "try: --lr 0.0003"),
     ],
@@ -274,7 +274,7 @@ def test_a_dry_run_changes_nothing(here: Path, capfd: pytest.CaptureFixture[str]
     (here / "photos" / "red.png").unlink()
     before = (here / "photos" / ".clipkit" / "index.db").read_bytes()
     code, out, _ = run(capfd, "index", "photos", "--dry-run")
-    assert (code, out) == (0, "would read 1, bring back 0 and hide 1 pictures; 7 are unchanged\n")
+    assert (code, out) == (0, "would read 1, bring back 0 and hide 1 picture; 7 are unchanged\n")
     assert (here / "photos" / ".clipkit" / "index.db").read_bytes() == before
     (here / "fresh").mkdir()
     paint(here / "fresh" / "a.png", (1, 2, 3))
@@ -422,7 +422,7 @@ def test_a_dry_run_tells_moved_pictures_from_hidden_ones(here: Path, capfd: pyte
     (here / "photos" / "grey.png").unlink()
     out = run(capfd, "index", "photos", "--dry-run")[1]
     assert out == (
-        "would read 2 (2 of them moved, by size and date), bring back 0 and hide 1 pictures; 5 are unchanged\n"
+        "would read 2 (2 of them moved, by size and date), bring back 0 and hide 1 picture; 5 are unchanged\n"
     )
 
 

@@ -121,7 +121,7 @@ def test_search_shows_only_pictures_of_a_class(here: Path, capfd: pytest.Capture
         (
             ["search", "red", "photos", "--head", "p", "--class", "pink"],
             1,
-            "no class 'pink'\n  try: its classes are bl",
+            "no class 'pink'\n  hint: its classes are bl",
         ),
         (["search", "red", "photos", "--head", "p"], 2, "--head and --class go together"),
         (["search", "red", "photos", "--class", "red"], 2, "--head and --class go together"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
 import pytest
 
 from clipkit.cli.main import main
+from clipkit.cli.output import say_error
+from clipkit.errors import ClipkitError
 from clipkit.index.image_index import ImageIndex
 from tests.support.colours import COLOURS, ColourEncoder, paint
 from tests.support.hints import complaints, hints
@@ -20,6 +23,16 @@ def test_every_hint_in_the_source_is_understood_when_it_is_typed() -> None:
     assert not wrong, "\n" + "\n".join(wrong)
 
 
+def test_what_is_said_after_try_can_be_typed_and_advice_is_a_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+    for place, text in hints():
+        say_error(ClipkitError("x", hint=text))
+        label, _, hint = capfd.readouterr().err.splitlines()[1].strip().partition(": ")
+        if label == "try":
+            assert hint.startswith(("clipkit ", "--", "pip ", "rm ", "ls ")), place
+        elif not re.match(r"7|\w+\(", hint):  # what an expression gives, or a call in Python
+            assert len(hint.split()) > 1, f"{place}: {hint!r} says nothing"
+
+
 # Mistakes whose hint is a whole command, which then works.
 MISTAKES = (
     ["search", "red", "empty"],
@@ -27,7 +40,7 @@ MISTAKES = (
     ["search", "red", "other"],
     ["index", "photos", "--exact-pixels"],
     ["index", "photos/red.png"],
-    ["prune", "photoz"],
+    ["search", "red", "photoz"],
     ["info", "broken"],
     ["evaluate", "zeroshot", "captions.csv", "--model", "colour"],
     ["finetune", "set", "--out", "tuned", "--lr", "-1"],
@@ -41,16 +54,14 @@ def test_the_hint_of_a_mistake_works_when_it_is_typed(
     _prepare(photos, monkeypatch)
     assert main(mistake) not in (0, 2)
     said = capfd.readouterr().err
-    hint = said.partition("  try: ")[2].strip()
+    hint = (said.partition("  try: ")[2] or said.partition("  hint: did you mean photos: ")[2]).strip()
     assert hint, said
     if hint.startswith("clipkit "):
         typed = shlex.split(hint)[1:]
     elif hint.startswith("--lr "):
         return  # training a colour is nothing that could be run; that the option is understood is shown above
-    elif hint.startswith("--"):
+    else:
         typed = [*mistake[: mistake.index("--in")], *shlex.split(hint)]
-    else:  # what stands in place of the wrong argument
-        typed = [mistake[0], hint]
     assert main(typed) == 0, (hint, capfd.readouterr().err)
 
 

@@ -471,7 +471,7 @@ def test_copies_of_a_picture_stay_on_one_side_of_a_hold_out(tmp_path: Path) -> N
 def test_test_pictures_that_are_in_train_too_are_told(folder: Path) -> None:
     (folder / "test" / "red" / "copy.png").write_bytes((folder / "train" / "red" / "03.png").read_bytes())
     found = run(folder, methods=["zeroshot"])
-    assert found.notes == ("1 test pictures are also learned from, byte by byte",)
+    assert found.notes == ("1 test picture is also learned from, byte by byte",)
 
 
 def test_a_validation_part_of_its_own_is_what_is_chosen_on(folder: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import clipkit
 from clipkit.core.cache import ArrayCache
 from clipkit.errors import ModelError, ShapeError
+from clipkit.models import devices
 from clipkit.models.devices import check_engine
 from clipkit.models.encoder import Encoder
 from clipkit.models.exports import IMAGE, RECORD, TEXT, find_export
@@ -281,7 +283,7 @@ def test_torch_takes_over_where_many_pictures_are_faster_in_bfloat16(
     ("options", "message"),
     [
         ({"engine": "abacus"}, "no engine is called 'abacus'"),
-        ({"engine": "onnx", "device": "cuda"}, "float32 on the CPU, not in auto on cuda"),
+        ({"engine": "onnx", "device": "cuda"}, "float32 on the CPU, not on cuda"),
         ({"engine": "onnx", "precision": "bfloat16"}, "float32 on the CPU, not in bfloat16"),
     ],
 )
@@ -380,3 +382,61 @@ def test_a_cache_that_cannot_be_written_leaves_the_work_to_torch(
     index = clipkit.ImageIndex.create(photos, encoder)
     index.update()
     assert len(clipkit.ImageIndex.open(photos).search("red", k=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("version", "is_there"),
+    [
+        ("cuda: Optional[str] = '13.0'\nhip: Optional[str] = None\n", True),
+        ("cuda = None\nhip = '6.2'\n", True),
+        ("cuda: Optional[str] = None\nhip: Optional[str] = None\n", False),
+        ("__version__ = '2.9'\n", True),
+    ],
+)
+def test_a_gpu_is_for_a_torch_that_was_built_for_it(
+    version: str, is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").touch()
+    (tmp_path / "torch" / "version.py").write_text(version)
+    (tmp_path / "nvidia0").touch()
+    spec = spec_from_file_location("torch", tmp_path / "torch" / "__init__.py")
+    monkeypatch.setattr("clipkit.models.devices.find_spec", lambda name: spec)
+    monkeypatch.setattr("clipkit.models.devices.GPU_DEVICES", (str(tmp_path / "nvidia0"),))
+    monkeypatch.setattr("clipkit.models.devices.sys.platform", "linux")
+    assert devices.has_gpu() == is_there
+    assert check_engine("auto", "auto", "auto") == ("torch" if is_there else "auto")
+    monkeypatch.setattr("clipkit.models.devices.GPU_DEVICES", (str(tmp_path / "none"),))
+    assert not devices.has_gpu()
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "said"),
+    [
+        ("cuda", "auto", "not on cuda"),
+        ("auto", "bfloat16", "not in bfloat16"),
+        ("cuda", "float16", "not in float16 on cuda"),
+    ],
+)
+def test_what_the_onnx_engine_does_not_do_is_said_in_words(device: str, precision: str, said: str) -> None:
+    with pytest.raises(ModelError, match=f"engine onnx computes in float32 on the CPU, {said}$"):
+        check_engine("onnx", device, precision)
+
+
+def test_a_folder_without_a_model_is_said_before_torch_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "a" / "m").mkdir(parents=True)
+    code = (
+        "import sys; from clipkit.models.load import load_encoder; from clipkit.errors import ModelError\n"
+        "try: load_encoder('a/m')\n"
+        "except ModelError as error: print(error.message, '|', 'torch' in sys.modules or 'open_clip' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "a/m is a folder without open_clip_config.json | False"
+
+
+def test_a_folder_called_as_an_architecture_hides_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ViT-B-32" / "no such tag").mkdir(parents=True)
+    with pytest.raises(ModelError, match="ViT-B-32 has no weights called"):
+        load_encoder("ViT-B-32/no such tag")

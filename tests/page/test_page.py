@@ -225,6 +225,13 @@ def test_an_address_that_makes_no_sense_is_an_empty_question_or_the_part_that_do
     assert asking.ask(library, question).total == 10
 
 
+def test_a_folder_that_is_gone_is_said_and_the_other_filters_hold(library: Library) -> None:
+    state = url_state.from_address("?q=red&folder=gone&shape=portrait&since=2019", library.catalogue())
+    assert state.lost == ("no pictures are indexed in gone",)
+    assert state.question.filters == metadata.Filters("", "2019", "", ("portrait",))
+    assert url_state.from_address("?q=red&folder=sub", library.catalogue()).lost == ()
+
+
 # ---- what is shown ---------------------------------------------------------------------------------------------------
 
 
