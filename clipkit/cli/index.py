@@ -81,10 +81,12 @@ def index(given: IndexOptions) -> None:
     """
     from clipkit.index.crash_recovery import is_watched, watch
     from clipkit.index.image_index import open_or_create, place_of, plan
+    from clipkit.models.load import refuse_empty_folder
 
     if given.dry_run:
         print_plan(plan(given.photos, at=given.at, rebuild=given.rebuild, **given.scan))
         return
+    refuse_empty_folder(given.model or "auto")
     can_restart = bool(click.get_current_context().obj)
     if can_restart and not is_watched():
         raise click.exceptions.Exit(watch(sys.argv[1:], place_of(given.photos, given.at)))

@@ -103,7 +103,7 @@ def load_encoder(
     """
     if batch_size is not None and batch_size < 1:
         raise ModelError(f"a batch of {batch_size} has no pictures in it", hint="--batch-size 16")
-    _refuse_empty_folder(model)
+    refuse_empty_folder(model)
     engine = check_engine(engine, device, precision)
     if engine == "torch":
         weights = find_weights(model, open_clip_catalogue(), allow_pickle=allow_pickle, notify=notify)
@@ -126,7 +126,7 @@ def load_encoder(
     return in_torch()
 
 
-def _refuse_empty_folder(model: str) -> None:
+def refuse_empty_folder(model: str) -> None:
     """ModelError for a folder that holds no model, before anything heavy is imported to look for one of its name."""
     is_name = model in (*ALIASES, "auto") or has_architecture(model.replace(",", "/").partition("/")[0])
     if not is_name and os.path.isdir(model) and not os.path.isfile(os.path.join(model, CONFIG)):
