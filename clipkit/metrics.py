@@ -427,7 +427,7 @@ def auroc(scores: npt.ArrayLike, is_positive: npt.ArrayLike) -> float:
     positive = np.asarray(is_positive, dtype=bool)
     count = int(positive.sum())
     if not 0 < count < len(positive):
-        raise ShapeError("AUROC needs positives and negatives")
+        raise ShapeError("AUROC needs positives and negatives", hint="pictures of both kinds")
     _, place, sizes = np.unique(np.asarray(scores), return_inverse=True, return_counts=True)
     ranks = (np.cumsum(sizes) - (sizes - 1) / 2)[place.ravel()]  # equal scores share the mean of their ranks
     return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * (len(positive) - count)))
@@ -575,7 +575,9 @@ def _checked(scores: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[npt.NDArray
     if not np.issubdtype(right.dtype, np.integer) or right.min() < 0 or right.max() >= table.shape[1]:
         raise ShapeError(f"targets are not positions of {table.shape[1]} classes")
     if not np.isfinite(table).all():
-        raise ShapeError("there are scores that are NaN or infinite")
+        raise ShapeError(
+            "there are scores that are NaN or infinite", hint="look for rows of NaN: np.isnan(scores).any(axis=1)"
+        )
     return table, right.astype(np.int64)
 
 

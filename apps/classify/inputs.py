@@ -157,7 +157,13 @@ def _check_names(names: list[str]) -> None:
     if not names:
         raise QueryError("there are no classes", hint="type some: cat, dog")
     if len(names) > MOST_CLASSES:
-        raise QueryError(f"{len(names):,} classes are more than the {MOST_CLASSES:,} that fit here")
+        raise QueryError(
+            f"{len(names):,} classes are more than the {MOST_CLASSES:,} that fit here",
+            hint="fewer of them, or a part at a time",
+        )
     long = next((name for name in names if len(name) > LONGEST), None)
     if long:
-        raise QueryError(f"{long[:40]!r} ... has {len(long):,} characters; {LONGEST} are the most for a class")
+        raise QueryError(
+            f"{long[:40]!r} ... has {len(long):,} characters; {LONGEST} are the most for a class",
+            hint="shorten it",
+        )

@@ -150,7 +150,8 @@ def checked(comparison: Comparison) -> Comparison:
     if len(comparison.rows) > MOST_ROWS or len(comparison.classes) > MOST_CLASSES:
         raise ClipkitError(
             f"this comparison has {len(comparison.rows):,} rows and {len(comparison.classes):,} classes, more than "
-            "the page shows"
+            "the page shows",
+            hint="its report.html shows all of it",
         )
     shares = [share for row in comparison.rows for share in (row.acc1, row.mean_per_class, row.lowest, row.highest)]
     for row in comparison.rows:

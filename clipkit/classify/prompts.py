@@ -321,5 +321,8 @@ def name_wnids(wnids: Iterable[str]) -> dict[str, str]:
     """ImageNet's class for each WordNet id, given all 1,000 of them: the published names stand in their order."""
     ordered, classes = sorted(set(wnids)), imagenet_classes()
     if len(ordered) != len(classes):
-        raise DatasetError(f"{len(ordered)} WordNet ids are not the {len(classes)} of ImageNet")
+        raise DatasetError(
+            f"{len(ordered)} WordNet ids are not the {len(classes)} of ImageNet",
+            hint="a folder with the 1,000 class folders of ImageNet, or --classes A,B",
+        )
     return dict(zip(ordered, classes, strict=True))

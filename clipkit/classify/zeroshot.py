@@ -120,7 +120,10 @@ class ZeroShotClassifier:
         notify: Notify | None = None,
     ) -> None:
         if unknown and multi_label:
-            raise QueryError("with multi_label a picture may have no class at all: unknown adds nothing")
+            raise QueryError(
+                "with multi_label a picture may have no class at all: unknown adds nothing",
+                hint="one of them: unknown=True, or multi_label=True",
+            )
         prompts = class_prompts(classes, templates)
         if unknown and UNKNOWN in prompts.classes:
             raise QueryError(f"{UNKNOWN!r} is a class already", hint="call the class something else")
@@ -301,7 +304,10 @@ class ZeroShotClassifier:
         rows = check_embeddings(embeddings, self.encoder.dim)
         rule = self._rejection()
         if len(rows) < 2:
-            raise ShapeError(f"a collection of {len(rows)} pictures says nothing of what is ordinary")
+            raise ShapeError(
+                f"a collection of {len(rows)} pictures says nothing of what is ordinary",
+                hint="pictures of many kinds, or leave unknown out",
+            )
         mean = beyond(rows, rule.neutral).mean(axis=0)
         typical = np.asarray(TYPICAL_SHARE * (self.head.distinct() @ mean), dtype=np.float32)
         self.head = replace(self.head, rejection=replace(rule, typical=typical))
@@ -335,18 +341,27 @@ class ZeroShotClassifier:
         .. [1] C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
         """
         if self.head.multi_label:
-            raise QueryError("calibrate is for classes of which one is right")
+            raise QueryError(
+                "calibrate is for classes of which one is right",
+                hint="make the classifier without multi_label, or choose a threshold of your own",
+            )
         rows = check_embeddings(embeddings, self.encoder.dim)
         names = _labels(labels, len(rows))
         place = {name: i for i, name in enumerate(self.head.classes)}
         strange = [name for name in dict.fromkeys(names) if name not in place and name != UNKNOWN]
         if strange:
-            raise QueryError(f"{len(strange)} labels are no class: {', '.join(strange[:5])}")
+            raise QueryError(
+                f"{len(strange)} labels are no class: {', '.join(strange[:5])}",
+                hint="labels as in classes_, or unknown for what is none of them",
+            )
         is_known = np.array([name in place for name in names], dtype=bool)
         if not is_known.all():
             self._rejection()
         if not is_known.any():
-            raise QueryError("calibrate needs labelled pictures of the classes")
+            raise QueryError(
+                "calibrate needs labelled pictures of the classes",
+                hint="a few pictures of each class, and their labels",
+            )
         targets = np.array([place[name] for name in names if name in place], dtype=np.int64)
         plain = replace(self.head, temperature=1.0)
         self.head = replace(self.head, temperature=best_temperature(plain.logits(rows[is_known]), targets))
@@ -468,7 +483,9 @@ def _is_lost(encoder: Encoder, text: str, start: int) -> bool:
 
 def _labels(labels: Sequence[str | None] | npt.NDArray[Any], count: int) -> list[str]:
     if len(labels) != count:
-        raise ShapeError(f"{count} pictures and {len(labels)} labels")
+        raise ShapeError(
+            f"{count} pictures and {len(labels)} labels", hint="one label for each picture, in their order"
+        )
     return [UNKNOWN if label is None else str(label) for label in labels]
 
 

@@ -18,9 +18,15 @@ def check_embeddings(embeddings: npt.ArrayLike, dim: int) -> Embeddings:
     """The same as contiguous float32, if (n, dim) with finite rows of length 1; ShapeError names the first bad row."""
     rows = np.ascontiguousarray(embeddings, dtype=np.float32)
     if rows.ndim != 2 or rows.shape[1] != dim:
-        raise ShapeError(f"embeddings of shape {rows.shape} are not (n, {dim})")
+        raise ShapeError(
+            f"embeddings of shape {rows.shape} are not (n, {dim})",
+            hint="rows as encode_images and encode_texts give them",
+        )
     norms = np.linalg.norm(rows, axis=1)
     wrong = np.flatnonzero(~(np.abs(norms - 1) <= LENGTH_TOLERANCE))  # written so that a NaN is wrong
     if wrong.size:
-        raise ShapeError(f"embedding {wrong[0]} of {len(rows)} has length {norms[wrong[0]]:.4g}, not 1")
+        raise ShapeError(
+            f"embedding {wrong[0]} of {len(rows)} has length {norms[wrong[0]]:.4g}, not 1",
+            hint="divide each row by its length: rows / np.linalg.norm(rows, axis=1, keepdims=True)",
+        )
     return rows

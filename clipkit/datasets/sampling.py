@@ -134,12 +134,17 @@ def held_back(labels: Labels, *, seed: int) -> tuple[IntArray, IntArray]:
 
 def class_targets(labels: Labels, count: int) -> tuple[npt.NDArray[Any], IntArray]:
     if len(labels) != count:
-        raise ShapeError(f"{count} embeddings and {len(labels)} labels")
+        raise ShapeError(
+            f"{count} embeddings and {len(labels)} labels", hint="one label for each embedding, in their order"
+        )
     if not count:
-        raise DatasetError("there are no labels to learn from")
+        raise DatasetError("there are no labels to learn from", hint="a folder of class folders, or a CSV image,label")
     names = np.asarray(labels)
     if names.ndim != 1 or (names.dtype.kind == "f" and not np.isfinite(names).all()) or None in labels:
-        raise DatasetError("a label is missing, NaN or infinite, or there is more than one a picture")
+        raise DatasetError(
+            "a label is missing, NaN or infinite, or there is more than one a picture",
+            hint="one word or number for each picture",
+        )
     classes, targets = np.unique(names, return_inverse=True)
     return classes, np.asarray(targets.ravel(), dtype=np.int64)
 

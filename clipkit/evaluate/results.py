@@ -278,7 +278,10 @@ class Comparison:
         """
         cells = self.cells.get((method, shots))
         if cells is None:
-            raise ClipkitError(f"this comparison has no {method} at {format_shots(shots)} shots")
+            raise ClipkitError(
+                f"this comparison has no {method} at {format_shots(shots)} shots",
+                hint="one that the report lists: its methods and shots",
+            )
         matrix = np.zeros((len(self.classes), len(self.classes)), np.int64)
         matrix[cells[:, 0], cells[:, 1]] = cells[:, 2]
         return matrix
@@ -373,7 +376,10 @@ def load_comparison(file: str | os.PathLike[str]) -> Comparison:
     place = place / "results.json" if os.path.isdir(place) else place
     try:
         if place.stat().st_size > MOST_BYTES:
-            raise ClipkitError(f"{place} is larger than any comparison: {place.stat().st_size:,} bytes")
+            raise ClipkitError(
+                f"{place} is larger than any comparison: {place.stat().st_size:,} bytes",
+                hint="the results.json that this writes: clipkit compare DATASET --out FOLDER",
+            )
         payload = json.loads(place.read_bytes(), parse_constant=_refuse)
     except OSError as error:
         raise ClipkitError(

@@ -143,7 +143,10 @@ def clean(text: str) -> str:
     visible = "".join(char for char in spaced if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
     words = " ".join(visible.split())
     if len(words) > MAX_WORDS:
-        raise QueryError(f"the words have {len(words):,} characters; {MAX_WORDS:,} are the most")
+        raise QueryError(
+            f"the words have {len(words):,} characters; {MAX_WORDS:,} are the most",
+            hint="shorten them",
+        )
     return words
 
 
@@ -338,7 +341,10 @@ def embedding_of(library: Library, question: Question) -> Embeddings:
         total -= LESS * _mean(library, question.less)
     length = float(np.linalg.norm(total))
     if length < 1e-3:
-        raise QueryError("nothing is left of the question: its parts cancel out")
+        raise QueryError(
+            "nothing is left of the question: its parts cancel out",
+            hint="take away less: fewer pictures under less like this",
+        )
     return np.asarray(total / length, dtype=np.float32)[None]
 
 

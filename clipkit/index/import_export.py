@@ -245,7 +245,9 @@ class _Names:
         if name in self.found:
             return name
         if "\0" in name or ".." in name.replace(os.sep, "/").split("/"):
-            raise ClipkitError(f"the name {name!r} leads out of {self.root}")
+            raise ClipkitError(
+                f"the name {name!r} leads out of {self.root}", hint="names relative to PHOTOS, without .. in them"
+            )
         if os.path.isabs(name):
             inside = self._below_root(name)
             if inside is None:
@@ -366,7 +368,7 @@ def _survey(rows: Source, names: _Names, dim: int, normalise: bool, source: str 
             survey.missing.append(entry.path)
             continue
         if path in seen:
-            raise ClipkitError(f"{source} has two vectors for {path!r}")
+            raise ClipkitError(f"{source} has two vectors for {path!r}", hint="keep one of the two")
         seen.add(path)
         survey.present += 1
         if len(survey.sample) < SPARE:  # copies: a view would keep its whole piece in memory
@@ -374,7 +376,10 @@ def _survey(rows: Source, names: _Names, dim: int, normalise: bool, source: str 
         elif (seat := draw.randrange(survey.present)) < SPARE:  # every picture has the same chance
             survey.sample[seat] = (path, entry, vector.copy())
     if rows.about.get("count", total) != total:
-        raise ClipkitError(f"{source} is not complete: {total:,} of {rows.about['count']} pictures are there")
+        raise ClipkitError(
+            f"{source} is not complete: {total:,} of {rows.about['count']} pictures are there",
+            hint="export again: clipkit export PHOTOS FOLDER",
+        )
     if not survey.present:
         named = ", ".join(map(repr, survey.missing[:FEW])) or "it names none"
         raise ClipkitError(f"no picture of {source} is in {names.root} ({named})", hint="give the folder they lie in")

@@ -203,7 +203,10 @@ def _read_shards(folder: Path) -> Iterator[Piece]:
     vectors = {file.stem.removeprefix("img_emb_"): file for file in folder.glob("img_emb/img_emb_*.npy")}
     tables = {file.stem.removeprefix("metadata_"): file for file in folder.glob("metadata/metadata_*.parquet")}
     if alone := vectors.keys() ^ tables.keys():
-        raise ClipkitError(f"{folder}: shard {min(alone)} lacks its img_emb or its metadata file")
+        raise ClipkitError(
+            f"{folder}: shard {min(alone)} lacks its img_emb or its metadata file",
+            hint="copy the folder again, img_emb and metadata alike",
+        )
     for name in sorted(vectors, key=lambda name: (len(name), name)):
         with ExitStack() as stack:
             take = stack.enter_context(_npy_reader(vectors[name]))
@@ -239,9 +242,15 @@ def _npy_reader(file: Path) -> Iterator[Callable[[int], FloatRows]]:
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, is_fortran, dtype = read(stream)
             if len(shape) != 2 or is_fortran or dtype.kind != "f":
-                raise ClipkitError(f"{file} holds {dtype} {shape}, not rows of floating point numbers")
+                raise ClipkitError(
+                    f"{file} holds {dtype} {shape}, not rows of floating point numbers",
+                    hint="write an array (n, d) of float32 with numpy.save",
+                )
             if os.fstat(stream.fileno()).st_size - stream.tell() != shape[0] * shape[1] * dtype.itemsize:
-                raise ClipkitError(f"{file} is damaged: it is not as long as {shape[0]} rows of {shape[1]} numbers")
+                raise ClipkitError(
+                    f"{file} is damaged: it is not as long as {shape[0]} rows of {shape[1]} numbers",
+                    hint="copy it again, or export again: clipkit export PHOTOS FOLDER",
+                )
             left = shape[0]
 
             def take(count: int) -> FloatRows:
@@ -249,12 +258,18 @@ def _npy_reader(file: Path) -> Iterator[Callable[[int], FloatRows]]:
                 left -= count
                 rows = np.frombuffer(stream.read(count * shape[1] * dtype.itemsize), dtype) if left >= 0 else None
                 if rows is None:
-                    raise ClipkitError(f"{file} has {shape[0]} vectors, and there are more names")
+                    raise ClipkitError(
+                        f"{file} has {shape[0]} vectors, and there are more names",
+                        hint="one name a vector, in their order",
+                    )
                 return rows.reshape(count, shape[1])
 
             yield take
             if left:
-                raise ClipkitError(f"{file} has {shape[0]} vectors for {shape[0] - left} names")
+                raise ClipkitError(
+                    f"{file} has {shape[0]} vectors for {shape[0] - left} names",
+                    hint="one name a vector, in their order",
+                )
     except (OSError, ValueError) as error:
         raise ClipkitError(f"{file} cannot be read: {error}") from error
 
@@ -275,7 +290,9 @@ def _entries(batch: Any, file: Path) -> list[Entry]:
     columns = {name: batch.column(name).to_pylist() for name in batch.schema.names if name != "embedding"}
     names = columns.get("image_path") or columns.get("path") or []
     if len(names) != batch.num_rows or not all(isinstance(name, str) for name in names):
-        raise ClipkitError(f"{file} has no column image_path or path that names every row")
+        raise ClipkitError(
+            f"{file} has no column image_path or path that names every row", hint="call the column of paths image_path"
+        )
     if "path_bytes" not in columns:  # not ours: its sha256, say, may be of the picture before it was made smaller
         return [Entry(name) for name in names]
     raw, *facts = (columns.get(name) or [None] * len(names) for name in ("path_bytes", *Entry._fields[1:]))
@@ -298,13 +315,15 @@ def _side(value: object) -> int | None:
 def _matrix(batch: Any, file: Path) -> FloatRows:
     column: Any = batch.column("embedding") if "embedding" in batch.schema.names else None
     if not hasattr(column, "value_lengths"):
-        raise ClipkitError(f"{file} has no column embedding that holds lists of numbers")
+        raise ClipkitError(
+            f"{file} has no column embedding that holds lists of numbers", hint="call the column of vectors embedding"
+        )
     widths = column.value_lengths().unique().to_pylist() or [0]
     values = column.flatten().to_numpy(zero_copy_only=False)
     if len(widths) != 1 or widths[0] is None:
-        raise ClipkitError(f"{file} has embeddings of different widths")
+        raise ClipkitError(f"{file} has embeddings of different widths", hint="vectors of one model in one table")
     if values.dtype.kind != "f":
-        raise ClipkitError(f"{file} has embeddings that are no floating point numbers")
+        raise ClipkitError(f"{file} has embeddings that are no floating point numbers", hint="write them as float32")
     return np.asarray(values.reshape(len(column), widths[0]))
 
 

@@ -147,7 +147,9 @@ class EmbeddingClassifier:
         """
         found = self.predict(X)
         if len(y) != len(found):
-            raise ShapeError(f"{len(found)} embeddings and {len(y)} labels")
+            raise ShapeError(
+                f"{len(found)} embeddings and {len(y)} labels", hint="one label for each embedding, in their order"
+            )
         return float(np.mean(found == np.asarray(y)))
 
     def _take(
@@ -157,16 +159,25 @@ class EmbeddingClassifier:
         rows = as_embeddings(embeddings)
         self.classes_, targets = class_targets(labels, len(rows))
         if len(self.classes_) < 2:
-            raise DatasetError(f"every label is {self.classes_.tolist()[0]!r}: there is nothing to tell apart")
+            raise DatasetError(
+                f"every label is {self.classes_.tolist()[0]!r}: there is nothing to tell apart",
+                hint="labels of two classes at least",
+            )
         if validation is None:
             return Examples(rows, targets), None
         held = check_embeddings(validation[0], rows.shape[1])
         if len(validation[1]) != len(held):
-            raise ShapeError(f"{len(held)} validation embeddings and {len(validation[1])} labels")
+            raise ShapeError(
+                f"{len(held)} validation embeddings and {len(validation[1])} labels",
+                hint="one label for each embedding, in their order",
+            )
         place = {name: i for i, name in enumerate(self.classes_.tolist())}
         strange = sorted({str(name) for name in _plain(validation[1]) if name not in place})
         if strange:
-            raise DatasetError(f"no picture to learn {strange[0]!r} from, which the validation part has")
+            raise DatasetError(
+                f"no picture to learn {strange[0]!r} from, which the validation part has",
+                hint="add some to what is learned from, or take them out of validation",
+            )
         return Examples(rows, targets), Examples(held, np.array([place[name] for name in _plain(validation[1])], int))
 
     def _rows(self, embeddings: npt.ArrayLike, width: int | None) -> Embeddings:
@@ -275,7 +286,10 @@ def linear_head(
     """Logits embeddings @ weight.T + bias as a Head: the temperature is the longest row, so that no weight is large."""
     width = hidden.dim if hidden else weight.shape[1]
     if space == "projected" and width != encoder.dim:
-        raise ModelMismatch(f"this learned from embeddings of width {width}, not those of {encoder.model}")
+        raise ModelMismatch(
+            f"this learned from embeddings of width {width}, not those of {encoder.model}",
+            hint="give the encoder that made the embeddings",
+        )
     scale = float(np.linalg.norm(weight, axis=1).max()) or 1.0
     return Head(
         classes=tuple(str(name) for name in classes.tolist()),
@@ -300,7 +314,10 @@ def aligned(zeroshot: Head, classes: npt.NDArray[Any], width: int) -> Head:
     names = [str(name) for name in classes.tolist()]
     missing = [name for name in names if name not in place]
     if missing:
-        raise DatasetError(f"the zero-shot head has no class {missing[0]!r}")
+        raise DatasetError(
+            f"the zero-shot head has no class {missing[0]!r}",
+            hint="a head of the same classes: ZeroShotClassifier(encoder, classes).head",
+        )
     order = [place[name] for name in names]
     return Head(
         classes=tuple(names),

@@ -76,7 +76,10 @@ Part = tuple[Embeddings, list[str]]
 def fit(start: Head, encoder: Encoder, rows: Embeddings, labels: Sequence[str], anchors: Part) -> Head:
     """A head of all classes of `start`; those without a label keep what they had."""
     if start.hidden is not None:
-        raise DatasetError("this head has a hidden layer, and only linear ones learn further here")
+        raise DatasetError(
+            "this head has a hidden layer, and only linear ones learn further here",
+            hint="open one without: clipkit probe DATASET --out head.safetensors",
+        )
     names = [*labels, *anchors[1]]
     probe = LinearProbe(zeroshot=start, C=STRENGTH).fit(np.concatenate([rows, anchors[0]]), names)
     weight, bias = start.temperature * start.weight, start.temperature * start.bias

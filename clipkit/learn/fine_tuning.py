@@ -276,7 +276,9 @@ def _result(work: FinetuneData, source: Tunable, body: Body, learner: Trainee, *
 
 def _parts(dataset: Dataset, validation: Dataset | None, seed: int) -> tuple[Dataset, Dataset]:
     if not dataset.labels:
-        raise DatasetError(f"{dataset.name} has no labels to learn from")
+        raise DatasetError(
+            f"{dataset.name} has no labels to learn from", hint="a folder of class folders, or a CSV image,label"
+        )
     if len(set(dataset.labels)) < 2:
         only = dataset.labels[0]
         raise DatasetError(
@@ -287,7 +289,10 @@ def _parts(dataset: Dataset, validation: Dataset | None, seed: int) -> tuple[Dat
     else:
         pictures, held_out = dataset, validation
         if unknown := sorted(set(validation.labels) - set(dataset.labels)):
-            raise DatasetError(f"validation has pictures of {unknown[0]}, which nothing is learned of")
+            raise DatasetError(
+                f"validation has pictures of {unknown[0]}, which nothing is learned of",
+                hint="add some to train, or take them out of validation",
+            )
     if not len(held_out):
         raise DatasetError(
             f"{dataset.name} has one picture a class: none can be held out to choose the epoch",

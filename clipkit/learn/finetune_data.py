@@ -86,7 +86,9 @@ class FinetuneData:
         if gone := sorted(set(self.classes) - set(self.pictures.labels)):
             raise DatasetError(f"no picture of {gone[0]} can be read", hint="take the class out, or mend its pictures")
         if not len(self.held_out):
-            raise DatasetError("no validation picture can be read")
+            raise DatasetError(
+                "no validation picture can be read", hint="mend its pictures, or let some of train be held back"
+            )
         self._contents = [digest(file) or "unreadable" for file in self.pictures.files]
         self._targets, self._right = self.pictures.targets(self.classes), self.held_out.targets(self.classes)
         self.data = TrainingData(len(self.pictures), self._train, self._validation)
@@ -252,7 +254,10 @@ def view_features(
     gone = {failure.path for failure in failed}
     places = np.array([i for i, file in enumerate(files) if file not in gone], np.int64)
     if not len(places):
-        raise ImageError(f"none of {len(files)} pictures can be read; the first: {failed[0].reason}")
+        raise ImageError(
+            f"none of {len(files)} pictures can be read; the first: {failed[0].reason}",
+            hint="pictures that other programs open, as JPEG or PNG",
+        )
     return ViewFeatures(np.stack([known[contents[i]] for i in places]), places, tuple(failed))
 
 

@@ -224,7 +224,10 @@ def _gathered(learned: EmbeddedDataset, asked: EmbeddedDataset | None, shots: in
     rows, labels = learned.embeddings, np.array(learned.dataset.labels)
     failed = learned.dataset.failed + (asked.dataset.failed if asked else ())
     if not len(rows):
-        raise DatasetError(f"{learned.dataset.name} has no picture that can be read")
+        raise DatasetError(
+            f"{learned.dataset.name} has no picture that can be read",
+            hint="a folder of class folders with pictures, or a CSV image,label",
+        )
     if gone := sorted(set(learned.dataset.classes) - set(learned.dataset.labels)):
         raise DatasetError(f"no picture of {gone[0]} can be read", hint="take the class out, or mend its pictures")
     if shots is not None:

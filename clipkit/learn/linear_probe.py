@@ -107,7 +107,10 @@ class LinearProbe(LinearClassifier):
         seed: int = 0,
     ) -> None:
         if zeroshot is not None and hidden:
-            raise QueryError("a probe with a hidden layer cannot begin from a zero-shot head")
+            raise QueryError(
+                "a probe with a hidden layer cannot begin from a zero-shot head",
+                hint="leave hidden out, or the head to begin from",
+            )
         if C is not None and not ((0 if zeroshot else 1e-12) <= C < np.inf):
             raise QueryError(f"C is {C}, not a positive number", hint="--C 10, or none: it is chosen")
         if hidden is not None and (hidden < 1 or C is not None):

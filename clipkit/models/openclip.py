@@ -54,7 +54,10 @@ def load_network(weights: Weights, notify: Notify | None = None) -> tuple[Any, C
         return network, _tokenizer(weights, config["text_cfg"], notify)
     except (*known, SafetensorError, pickle.UnpicklingError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise ModelError(f"{weights.model} cannot be loaded from {weights.file.parent}: {reason}") from error
+        raise ModelError(
+            f"{weights.model} cannot be loaded from {weights.file.parent}: {reason}",
+            hint="fetch or copy it again, or another: clipkit models",
+        ) from error
 
 
 def model_config(weights: Weights) -> dict[str, Any]:
@@ -419,7 +422,10 @@ def check_weights(weights: Weights, network: Any) -> None:
     for name in ("visual.positional_embedding", "positional_embedding", "text.positional_embedding"):
         if name in shapes and name in state and shapes[name] != tuple(state[name].shape):
             has, wants = shapes[name][0], state[name].shape[0]
-            raise ModelError(f"{weights.model}: the weights have {has} positions in {name}, the config {wants}")
+            raise ModelError(
+                f"{weights.model}: the weights have {has} positions in {name}, the config {wants}",
+                hint="config and weights of one model: fetch both again",
+            )
 
 
 def pixel_recipe(model: str, network: Any, *, exact: bool) -> PixelRecipe:
@@ -429,13 +435,22 @@ def pixel_recipe(model: str, network: Any, *, exact: bool) -> PixelRecipe:
     config = get_model_preprocess_cfg(network)
     size, interpolation = config["size"], config["interpolation"]
     if interpolation not in ("bicubic", "bilinear"):
-        raise ModelError(f"{model} wants its pictures resized by {interpolation!r}, which clipkit does not know")
+        raise ModelError(
+            f"{model} wants its pictures resized by {interpolation!r}, which clipkit does not know",
+            hint="another model: clipkit models",
+        )
     if config["resize_mode"] not in ("shortest", "longest", "squash"):
-        raise ModelError(f"{model} wants its pictures resized {config['resize_mode']!r}, which clipkit does not know")
+        raise ModelError(
+            f"{model} wants its pictures resized {config['resize_mode']!r}, which clipkit does not know",
+            hint="another model: clipkit models",
+        )
     height, width = (size, size) if isinstance(size, int) else size
     inner = getattr(getattr(getattr(network.visual, "trunk", None), "patch_embed", None), "img_size", None)
     if inner is not None and tuple(inner) != (height, width):
-        raise ModelError(f"{model} says {height}x{width} pixels, but its image tower reads {inner[0]}x{inner[1]}")
+        raise ModelError(
+            f"{model} says {height}x{width} pixels, but its image tower reads {inner[0]}x{inner[1]}",
+            hint="correct size in preprocess_cfg, or image_size in vision_cfg",
+        )
     return PixelRecipe(
         size=(height, width),
         mean=tuple(config["mean"]),

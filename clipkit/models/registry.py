@@ -185,7 +185,7 @@ def fetch_files(repo: str, names: Sequence[str], notify: Notify | None = None) -
     hub = Hub(notify)
     files = [file for name in names if (file := hub.file(repo, name))]
     if not files:
-        raise ModelError(f"{repo} has none of {', '.join(names)}")
+        raise ModelError(f"{repo} has none of {', '.join(names)}", hint="another model: clipkit models")
     return files[0].parent
 
 
@@ -238,7 +238,7 @@ def _from_repo(model: str, allow_pickle: bool, hub: Hub) -> Weights:
     repo = model.removeprefix("hf-hub:")
     config = hub.file(repo, CONFIG)
     if config is None:
-        raise ModelError(f"{repo} is no open_clip model: it has no {CONFIG}")
+        raise ModelError(f"{repo} is no open_clip model: it has no {CONFIG}", hint="another model: clipkit models")
     # From here on the same commit, so that a push in between cannot pair one's config with the other's weights.
     file = _fetch_weights(model, repo, "", allow_pickle, hub, revision=config.parent.name)
     return Weights(model, model, f"local-dir:{file.parent}", file, signed(file))
@@ -252,7 +252,7 @@ def _fetch_weights(model: str, repo: str, file: str, allow_pickle: bool, hub: Hu
         raise _pickle_error(model, file or PICKLE_WEIGHTS)
     if found := hub.file(repo, file or PICKLE_WEIGHTS, revision):
         return found
-    raise ModelError(f"{repo} has no weights that open_clip can load")
+    raise ModelError(f"{repo} has no weights that open_clip can load", hint="another model: clipkit models")
 
 
 def _pickle_error(model: str, file: str) -> ModelError:

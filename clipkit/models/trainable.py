@@ -102,7 +102,10 @@ class TunableEncoder:
         """A tower of its own, from the weights' file: the encoder's is fused and may be in bfloat16."""
         weights = find_weights(self.source, open_clip_catalogue(), allow_pickle=True)  # loaded once already
         if weights.fingerprint != self.fingerprint:
-            raise ModelError(f"the weights of {self.model} have changed on the disk since they were loaded")
+            raise ModelError(
+                f"the weights of {self.model} have changed on the disk since they were loaded",
+                hint="load the model again",
+            )
         whole, _ = load_network(weights)
         module = without_projection(whole.visual)
 
@@ -269,7 +272,10 @@ def last_linear(network: Any) -> Any:
     head = getattr(network, "classifier", None)
     last = head[-1] if isinstance(head, torch.nn.Sequential) and len(head) else head
     if not isinstance(last, torch.nn.Linear):
-        raise ModelError(f"{type(network).__name__} has no linear layer called classifier: it cannot be fine-tuned")
+        raise ModelError(
+            f"{type(network).__name__} has no linear layer called classifier: it cannot be fine-tuned",
+            hint="google/vit-base-patch16-224, or an open_clip model: clipkit models",
+        )
     return last
 
 

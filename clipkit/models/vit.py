@@ -281,7 +281,7 @@ class ViTClassifier:
                 hint=f"clipkit finetune DATASET --model {self.source} --out FOLDER",
             )
         if isinstance(pictures, str | os.PathLike):
-            raise ShapeError("this takes a list of pictures", hint=f"[{str(pictures)!r}]")
+            raise ShapeError("this takes a list of pictures", hint=f"a list: [{str(pictures)!r}]")
         parts = [np.empty((0, len(self.classes_)), np.float32)]
         step = self.batch_size
         for start in range(0, len(pictures), step):
@@ -423,7 +423,10 @@ def _find(model: str, revision: str | None, notify: Notify | None) -> Place:
         raise ModelError(f"{folder} has no {PROCESSORS[0]}", hint="save its processor too: processor.save_pretrained")
     seal = _seal(model, folder, [name for name in (WEIGHTS, SHARDS) if (folder / name).is_file()])
     if revision is not None and revision != seal:
-        raise ModelError(f"{folder} holds other weights than {revision[:16]}: {seal[:16]}")
+        raise ModelError(
+            f"{folder} holds other weights than {revision[:16]}: {seal[:16]}",
+            hint="the model that was used, or begin again elsewhere: --out FOLDER",
+        )
     return Place(folder, f"local:{folder.name}", str(folder), seal, seal)
 
 
@@ -431,7 +434,10 @@ def _from_hub(repo: str, revision: str | None, hub: Hub) -> Place:
     try:
         config = hub.file(repo, CONFIG, revision)
         if config is None:
-            raise ModelError(f"{repo} is no model of transformers: it has no {CONFIG}")
+            raise ModelError(
+                f"{repo} is no model of transformers: it has no {CONFIG}",
+                hint="a classifier of transformers, as google/vit-base-patch16-224",
+            )
         commit = config.parent.name  # from here on the same one, whatever is pushed meanwhile
         processor, weights = (
             next((name for name in names if hub.file(repo, name, commit)), None)
@@ -443,7 +449,10 @@ def _from_hub(repo: str, revision: str | None, hub: Hub) -> Place:
         hint = f"on a machine with a network: hf download {repo}; or give a folder that save_pretrained wrote"
         raise ModelError(error.message, hint=hint) from error
     if processor is None:
-        raise ModelError(f"{repo} has no {PROCESSORS[0]}")
+        raise ModelError(
+            f"{repo} has no {PROCESSORS[0]}",
+            hint="save it too: AutoImageProcessor.from_pretrained(NAME).save_pretrained(FOLDER)",
+        )
     return Place(config.parent, repo, repo, commit, _seal(repo, config.parent, [weights] if weights else []))
 
 
@@ -460,7 +469,7 @@ def _shards(folder: Path) -> list[str]:
     try:
         return sorted(set(json.loads((folder / SHARDS).read_bytes())["weight_map"].values()))
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ModelError(f"{folder / SHARDS} cannot be read") from error
+        raise ModelError(f"{folder / SHARDS} cannot be read", hint="fetch it again") from error
 
 
 def _has_pickle(folder: Path) -> bool:
@@ -485,13 +494,18 @@ def _load(place: Place) -> tuple[Any, Any, bool]:
             )
     except known as error:
         reason = str(error).strip().partition("\n")[0]
-        raise ModelError(f"{place.name} cannot be loaded from {place.folder}: {reason}") from error
+        raise ModelError(
+            f"{place.name} cannot be loaded from {place.folder}: {reason}", hint="fetch it again, or another"
+        ) from error
     missing = {*info["missing_keys"], *(str(entry) for entry in info["mismatched_keys"])}
     in_body = sorted(name for name in missing if not name.startswith(("classifier", "cls_", "distillation_", "head")))
     if in_body:
-        raise ModelError(f"{place.name}: its weights lack {len(in_body)} of the network's, the first is {in_body[0]}")
+        raise ModelError(
+            f"{place.name}: its weights lack {len(in_body)} of the network's, the first is {in_body[0]}",
+            hint="weights and config of one model: fetch both again",
+        )
     if not all(torch.isfinite(value.sum()) for value in network.state_dict().values() if value.is_floating_point()):
-        raise ModelError(f"{place.name} has weights that are NaN or infinite")
+        raise ModelError(f"{place.name} has weights that are NaN or infinite", hint="fetch it again")
     return network, processor, not missing
 
 

@@ -95,7 +95,9 @@ def confusion_png(matrix: IntArray, classes: Sequence[str], file: str | os.PathL
     try:
         Path(file).write_bytes(content)
     except OSError as error:
-        raise ClipkitError(f"{file} cannot be written: {error.strerror or error}") from error
+        raise ClipkitError(
+            f"{file} cannot be written: {error.strerror or error}", hint="another place: --confusion FILE"
+        ) from error
 
 
 def confusion_figure(

@@ -45,7 +45,7 @@ def test_a_class_with_too_few_pictures_is_named() -> None:
     labels = ["a"] * 9 + ["few"] * 3
     with pytest.raises(DatasetError, match="'few' has 3 pictures, and 2 shots need 2 and 2 more to choose on"):
         draw_shots(labels, 2, seed=0)
-    with pytest.raises(DatasetError, match="'one' has 1 pictures, and 2 are needed"):
+    with pytest.raises(DatasetError, match="'one' has 1 picture, and 2 are needed"):
         draw_shots([*labels, "one"], None, seed=0)
     with pytest.raises(DatasetError, match="0 shots"):
         draw_shots(labels, 0, seed=0)
