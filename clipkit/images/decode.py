@@ -47,7 +47,7 @@ SUFFIXES = frozenset(
     ]
 )
 _ANOTHER_KIND = "not identified by this driver"  # as Pillow says it
-_NO_WORDS = re.compile(r"unpack_from requires|index out of range|decoder error|could not create decoder|.*\bobject\b")
+_NO_WORDS = re.compile(r"unpack_from requires|index out of range|could not create decoder|.*\bobject\b")
 MAX_FILE_BYTES = 256 * 2**20
 MAX_HEIF_PIXELS = 250_000_000  # phones make 200 megapixels; decoded alone, at five bytes a pixel
 MAX_PIXELS = 100_000_000  # decoded at once; 400 MB, because Pillow keeps four bytes a pixel

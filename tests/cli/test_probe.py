@@ -93,7 +93,7 @@ def test_a_backbone_head_is_refused_where_there_are_no_pictures_to_see(
     code, out, err = run(capfd, "search", "red", "photos", "--head", "b.safetensors", "--class", "red")
     assert (code, out) == (1, "")
     assert "reads backbone features, and these are projected" in err
-    assert "  try: " in err
+    assert "  hint: " in err
 
 
 def test_search_shows_only_pictures_of_a_class(here: Path, capfd: pytest.CaptureFixture[str]) -> None:

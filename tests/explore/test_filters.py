@@ -129,7 +129,7 @@ def test_what_is_no_filter_is_refused_with_what_to_write(
     assert main(["search", "red", str(album.root), *options]) == 1
     err = capfd.readouterr().err
     assert sentence in err
-    assert "try: " in err
+    assert "hint: " in err
 
 
 def test_a_type_is_read_as_people_write_it() -> None:
@@ -198,7 +198,7 @@ def test_a_folder_is_a_glob_or_another_spelling_where_none_is_spelled_so() -> No
     assert caught.value.hint == "--in trip/sea"
     with pytest.raises(QueryError, match="no pictures are indexed in sea") as caught:
         filter_for(["a.jpg"], "sea")
-    assert caught.value.hint == "leave --in out: no folder of this index holds pictures"
+    assert caught.value.hint == "leave --in out: all pictures of this index lie in its root"
 
 
 def test_duplicates_are_listed_in_groups(album: ImageIndex, capfd: pytest.CaptureFixture[str]) -> None:

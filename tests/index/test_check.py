@@ -179,7 +179,7 @@ def test_the_commands_say_what_they_did(
     assert main(["index", str(index.root)]) == 0
     capfd.readouterr()
     assert main(["prune", str(index.root), "--dry-run"]) == 0
-    assert capfd.readouterr() == ("red.png\n", "1 missing pictures would be forgotten\n")
+    assert capfd.readouterr() == ("red.png\n", "1 missing picture would be forgotten\n")
     assert main(["prune", str(index.root)]) == 0
     assert main(["info", str(index.root), "--json"]) == 0
     assert json.loads(capfd.readouterr().out.splitlines()[-1])["missing"] == 0
