@@ -68,6 +68,8 @@ def script(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     popen = subprocess.Popen
 
     def start(command: list[str], **ways: Any) -> subprocess.Popen[bytes]:
+        if "--out" not in command:  # a decoder
+            return popen(command, **ways)
         out = command[command.index("--out") + 1]
         return popen([sys.executable, "-c", f"{BEGINNING}\nOUT = {out!r}\n{code}"], **ways)
 
