@@ -61,5 +61,5 @@ def _ids_of_class(index: ImageIndex, value: str, words_only: bool) -> IntArray:
     if words_only:
         raise QueryError("class: names a file; here it is no filter", hint="the tab Classify")
     if not name:
-        raise QueryError(f"class:{printable(value)} names no classifier", hint="class:beagle@pets.safetensors")
+        raise QueryError(f"class:{printable(value)} names no classifier", hint="as in class:beagle@pets.safetensors")
     return ids_of_class(index, Head.load(file), (name,))

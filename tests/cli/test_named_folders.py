@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 
 from clipkit.cli.main import main
-from tests.support.colour_page import TalkingEncoder
 from tests.support.colours import COLOURS, ColourEncoder, paint
 
 
 @pytest.fixture
 def here(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def load(name: str, *, exact_pixels: bool = False, **options: object) -> ColourEncoder:
-        return TalkingEncoder(exact=exact_pixels)
+        return ColourEncoder(exact=exact_pixels)
 
     monkeypatch.setattr("clipkit.models.load.load_encoder", load)
     monkeypatch.setattr("clipkit.index.image_index.load_encoder", load)
