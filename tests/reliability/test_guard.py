@@ -218,7 +218,7 @@ def test_memory_has_a_limit_and_the_decoder_outlives_it(use: Use, tmp_path: Path
     limit = 450 * 2**20  # the picture takes 390, and libraries 200
     pool = use("-c", f"from clipkit.images import decoder_process as d; d.MAX_MEMORY = {limit}; d.main()")
     big = paint(tmp_path / "big.png", (1, 2, 3), (9900, 9900))
-    with pytest.raises(ImageError, match="MemoryError"):
+    with pytest.raises(ImageError, match="more memory than there is"):
         thumbnail(big, 32)
     (decoder,) = pool._free
     assert thumbnail(paint(tmp_path / "small.png", (1, 2, 3)), 32).width == 16
