@@ -26,7 +26,7 @@ QUOTED: /"[^"]*"/
 %ignore /\s+/
 """
 SHOWN = 40  # characters of a mistake
-EXAMPLE = "clipkit search '(a dog OR a cat) AND a beach'"
+EXAMPLE = "as in (a dog OR a cat) AND a beach"
 
 
 @dataclass(frozen=True)

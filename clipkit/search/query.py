@@ -170,7 +170,7 @@ def parse_query(
     if _LOGIC.search(_QUOTED.sub("", rest)):
         if add or subtract:
             raise QueryError(
-                "--add and --sub are for sums; join parts with AND", hint="clipkit search 'a dog AND snow'"
+                "--add and --sub are for sums; join parts with AND", hint="as in a dog AND snow"
             )
         from clipkit.search.grammar import parse_operators
 
