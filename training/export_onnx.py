@@ -6,7 +6,8 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from clipkit.models.exports import IMAGE, TEXT
+from clipkit.core.files import sync_file
+from clipkit.models.exports import IMAGE, TEXT, TOKENIZER
 from clipkit.models.hub import fingerprint
 from clipkit.models.onnx_export import export_encoder, share_weights
 from clipkit.models.openclip import load_network, open_clip_catalogue, pixel_recipe
@@ -20,13 +21,15 @@ def main() -> None:
     found = find_weights(str(folder), open_clip_catalogue())
     weights = replace(found, model="starter", source="starter")
     network, tokenizer = load_network(weights)
-    export = export_encoder(network, tokenizer, weights, pixel_recipe("starter", network, exact=False), folder)
+    recipe = pixel_recipe("starter", network, exact=False)
+    export = export_encoder(network, tokenizer, weights, recipe, folder, finish=sync_file)  # weights stay as they are
     if not {IMAGE, TEXT} <= set(export.graphs):
         raise SystemExit(f"only {', '.join(export.graphs) or 'nothing'} could be exported")
     for name in (IMAGE, TEXT):
         share_weights(folder / name, weights.file)
-    replace(export, graphs={name: fingerprint(folder / name) for name in (IMAGE, TEXT)}).save()
-    for name in (IMAGE, TEXT, "export.json"):
+    files = (IMAGE, TEXT, TOKENIZER)
+    replace(export, graphs={name: fingerprint(folder / name) for name in files}).save()
+    for name in (*files, "export.json"):
         print(f"{folder / name}: {(folder / name).stat().st_size:,} bytes")
 
 

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from clipkit.models.hub import fingerprint
 from clipkit.models.registry import CONFIG, Weights
 from clipkit.models.tokenizer import Tokenizer
 
-FORM = "clipkit-export-2"
-RECORD, IMAGE, TEXT, WEIGHTS = "export.json", "image.onnx", "text.onnx", ".weights"
+FORM = "clipkit-export-3"
+RECORD, IMAGE, TEXT, WEIGHTS, TOKENIZER = "export.json", "image.onnx", "text.onnx", ".weights", "tokenizer.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +41,8 @@ class ExportedModel:
         As `model_cfg_sha256` has it.
     model, source, fingerprint, dim, recipe, logit_scale, logit_bias
         As `Encoder` has them.
-    tokenizer : Tokenizer
-        Of the text tower.
+    tokenization : mapping
+        The text tower's tokenizer without its vocabulary, which is a file of its own.
     end : {"argmax", int, None}
         The token up to which a text is read: the greatest id, this id, or no such token: the whole row.
     is_convolutional : bool
@@ -60,7 +61,7 @@ class ExportedModel:
     recipe: PixelRecipe
     logit_scale: float
     logit_bias: float
-    tokenizer: Tokenizer
+    tokenization: Mapping[str, Any]
     end: str | int | None
     is_convolutional: bool
     graphs: Mapping[str, str]
@@ -75,6 +76,11 @@ class ExportedModel:
                     hint=f"rm -r {shlex.quote(str(self.folder))}",
                 )
         return file
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Of the text tower; its vocabulary, 2 MB, is read when it is first asked for."""
+        return Tokenizer(self.graph(TOKENIZER).read_text(encoding="utf-8"), **self.tokenization)
 
     @property
     def is_intact(self) -> bool:
@@ -103,9 +109,10 @@ class ExportedModel:
             "logit_bias",
             "end",
             "is_convolutional",
+            "tokenization",
         )
         record = {name: getattr(self, name) for name in names}
-        record |= {"form": FORM, "recipe": recipe, "tokenizer": self.tokenizer.as_json(), "graphs": dict(self.graphs)}
+        record |= {"form": FORM, "recipe": recipe, "graphs": dict(self.graphs)}
         replace_file(self.folder / RECORD, json.dumps(record).encode())
 
 
@@ -201,6 +208,5 @@ def _read(folder: Path) -> ExportedModel | None:
         sizes = {"size": tuple(record["recipe"]["size"])}
         colours = {name: tuple(record["recipe"][name]) for name in ("mean", "std")}
         recipe = PixelRecipe(**{**record.pop("recipe"), **sizes, **colours})
-        tokenizer = Tokenizer.from_json(record.pop("tokenizer"))
-        return ExportedModel(folder=folder, recipe=recipe, tokenizer=tokenizer, **record)
+        return ExportedModel(folder=folder, recipe=recipe, **record)
     return None

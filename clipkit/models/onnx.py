@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -223,15 +224,35 @@ class OnnxEncoder:
 def open_session(file: str, threads: int = 1, *, is_once: bool = False) -> Any:
     """A session on the CPU; ModelError where ONNX Runtime cannot read the graph.
 
-    is_once: opened in half the time, because weights are not laid out anew, and slower in each run.
+    is_once: opened in a fraction of the time, because the graph is taken as it is and weights are not laid out anew,
+    and slower in each run.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # what fails is raised
     if is_once:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.disable_prepacking", "1")
+    return _open(file, options)
+
+
+def write_folded(graph: Path, folded: Path, weights: str) -> None:
+    """A graph once more, what no input decides computed; large weights go to a file of that name beside it."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # stays plain ONNX
+    options.optimized_model_filepath = os.fspath(folded)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
+    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    _open(os.fspath(graph), options)
+
+
+def _open(file: str, options: Any) -> Any:
+    import onnxruntime
+
+    options.log_severity_level = 4  # what fails is raised
     try:
         return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class of their own

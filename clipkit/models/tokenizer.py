@@ -56,14 +56,9 @@ class Tokenizer:
         rows = [found.ids for found in self._model.encode_batch(cleaned, add_special_tokens=has_own)]
         return np.array([self._framed(row) for row in rows], np.int64).reshape(len(rows), self.context)
 
-    def as_json(self) -> dict[str, Any]:
-        """What `from_json` reads."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Tokenizer:
-        """What `as_json` wrote."""
-        return cls(**record)
+    def options(self) -> dict[str, Any]:
+        """All of it but the model."""
+        return {name: value for name, value in asdict(self).items() if name != "model"}
 
     @cached_property
     def _model(self) -> Any:
