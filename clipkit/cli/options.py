@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Given = TypeVar("Given")
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 
 at = click.option("--index", "at", metavar="FOLDER", help="Keep or find the index there instead of in PHOTOS/.clipkit.")
 engine = click.option("--engine", type=click.Choice(ENGINES), default="auto", help="What computes.")
@@ -85,8 +85,11 @@ class ModelOptions:
         is_plain = {self.engine, self.device, self.precision} == {"auto"}
         return pictures.query_encoder if is_plain else pictures.encoder
 
-    def load(self, name: str, exact_pixels: bool = False, *, batch_size: int | None = None) -> Encoder:
-        """An encoder by name, as an index asks for it."""
+    def load(
+        self, name: str, exact_pixels: bool = False, precision: str = "auto", *, batch_size: int | None = None
+    ) -> Encoder:
+        """An encoder by name, as an index asks for it; precision: of the index, unless somebody asked for another."""
         from clipkit.models.load import load_encoder
 
-        return load_encoder(name, batch_size=batch_size, exact_pixels=exact_pixels, engine=self.engine, **self.ways)
+        ways = {**self.ways, "precision": precision if self.precision == "auto" else self.precision}
+        return load_encoder(name, batch_size=batch_size, exact_pixels=exact_pixels, engine=self.engine, **ways)

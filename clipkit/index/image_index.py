@@ -19,12 +19,14 @@ from clipkit.core.arrays import Embeddings, IntArray, check_embeddings
 from clipkit.core.progress import Failure, Progress
 from clipkit.errors import BadIndex, ClipkitError, IndexNotFound, ModelError, QueryError
 from clipkit.images.guarded_decoder import warm_up
+from clipkit.index.agreement import check_agreement
 from clipkit.index.crash_recovery import Journal, in_flight
 from clipkit.index.model_check import check_model, check_model_cfg, current_model_cfg, encoder_model_cfg, is_same_model
 from clipkit.index.paths import filter_for, folder_below, near_folder, take_back
 from clipkit.index.rebuild import Rebuild
 from clipkit.index.scan import Changes, Scan, compare, find_images
 from clipkit.index.update import IndexReport, Tally, apply_changes
+from clipkit.models.devices import FLOAT32, INT8
 from clipkit.models.encoder import Encoder
 from clipkit.models.exports import model_cfg_beside
 from clipkit.models.load import ensure_export, load_encoder, load_query_encoder
@@ -40,7 +42,8 @@ if TYPE_CHECKING:
 
 
 FOLDER = ".clipkit"
-Loader = Callable[[str, bool], Encoder]  # a model's name, and whether pixels are exact
+# A model's name, whether pixels are exact, and where it is not plain floating point the precision.
+Loader = Callable[..., Encoder]
 
 
 class ImageIndex:
@@ -251,6 +254,7 @@ class ImageIndex:
                 model_cfg_sha256=info.model_cfg_sha256,
                 exact_pixels=info.pixel_recipe.startswith("exact"),
                 load=lambda: self.encoder,
+                precision=INT8 if _is_int8(info) else FLOAT32,
             )
             self._query_encoder = self.encoder if str(loaded.recipe) != info.pixel_recipe else loaded
         return self._query_encoder
@@ -537,10 +541,14 @@ class ImageIndex:
         progress: Callable[[Progress], None] | None,
     ) -> Tally:
         suspects = in_flight(self.folder)
+        encoder = self._encoder_of(store.info()) if changes.read else None
+        if encoder is not None and not any(row.is_embedded for row in known.values()):
+            command = f"{self._command()} --rebuild --precision float32"
+            check_agreement(encoder, str(self.root), changes.read, hint=command)
         with closing(Journal(self.folder)) as journal:
             return apply_changes(
                 store,
-                self._encoder_of(store.info()) if changes.read else None,
+                encoder,
                 changes,
                 root=str(self.root),
                 known=known,
@@ -621,7 +629,8 @@ class ImageIndex:
 
     def _loaded(self, info: IndexInfo) -> Encoder:
         try:
-            return self._load(info.model_source, info.pixel_recipe.startswith("exact"))
+            precision = [INT8] if _is_int8(info) else []
+            return self._load(info.model_source, info.pixel_recipe.startswith("exact"), *precision)
         except ModelError as error:
             if not info.model.startswith("local:") or os.path.isdir(info.model_source.removeprefix("local-dir:")):
                 raise
@@ -658,8 +667,12 @@ def _report(scan: Scan, changes: Changes, tally: Tally, *, seconds: float) -> In
     )
 
 
-def _load(name: str, exact_pixels: bool) -> Encoder:
-    return load_encoder(name, exact_pixels=exact_pixels)
+def _load(name: str, exact_pixels: bool, precision: str = "auto") -> Encoder:
+    return load_encoder(name, exact_pixels=exact_pixels, precision=precision)
+
+
+def _is_int8(info: IndexInfo) -> bool:
+    return INT8 in info.precision.split(" ")
 
 
 def real_folder(root: str | Path) -> Path:

@@ -27,7 +27,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 GPU_DEVICES = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 _BUILT_FOR = re.compile(r"^(cuda|hip)\b[^=\n]*=\s*(\S+)", re.MULTILINE)  # cuda: Optional[str] = '13.0'
 ENGINES = ("auto", "torch", "onnx")
-PRECISIONS = ("float32", "bfloat16", "float16")
+FLOAT32, INT8 = "float32", "int8"  # of an image tower in ONNX Runtime
+PRECISIONS = (FLOAT32, "bfloat16", "float16")  # of torch
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,15 @@ def check_engine(engine: str, device: str, precision: str) -> str:
     """The engine, or "torch" instead of "auto" where only that will do; ModelError for what does not go together."""
     if engine not in ENGINES:
         raise ModelError(f"no engine is called {engine!r}", hint=f"--engine {', '.join(ENGINES)}")
-    is_plain = device in ("auto", "cpu") and precision in ("auto", "float32")
+    is_plain = device in ("auto", "cpu") and precision in ("auto", "float32", INT8)
+    if engine == "torch" and precision == INT8:
+        raise ModelError("engine torch does not compute in int8", hint="--engine onnx")
+    engine = "onnx" if precision == INT8 else engine
     if engine == "onnx" and not is_plain:
-        wanted = [f"in {precision}"] * (precision not in ("auto", "float32"))
+        wanted = [f"in {precision}"] * (precision not in ("auto", "float32", INT8))
         wanted += [f"on {device}"] * (device not in ("auto", "cpu"))
-        fact = f"engine onnx computes in float32 on the CPU, not {' '.join(wanted)}"
-        raise ModelError(fact, hint="--engine torch")
+        fact = f"engine onnx computes in int8 or float32 on the CPU, not {' '.join(wanted)}"
+        raise ModelError(fact, hint="--device cpu" if precision == INT8 else "--engine torch")
     is_on_gpu = device == "auto" and has_gpu()
     return "torch" if engine == "auto" and (is_on_gpu or not is_plain) else engine
 

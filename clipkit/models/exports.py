@@ -19,12 +19,13 @@ from clipkit.core.files import replace_file
 from clipkit.errors import ModelError
 from clipkit.images.recipe import PixelRecipe
 from clipkit.models import registry
+from clipkit.models.devices import FLOAT32
 from clipkit.models.hub import fingerprint
 from clipkit.models.registry import CONFIG, Weights
 from clipkit.models.tokenizer import Tokenizer
 
 FORM = "clipkit-export-3"
-RECORD, IMAGE, TEXT, WEIGHTS, TOKENIZER = "export.json", "image.onnx", "text.onnx", ".weights", "tokenizer.json"
+RECORD, IMAGE, TEXT, WEIGHTS, VOCABULARY = "export.json", "image.onnx", "text.onnx", ".weights", "vocabulary.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,8 @@ class ExportedModel:
         The text tower's tokenizer without its vocabulary, which is a file of its own.
     end : {"argmax", int, None}
         The token up to which a text is read: the greatest id, this id, or no such token: the whole row.
+    precision : {"float32", "int8"}
+        Of the image tower; the text tower is always float32.
     is_convolutional : bool
         Whether the image tower is mostly convolutions.
     graphs : mapping of str to str
@@ -65,6 +68,7 @@ class ExportedModel:
     end: str | int | None
     is_convolutional: bool
     graphs: Mapping[str, str]
+    precision: str = FLOAT32
 
     def graph(self, name: str) -> Path:
         """The file of a graph, its content checked; ModelError where it is damaged."""
@@ -80,7 +84,7 @@ class ExportedModel:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """Of the text tower; its vocabulary, 2 MB, is read when it is first asked for."""
-        return Tokenizer(self.graph(TOKENIZER).read_text(encoding="utf-8"), **self.tokenization)
+        return Tokenizer(self.graph(VOCABULARY).read_text(encoding="utf-8"), **self.tokenization)
 
     @property
     def is_intact(self) -> bool:
@@ -110,19 +114,26 @@ class ExportedModel:
             "end",
             "is_convolutional",
             "tokenization",
+            "precision",
         )
         record = {name: getattr(self, name) for name in names}
         record |= {"form": FORM, "recipe": recipe, "graphs": dict(self.graphs)}
         replace_file(self.folder / RECORD, json.dumps(record).encode())
 
 
-def export_folder(weights_sha256: str, model: str, config: str) -> Path:
+def export_folder(weights_sha256: str, model: str, config: str, precision: str = FLOAT32) -> Path:
     """Where an export is kept: two names, and two configs, may read the same weights differently."""
-    return cache_folder() / "exports" / f"{weights_sha256[:32]}-{cache_key(model, config)[:8]}"
+    key = cache_key(model, config) if precision == FLOAT32 else cache_key(model, config, precision)
+    return cache_folder() / "exports" / f"{weights_sha256[:32]}-{key[:8]}"
 
 
 def find_export(
-    weights_sha256: str, model: str, config: str | None = None, *, model_cfg_sha256: str = ""
+    weights_sha256: str,
+    model: str,
+    config: str | None = None,
+    *,
+    model_cfg_sha256: str = "",
+    precision: str = FLOAT32,
 ) -> ExportedModel | None:
     """The export of these weights: beside the starter's own, or in the cache; None where there is none.
 
@@ -136,7 +147,8 @@ def find_export(
         folders = [weights.parent, *folders] if is_there else folders
     exports = [found for folder in folders if (found := _read(folder))]
     exports = [one for one in exports if model_cfg_sha256 in ("", one.model_cfg_sha256)]
-    of_model = [one for one in exports if (one.fingerprint, one.model) == (weights_sha256, model) and one.is_intact]
+    wanted = (weights_sha256, model, precision)
+    of_model = [one for one in exports if (one.fingerprint, one.model, one.precision) == wanted and one.is_intact]
     if config is None and len({one.config for one in of_model}) > 1:
         return None
     return next((one for one in of_model if config is None or one.config == config), None)
@@ -144,8 +156,8 @@ def find_export(
 
 def publish(export: ExportedModel) -> ExportedModel:
     """Move a finished export from where it was written to its place in one step; what another has made stays."""
-    place = export_folder(export.fingerprint, export.model, export.config)
-    there = find_export(export.fingerprint, export.model, export.config)
+    place = export_folder(export.fingerprint, export.model, export.config, export.precision)
+    there = find_export(export.fingerprint, export.model, export.config, precision=export.precision)
     if there is not None:
         shutil.rmtree(export.folder, ignore_errors=True)
         return there
@@ -189,7 +201,8 @@ def find_export_of(model: str) -> ExportedModel | None:
     their weights.
     """
     is_named = model != "starter" and not model.startswith(("hf-hub:", "local:"))
-    named = (one for one in all_exports() if is_named and model == one.model == one.source)
+    plain = (one for one in all_exports() if is_named and one.precision == FLOAT32)
+    named = (one for one in plain if model == one.model == one.source)
     return next((one for one in named if one.is_intact), None)
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from clipkit.errors import ModelError
-from clipkit.models.devices import check_engine, has_fast_bfloat16, pick_towers
+from clipkit.models.devices import FLOAT32, INT8, check_engine, has_fast_bfloat16, pick_towers
 from clipkit.models.encoder import Encoder
 from clipkit.models.export_cache import making, trim
 from clipkit.models.exports import (
@@ -26,6 +26,7 @@ from clipkit.models.exports import (
     publish,
 )
 from clipkit.models.hub import Notify
+from clipkit.models.int8 import quantized
 from clipkit.models.onnx import OnnxEncoder
 from clipkit.models.openclip import OpenClipEncoder, has_architecture, load_network, open_clip_catalogue, pixel_recipe
 from clipkit.models.registry import ALIASES, CONFIG, Weights, canonical_name, find_weights
@@ -64,8 +65,9 @@ def load_encoder(
         on in torch after 1,000 pictures.
     device : str, default "auto"
         "cpu", "cuda", "mps"; "auto" takes the fastest.
-    precision : {"auto", "float32", "bfloat16", "float16"}, default "auto"
-        "auto" is the fastest that keeps cosines to 1e-3 on this machine; the others hold for both towers.
+    precision : {"auto", "float32", "bfloat16", "float16", "int8"}, default "auto"
+        "auto" is the fastest that keeps cosines to 1e-3 on this machine; the others hold for both towers, but "int8"
+        (ONNX Runtime on a CPU) for the image tower alone.
     batch_size : int, optional
         Pictures through the image tower at once; by default what is fast on the device.
     exact_pixels : bool, default False
@@ -108,21 +110,27 @@ def load_encoder(
     if engine == "torch":
         weights = find_weights(model, open_clip_catalogue(), allow_pickle=allow_pickle, notify=notify)
         return _in_torch(weights, device, precision, batch_size, exact_pixels, notify)
-    again = partial(load_encoder, model, device=device, precision=precision, batch_size=batch_size, notify=notify)
+    floating = "auto" if precision == INT8 else precision
+    again = partial(load_encoder, model, device=device, precision=floating, batch_size=batch_size, notify=notify)
     in_torch = partial(again, engine="torch", exact_pixels=exact_pixels, allow_pickle=allow_pickle)
     export = find_export_of(canonical_name(model))
     if export is None:
         weights = find_weights(model, open_clip_catalogue(), allow_pickle=allow_pickle, notify=notify)
         export = find_export(weights.fingerprint, weights.model, config_of(weights)) or _exported(weights, notify)
         if export is None:
+            if precision == INT8:
+                raise ModelError("int8 needs an export, and the cache cannot be written", hint="--precision float32")
             return in_torch()
         export = replace(export, source=weights.source)  # its folder may have moved
+    if IMAGE in export.graphs and precision == INT8:
+        return _in_onnx(quantized(export, notify), in_torch, batch_size=batch_size, exact_pixels=exact_pixels)
     if IMAGE in export.graphs:
         is_best = engine == "onnx" or export.is_convolutional or precision == "float32" or not has_fast_bfloat16()
         many = None if is_best else MANY
         return _in_onnx(export, in_torch, batch_size=batch_size, exact_pixels=exact_pixels, many=many)
     if engine == "onnx":
-        raise ModelError(f"the image tower of {export.model} could not be exported", hint="--engine torch")
+        hint = "--precision float32" if precision == INT8 else "--engine torch"
+        raise ModelError(f"the image tower of {export.model} could not be exported", hint=hint)
     return in_torch()
 
 
@@ -142,16 +150,17 @@ def load_query_encoder(
     model_cfg_sha256: str = "",
     exact_pixels: bool,
     load: Callable[[], Encoder],
+    precision: str = FLOAT32,
 ) -> Encoder:
     """What encodes the queries of an index: the export of its model where there is one, else what `load` gives.
 
     An export of an older starter is not asked, though it may still be in the cache, nor one of a folder that is gone:
-    `load` refuses the index.
+    `load` refuses the index. precision: "int8" for an index of such pictures.
     """
     is_older = model == "starter" and find_weights(model, {}).fingerprint != weights_sha256
     config = config_beside(source)
     is_gone = config is None and Path(source).is_absolute()  # which of two configs it had, nobody can say
-    find = partial(find_export, weights_sha256, model, config, model_cfg_sha256=model_cfg_sha256)
+    find = partial(find_export, weights_sha256, model, config, model_cfg_sha256=model_cfg_sha256, precision=precision)
     export = None if is_older or is_gone else find()
     if export is None or TEXT not in export.graphs:
         return load()

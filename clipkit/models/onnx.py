@@ -18,6 +18,7 @@ from clipkit.core.arrays import Embeddings, check_embeddings
 from clipkit.core.cache import ArrayCache, cache_key
 from clipkit.core.system import usable_cores
 from clipkit.errors import ModelError
+from clipkit.models.devices import INT8
 from clipkit.models.encoder import check_pixels, encode_in_batches, encode_unique
 from clipkit.models.export_cache import use
 from clipkit.models.exports import IMAGE, TEXT, ExportedModel
@@ -57,6 +58,8 @@ class OnnxEncoder:
         As `Encoder` has them.
     model_cfg_sha256 : str
         Of open_clip's `model_cfg`: the same weights read by another are another model.
+    export : ExportedModel
+        As given.
 
     References
     ----------
@@ -79,9 +82,11 @@ class OnnxEncoder:
         load_torch: Callable[[], OpenClipEncoder],
         many: int | None = None,
     ) -> None:
-        self._export, self.batch_size, self._load_torch = export, batch_size, load_torch
+        self.export, self.batch_size, self._load_torch = export, batch_size, load_torch
         self._many, self._encoded = many, 0
         self.engine, self.precision = ("onnx torch", "float32 bfloat16") if many else ("onnx", "float32")
+        if export.precision == INT8:
+            self.precision = "int8 float32"
         self.model, self.source, self.fingerprint = export.model, export.source, export.fingerprint
         self.model_cfg_sha256 = export.model_cfg_sha256
         self.dim, self.recipe = export.dim, export.recipe
@@ -137,9 +142,9 @@ class OnnxEncoder:
         check_pixels(self, pixels, space)
         self._encoded += len(pixels)
         is_many = self._many is not None and self._encoded > self._many
-        if is_many or space == "backbone" or IMAGE not in self._export.graphs:
+        if is_many or space == "backbone" or IMAGE not in self.export.graphs:
             return self.torch_encoder.encode_pixels(pixels, space=space)
-        return self._run(IMAGE, "pixels", pixels, AT_ONCE[self._export.is_convolutional])
+        return self._run(IMAGE, "pixels", pixels, AT_ONCE[self.export.is_convolutional])
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """Embeddings of texts; equal texts are encoded once, and a few are remembered on this disk.
@@ -169,7 +174,7 @@ class OnnxEncoder:
     def _remembered(self, texts: list[str]) -> Embeddings:
         if len(texts) > FEW_TEXTS:
             return self._encode(texts)
-        key = cache_key("onnx", self.model, self.fingerprint, self._export.config, texts)
+        key = cache_key("onnx", self.model, self.fingerprint, self.export.config, texts)
         cache = ArrayCache("texts", form="clipkit-texts-1", most=REMEMBERED)
         if (found := cache.get(key)) is not None:
             return found[0]["embeddings"]
@@ -178,10 +183,10 @@ class OnnxEncoder:
         return rows
 
     def _encode(self, texts: list[str]) -> Embeddings:
-        if TEXT not in self._export.graphs:
+        if TEXT not in self.export.graphs:
             return self.torch_encoder.encode_texts(texts)
-        tokens = self._export.tokenizer(texts)
-        sizes = lengths(tokens, self._export.end)
+        tokens = self.export.tokenizer(texts)
+        sizes = lengths(tokens, self.export.end)
         order = np.argsort(sizes, kind="stable")  # short texts together, since each batch is as long as its longest
         rows = np.empty((len(texts), self.dim), np.float32)
         for start in range(0, len(order), TEXTS_AT_ONCE * usable_cores()):
@@ -216,7 +221,7 @@ class OnnxEncoder:
             if (graph, False) in self._sessions:
                 return self._sessions[graph, False]
             if (graph, is_once) not in self._sessions:
-                file = os.fspath(self._export.graph(graph))
+                file = os.fspath(self.export.graph(graph))
                 self._sessions[graph, is_once] = open_session(file, is_once=is_once)
             return self._sessions[graph, is_once]
 
@@ -247,6 +252,21 @@ def write_folded(graph: Path, folded: Path, weights: str) -> None:
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
     options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
     _open(os.fspath(graph), options)
+
+
+def write_quantized(model: Any, target: Path) -> None:
+    """An ONNX model with its matrix products in int8: weights by column, and inputs as each run brings them."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        model,
+        target,
+        op_types_to_quantize=["MatMul", "Gemm"],
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        reduce_range=True,  # 7 bits: where a CPU has no VNNI, two products of 8 bits overflow 16
+        extra_options={"MatMulConstBOnly": True},
+    )
 
 
 def _open(file: str, options: Any) -> Any:

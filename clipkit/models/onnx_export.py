@@ -18,9 +18,9 @@ from clipkit.errors import ModelError
 from clipkit.images.recipe import PixelRecipe
 from clipkit.models.backbone import pooled
 from clipkit.models.devices import is_convolutional
-from clipkit.models.exports import IMAGE, TEXT, TOKENIZER, WEIGHTS, ExportedModel, config_of, model_cfg_sha256
+from clipkit.models.exports import IMAGE, TEXT, VOCABULARY, WEIGHTS, ExportedModel, config_of, model_cfg_sha256
 from clipkit.models.hub import fingerprint
-from clipkit.models.onnx import open_session, write_folded
+from clipkit.models.onnx import open_session, write_folded, write_quantized
 from clipkit.models.openclip import causal_tower, end_token, model_config, tokenizer_data
 from clipkit.models.registry import Weights
 from clipkit.models.tokenizer import Tokenizer, lengths
@@ -103,9 +103,19 @@ def _write_graphs(
             files |= _signed(folder / IMAGE)
         texts = {"network": network, "tokenizer": tokenizer, "tower": tower}
         if tokenizer and _write(folder / TEXT, partial(_trace_texts, **texts), partial(_texts_agree, **texts), finish):
-            replace_file(folder / TOKENIZER, tokenizer.model.encode())
-            files |= _signed(folder / TEXT) | {TOKENIZER: fingerprint(folder / TOKENIZER)}
+            replace_file(folder / VOCABULARY, tokenizer.model.encode())
+            files |= _signed(folder / TEXT) | {VOCABULARY: fingerprint(folder / VOCABULARY)}
     return files
+
+
+def quantize_graph(graph: Path, target: Path) -> None:
+    """A folded graph once more, with its matrix products in int8."""
+    import onnx
+
+    model = onnx.load(graph)
+    model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")  # it is folded: no warning
+    write_quantized(model, target)
+    fold_constants(target)
 
 
 def share_weights(graph: Path, weights: Path) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from clipkit.errors import IndexDamaged, ModelMismatch
+from clipkit.errors import IndexDamaged, ModelError, ModelMismatch
 from clipkit.index.image_index import ImageIndex
 from clipkit.index.import_export import export, import_
 from clipkit.models.encoder import embeddings_agree
+from clipkit.models.int8 import read_agreement
+from clipkit.models.load import load_encoder
+from clipkit.models.onnx import OnnxEncoder
 from tests.support.colours import COLOURS, ColourEncoder, paint
 from tests.support.downgrade import to_format_1
 from tests.support.faults import indexed, rows_of, run_cli
@@ -131,6 +135,39 @@ def test_exported_vectors_say_what_computed_them(photos: Path, tmp_path: Path) -
     with pytest.raises(ModelMismatch, match="onnx in int8, not torch in float32"):
         import_(tmp_path / "vectors", photos, ColourEncoder())
     assert import_(tmp_path / "vectors", photos, OtherEngine("onnx", "int8")).imported == len(COLOURS)
+
+
+def test_an_index_in_int8_is_updated_and_asked_in_int8(photos: Path, models: Callable[[str], Path]) -> None:
+    encoder = load_encoder(str(models("clip")), precision="int8")
+    ImageIndex.create(photos, encoder).update()
+    assert isinstance(encoder, OnnxEncoder)
+    measured = read_agreement(encoder.export)
+    assert measured is not None
+    assert measured.pictures == len(COLOURS)
+    paint(photos / "new.png", (250, 10, 10))
+    index = ImageIndex.open(photos)
+    assert index.update().encoded == 1
+    assert (index.info.engine, index.info.precision) == ("onnx", "int8 float32")
+    assert index.encoder.precision == index.query_encoder.precision == "int8 float32"
+    assert index.search_image(photos / "red.png", k=1)[0].path == "red.png"
+    with pytest.raises(ModelMismatch, match="onnx in int8 float32, not onnx in float32"):
+        ImageIndex.create(photos, load_encoder(str(models("clip")), engine="onnx"))
+
+
+def test_int8_that_loses_neighbours_is_refused_with_the_command_that_does_without(
+    photos: Path, models: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipkit.index.agreement.neighbor_overlap", lambda *_: 0.94)
+    encoder = load_encoder(str(models("clip")), precision="int8")
+    index = ImageIndex.create(photos, encoder)
+    for _ in range(2):  # the second time it is remembered
+        with pytest.raises(ModelError, match=r"loses too much in int8: .* finds 94% that float32 finds") as refused:
+            index.update()
+        monkeypatch.setattr("clipkit.index.agreement._measure", lambda *_: pytest.fail("it is remembered"))
+    assert refused.value.hint == f"clipkit index {photos} --rebuild --precision float32"
+    assert not len(index)
+    assert run_cli(monkeypatch, refused.value.hint, load_encoder(str(models("clip")), engine="onnx")) == 0
+    assert len(ImageIndex.open(photos)) == len(COLOURS)
 
 
 def test_one_path_may_have_many_replaced_contents_and_one_that_counts(photos: Path) -> None:

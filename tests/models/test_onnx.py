@@ -19,8 +19,9 @@ from clipkit.core.cache import ArrayCache
 from clipkit.errors import ModelError, ShapeError
 from clipkit.models import devices
 from clipkit.models.devices import check_engine
-from clipkit.models.encoder import Encoder
+from clipkit.models.encoder import Encoder, identity
 from clipkit.models.exports import IMAGE, RECORD, TEXT, find_export
+from clipkit.models.int8 import neighbor_overlap
 from clipkit.models.load import as_open_clip, export_weights, load_encoder
 from clipkit.models.onnx import OnnxEncoder
 from clipkit.models.onnx_export import odd_texts, texts_to_compare
@@ -252,6 +253,7 @@ def test_a_graph_that_answers_otherwise_is_not_kept(
         ("auto", "cuda", "auto", False, "torch"),
         ("onnx", "auto", "auto", True, "onnx"),
         ("torch", "auto", "float32", False, "torch"),
+        ("auto", "auto", "int8", True, "onnx"),
     ],
 )
 def test_the_engine_is_chosen_by_the_machine(
@@ -285,6 +287,8 @@ def test_torch_takes_over_where_many_pictures_are_faster_in_bfloat16(
         ({"engine": "abacus"}, "no engine is called 'abacus'"),
         ({"engine": "onnx", "device": "cuda"}, "float32 on the CPU, not on cuda"),
         ({"engine": "onnx", "precision": "bfloat16"}, "float32 on the CPU, not in bfloat16"),
+        ({"engine": "torch", "precision": "int8"}, "torch does not compute in int8"),
+        ({"device": "cuda", "precision": "int8"}, "on the CPU, not in int8 on cuda"),
     ],
 )
 def test_engines_that_do_not_go_with_the_rest_are_refused(options: Any, message: str) -> None:
@@ -440,3 +444,55 @@ def test_a_folder_called_as_an_architecture_hides_no_model(tmp_path: Path, monke
     (tmp_path / "ViT-B-32" / "no such tag").mkdir(parents=True)
     with pytest.raises(ModelError, match="ViT-B-32 has no weights called"):
         load_encoder("ViT-B-32/no such tag")
+
+
+def test_matrix_products_in_int8_find_nearly_the_same(models: Callable[[str], Path], private_cache: Path) -> None:
+    lines: list[str] = []
+    whole = load_encoder(str(models("clip")), engine="onnx")
+    quick = load_encoder(str(models("clip")), precision="int8", notify=lines.append)
+    assert isinstance(quick, OnnxEncoder)
+    assert (quick.engine, quick.precision) == ("onnx", "int8 float32")
+    assert any("in int8" in line for line in lines)
+    graph = (quick.export.folder / IMAGE).read_bytes()
+    assert b"MatMulInteger" in graph
+    pixels = pictures(quick.recipe.size)
+    ours, theirs = quick.encode_pixels(pixels), whole.encode_pixels(pixels)
+    assert 0.99 <= (ours * theirs).sum(axis=1).min() < 1 - 1e-7
+    np.testing.assert_array_equal(quick.encode_texts(TEXTS), whole.encode_texts(TEXTS))
+    assert identity(quick) != identity(whole)
+    stamps = [file.stat().st_mtime_ns for file in sorted(quick.export.folder.iterdir())]
+    again = load_encoder(str(models("clip")), precision="int8")
+    assert isinstance(again, OnnxEncoder)
+    assert [file.stat().st_mtime_ns for file in sorted(again.export.folder.iterdir())] == stamps
+    assert len(list((private_cache / "exports").iterdir())) == 2
+
+
+def test_a_damaged_int8_tower_is_made_again(models: Callable[[str], Path]) -> None:
+    encoder = load_encoder(str(models("clip")), precision="int8")
+    assert isinstance(encoder, OnnxEncoder)
+    graph = encoder.export.folder / IMAGE
+    content = graph.read_bytes()
+    graph.write_bytes(content[:-9])
+    assert find_export(encoder.fingerprint, encoder.model, precision="int8") is None
+    assert find_export(encoder.fingerprint, encoder.model) is not None
+    load_encoder(str(models("clip")), precision="int8")
+    assert len(graph.read_bytes()) == len(content)
+
+
+def test_a_convolutional_tower_gains_nothing_from_int8() -> None:
+    with pytest.raises(ModelError, match="nothing to gain in starter") as caught:
+        load_encoder("starter", precision="int8")
+    assert caught.value.hint == "--precision float32"
+
+
+def test_neighbours_are_counted_by_hand() -> None:
+    rows = np.eye(8, dtype=np.float32)[[0, 0, 0, 1, 1, 1]] + np.float32(0.01) * np.arange(6)[:, None]
+    assert neighbor_overlap(rows, rows) == 1.0
+    swapped = rows[[0, 1, 3, 2, 4, 5]]
+    full = rows @ rows.T
+    np.fill_diagonal(full, -9)
+    other = swapped @ swapped.T
+    np.fill_diagonal(other, -9)
+    both = zip(np.argsort(-full)[:, :2].tolist(), np.argsort(-other)[:, :2].tolist(), strict=True)
+    assert neighbor_overlap(rows, swapped) == pytest.approx(np.mean([len(set(a) & set(b)) / 2 for a, b in both]))
+    assert neighbor_overlap(rows[:2], swapped[:2]) == 1.0
