@@ -221,7 +221,7 @@ def _trace_images(file: Path, network: Any, recipe: PixelRecipe) -> None:
     class ImageTower(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.visual = _with_plain_attention(network.visual)
+            self.visual = _up_to_class_token(_with_plain_attention(network.visual))
             self.mean, self.std = (torch.tensor(v).view(3, 1, 1) for v in (recipe.mean, recipe.std))
 
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -272,6 +272,30 @@ def _with_plain_attention(module: Any) -> Any:
     outer = copy.copy(module)
     outer._modules = {name: inner and _with_plain_attention(inner) for name, inner in module._modules.items()}
     return outer
+
+
+def _up_to_class_token(visual: Any) -> Any:
+    """A copy of the tower, less what its last block computes of tokens that nobody reads: 7 % of a ViT-B-32."""
+    import torch
+
+    blocks: Any = getattr(getattr(visual, "transformer", None), "resblocks", None)
+    if blocks is None or getattr(visual, "pool_type", "") != "tok" or getattr(visual, "attn_pool", None) is not None:
+        return visual
+    if type(blocks[-1]).__name__ != "ResidualAttentionBlock" or not visual.transformer.batch_first:
+        return visual
+
+    class ClassTokenBlock(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = blocks[-1]
+
+        def forward(self, tokens: Any, *, attn_mask: None = None) -> Any:  # (n, tokens, width) -> (n, 1, width)
+            block, scaled = self.block, self.block.ln_1(tokens)
+            first = tokens[:, :1] + block.ls_1(block.attn(scaled[:, :1], scaled, scaled, need_weights=False)[0])
+            return first + block.ls_2(block.mlp(block.ln_2(first)))
+
+    blocks._modules[str(len(blocks) - 1)] = ClassTokenBlock()
+    return visual
 
 
 def _plain_attention(attention: Any) -> Any:
