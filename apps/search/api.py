@@ -12,7 +12,7 @@ from clipkit.errors import ClipkitError, QueryError
 from clipkit.explore.choices import RELEVANCES
 from clipkit.explore.metadata import Filters
 from clipkit.explore.question import MOST, Found, Question, ask, clean
-from clipkit.images.decode import is_picture
+from clipkit.images.formats import is_picture
 from clipkit.output.html import escape
 
 from .. import html

@@ -16,7 +16,7 @@ from clipkit.explore.choices import SHAPES
 from clipkit.explore.library import Library
 from clipkit.explore.metadata import Filters, parse_day
 from clipkit.explore.question import MOST, MOST_MOVES, PAGE, Answer, Question, ask, clean
-from clipkit.images.decode import SUFFIXES
+from clipkit.images.formats import SUFFIXES
 from clipkit.output.html import Markup
 
 from .. import html

@@ -63,7 +63,7 @@ class ClassifyOptions(options.ModelOptions):
     @property
     def files(self) -> tuple[str, ...]:
         """PHOTOS, where they are pictures instead of a folder."""
-        from clipkit.images.decode import is_picture
+        from clipkit.images.formats import is_picture
 
         is_file = [os.path.isfile(place) or (is_picture(place) and not os.path.isdir(place)) for place in self.places]
         return self.places if self.places and all(is_file) else ()

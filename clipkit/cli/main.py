@@ -6,12 +6,14 @@ import atexit
 import os
 import sys
 import warnings
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import suppress
+from importlib import import_module
+from keyword import iskeyword
 from typing import NoReturn
 
 import click
 
-from clipkit.cli import classify, evaluate, explain, index, learn, maintain, search, ui
 from clipkit.cli.output import INTERRUPTED, say, say_error
 from clipkit.core.text import printable
 from clipkit.errors import ClipkitError
@@ -31,27 +33,51 @@ def app() -> None:
     """
 
 
-COMMANDS = (
-    index.index,
-    search.search,
-    search.duplicates,
-    classify.classify,
-    evaluate.evaluate,
-    evaluate.compare,
-    learn.probe,
-    learn.finetune,
-    explain.explain,
-    ui.ui,
-    index.info,
-    maintain.check,
-    maintain.prune,
-    maintain.export_,
-    maintain.import_,
-    maintain.models,
-    maintain.doctor,
+class _Commands(MutableMapping[str, click.Command]):
+    """Commands by name; the module of one is imported when it is asked for."""
+
+    def __init__(self, modules: Mapping[str, str]) -> None:
+        self._modules = dict(modules)
+
+    def __getitem__(self, name: str) -> click.Command:
+        module = import_module(f"clipkit.cli.{self._modules[name]}")
+        command: click.Command = getattr(module, f"{name}_" if iskeyword(name) or name == "export" else name)
+        return command
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        raise TypeError(f"commands are named in {__name__}")
+
+    def __delitem__(self, name: str) -> None:
+        del self._modules[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+
+app.commands = _Commands(
+    {
+        "index": "index",
+        "info": "index",
+        "search": "search",
+        "duplicates": "search",
+        "classify": "classify",
+        "evaluate": "evaluate",
+        "compare": "evaluate",
+        "probe": "learn",
+        "finetune": "learn",
+        "explain": "explain",
+        "ui": "ui",
+        "check": "maintain",
+        "prune": "maintain",
+        "export": "maintain",
+        "import": "maintain",
+        "models": "maintain",
+        "doctor": "maintain",
+    }
 )
-for command in COMMANDS:
-    app.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> int:

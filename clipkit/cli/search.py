@@ -163,7 +163,7 @@ def _understood(given: SearchOptions, extra: Sequence[str]) -> SearchOptions:
 
 
 def _say_file_name(given: SearchOptions) -> None:
-    from clipkit.images.decode import is_picture
+    from clipkit.images.formats import is_picture
 
     name = given.query
     if is_picture(name) and not re.search(r"\s|^[./~]", name):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,8 @@ def machine() -> dict[str, Any]:
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Of those that are installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {}
     for package in packages:
         try:

@@ -15,7 +15,8 @@ import numpy as np
 from clipkit.core.arrays import Embeddings
 from clipkit.explore.metadata import Catalogue, Fact
 from clipkit.explore.relevance import RelevanceScale, scale_for
-from clipkit.images.decode import MAX_FILE_BYTES, is_picture
+from clipkit.images.decode import MAX_FILE_BYTES
+from clipkit.images.formats import is_picture
 from clipkit.index.image_index import FOLDER, ImageIndex, Loader
 from clipkit.models.encoder import Encoder
 from clipkit.search.query import Query, Sum, embed, parse_query

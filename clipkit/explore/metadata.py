@@ -15,7 +15,7 @@ import numpy.typing as npt
 from clipkit.core.arrays import Embeddings, FloatArray, IntArray
 from clipkit.core.text import printable
 from clipkit.errors import QueryError
-from clipkit.images.decode import is_picture
+from clipkit.images.formats import is_picture
 from clipkit.index.image_index import ImageIndex
 from clipkit.index.paths import FolderPatterns, filter_for
 

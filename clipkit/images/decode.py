@@ -39,13 +39,6 @@ Size = tuple[int, int]  # (width, height), as Pillow says it
 Opener = Callable[[BytesIO], ImageFile]
 Extent = tuple[float, float]  # a size that scaling has made and nobody has rounded
 
-SUFFIXES = frozenset(
-    [
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
-        *(".avif", ".avifs", ".heic", ".heif", ".hif", ".heics", ".heifs", ".jp2", ".j2k", ".jpx", ".jpf", ".jpc"),
-        *(".tga", ".ico", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi"),
-    ]
-)
 _ANOTHER_KIND = "not identified by this driver"  # as Pillow says it
 _NO_WORDS = re.compile(r"unpack_from requires|index out of range|could not create decoder|.*\bobject\b")
 MAX_FILE_BYTES = 256 * 2**20
@@ -127,12 +120,6 @@ MAGIC: tuple[tuple[bytes | tuple[bytes, ...], Opener], ...] = (
     ((b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"), PpmImageFile),
     (b"qoif", QoiImageFile),
 )
-
-
-def is_picture(name: str) -> bool:
-    """Whether the suffix is one of a format that clipkit reads; what is inside decides later."""
-    stem, _, suffix = name.rpartition(".")
-    return bool(stem) and f".{suffix.lower()}" in SUFFIXES
 
 
 def read_file(file: str | os.PathLike[str]) -> bytes:

@@ -18,14 +18,11 @@ import numpy as np
 from clipkit.core.arrays import Embeddings, IntArray, check_embeddings
 from clipkit.core.progress import Failure, Progress
 from clipkit.errors import BadIndex, ClipkitError, IndexNotFound, ModelError, QueryError
-from clipkit.images.guarded_decoder import warm_up
-from clipkit.index.agreement import check_agreement
 from clipkit.index.crash_recovery import Journal, in_flight
 from clipkit.index.model_check import check_model, check_model_cfg, current_model_cfg, encoder_model_cfg, is_same_model
 from clipkit.index.paths import filter_for, folder_below, near_folder, take_back
 from clipkit.index.rebuild import Rebuild
 from clipkit.index.scan import Changes, Scan, compare, find_images
-from clipkit.index.update import IndexReport, Tally, apply_changes
 from clipkit.models.devices import FLOAT32, INT8
 from clipkit.models.encoder import Encoder
 from clipkit.models.exports import model_cfg_beside
@@ -39,6 +36,7 @@ from clipkit.store.records import IndexInfo, Known
 
 if TYPE_CHECKING:
     from clipkit.images.recipe import PictureSource
+    from clipkit.index.update import IndexReport, Tally
 
 
 FOLDER = ".clipkit"
@@ -438,6 +436,8 @@ class ImageIndex:
         'chelsea.png'
         """
         if isinstance(picture, str | os.PathLike):
+            from clipkit.images.guarded_decoder import warm_up
+
             warm_up()  # while the model is loaded
         return self.search_embeddings(self.query_encoder.encode_images([picture]), k, below=below)[0]
 
@@ -540,6 +540,9 @@ class ImageIndex:
         workers: int | None,
         progress: Callable[[Progress], None] | None,
     ) -> Tally:
+        from clipkit.index.agreement import check_agreement
+        from clipkit.index.update import apply_changes
+
         suspects = in_flight(self.folder)
         encoder = self._encoder_of(store.info()) if changes.read else None
         if encoder is not None and not any(row.is_embedded for row in known.values()):
@@ -652,6 +655,8 @@ class ImageIndex:
 
 
 def _report(scan: Scan, changes: Changes, tally: Tally, *, seconds: float) -> IndexReport:
+    from clipkit.index.update import IndexReport
+
     return IndexReport(
         found=len(scan.found),
         encoded=tally.encoded,

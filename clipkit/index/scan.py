@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from clipkit.core.progress import Failure
 from clipkit.errors import ClipkitError
-from clipkit.images.decode import is_picture
+from clipkit.images.formats import is_picture
 from clipkit.index.paths import FolderPatterns
 from clipkit.store.records import Known, ScannedFile
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from clipkit.core.arrays import Embeddings
 from clipkit.errors import ImageError, QueryError
-from clipkit.images.guarded_decoder import warm_up
 from clipkit.models.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -177,7 +176,7 @@ def parse_query(
         notes: list[str] = []
         tree = _node(parse_operators(rest), words_only, notes)
         if any(term.is_file for leaf in _leaves(tree) for term in leaf.terms):
-            warm_up()
+            _warm_up()
         return Query(_all_of([tree, *alike]), conditions, tuple(notes))
     terms, found = _sum(rest, words_only)
     terms += _taken(add, subtract, words_only)
@@ -246,7 +245,7 @@ def _plain(terms: Sequence[Term], conditions: tuple[Condition, ...], notes: Sequ
     if not terms:
         raise QueryError("the query is empty", hint='clipkit search "a dog on a beach"')
     if any(term.is_file for term in terms):
-        warm_up()  # while the model is loaded
+        _warm_up()  # while the model is loaded
     return Query(Sum(tuple(terms)), conditions, tuple(notes))
 
 
@@ -270,7 +269,7 @@ def _similar(condition: Condition, words_only: bool) -> Node:
         raise QueryError("similar: names a file; here a picture is dropped into the box", hint="another filter")
     path = condition.value if _FILE.match(condition.value) else f"./{condition.value}"
     leaf = Sum((_term(path, 1.0, words_only=False),))
-    warm_up()
+    _warm_up()
     return NoneOf(leaf) if condition.is_excluded else leaf
 
 
@@ -355,3 +354,10 @@ def _checked(text: str) -> str:
     if len(text) > MAX_WORDS:
         raise QueryError(f"a part of the query has {len(text)} characters; {MAX_WORDS} are the most", hint="shorten it")
     return text
+
+
+def _warm_up() -> None:
+    """A decoder, started while the model is loaded; only for queries with pictures."""
+    from clipkit.images.guarded_decoder import warm_up
+
+    warm_up()

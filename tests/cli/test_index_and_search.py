@@ -263,7 +263,7 @@ def test_interrupting_says_what_is_kept(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("clipkit.index.image_index.apply_changes", interrupt)
+    monkeypatch.setattr("clipkit.index.update.apply_changes", interrupt)
     code, _, err = run(capfd, "index", "photos")
     assert code == 130
     assert err == "interrupted: 8 pictures are in the index; run the same command to go on\n"

@@ -39,7 +39,7 @@ from clipkit.errors import ClipkitError, QueryError
 from clipkit.explore import metadata
 from clipkit.explore import question as asking
 from clipkit.explore.library import Library
-from clipkit.images.decode import SUFFIXES, is_picture
+from clipkit.images.formats import SUFFIXES, is_picture
 from clipkit.index.image_index import ImageIndex
 from tests.support.colours import ColourEncoder, paint
 from tests.support.page_robot import serving

@@ -16,7 +16,8 @@ from PIL import ExifTags, Image
 
 from clipkit.core.progress import Failure
 from clipkit.errors import ClipkitError, ImageError, IndexNotFound, QueryError, ShapeError
-from clipkit.images.decode import UPRIGHT, is_picture
+from clipkit.images.decode import UPRIGHT
+from clipkit.images.formats import is_picture
 from clipkit.index.image_index import ImageIndex
 from tests.support.colours import COLOURS, ColourEncoder, paint, shade
 from tests.support.faults import (
