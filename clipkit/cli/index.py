@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -80,16 +81,20 @@ def index(given: IndexOptions) -> None:
     except that the index is kept in PHOTOS/.clipkit. An interrupted run goes on where it stopped.
     """
     from clipkit.index.crash_recovery import is_watched, watch
-    from clipkit.index.image_index import open_or_create, place_of, plan
-    from clipkit.models.load import refuse_empty_folder
+    from clipkit.index.places import place_of
+
+    if given.model and os.path.isdir(given.model) and not given.dry_run:
+        from clipkit.models.load import refuse_empty_folder
+
+        refuse_empty_folder(given.model)
+    can_restart = bool(click.get_current_context().obj)
+    if can_restart and not given.dry_run and not is_watched():
+        raise click.exceptions.Exit(watch(sys.argv[1:], place_of(given.photos, given.at)))
+    from clipkit.index.image_index import open_or_create, plan  # not in the process that watches
 
     if given.dry_run:
         print_plan(plan(given.photos, at=given.at, rebuild=given.rebuild, **given.scan))
         return
-    refuse_empty_folder(given.model or "auto")
-    can_restart = bool(click.get_current_context().obj)
-    if can_restart and not is_watched():
-        raise click.exceptions.Exit(watch(sys.argv[1:], place_of(given.photos, given.at)))
     started = time.monotonic()
     load = partial(given.load, batch_size=given.batch_size)
     make: dict[str, Any] = {"model": given.model, "exact_pixels": given.exact_pixels, "rebuild": given.rebuild}

@@ -17,7 +17,8 @@ from clipkit.explore.metadata import Catalogue, Fact
 from clipkit.explore.relevance import RelevanceScale, scale_for
 from clipkit.images.decode import MAX_FILE_BYTES
 from clipkit.images.formats import is_picture
-from clipkit.index.image_index import FOLDER, ImageIndex, Loader
+from clipkit.index.image_index import ImageIndex, Loader
+from clipkit.index.places import FOLDER
 from clipkit.models.encoder import Encoder
 from clipkit.search.query import Query, Sum, embed, parse_query
 from clipkit.store.database import FILE

@@ -17,10 +17,11 @@ import numpy as np
 
 from clipkit.core.arrays import Embeddings, IntArray, check_embeddings
 from clipkit.core.progress import Failure, Progress
-from clipkit.errors import BadIndex, ClipkitError, IndexNotFound, ModelError, QueryError
+from clipkit.errors import BadIndex, IndexNotFound, ModelError, QueryError
 from clipkit.index.crash_recovery import Journal, in_flight
 from clipkit.index.model_check import check_model, check_model_cfg, current_model_cfg, encoder_model_cfg, is_same_model
 from clipkit.index.paths import filter_for, folder_below, near_folder, take_back
+from clipkit.index.places import FOLDER, index_folder, real_folder
 from clipkit.index.rebuild import Rebuild
 from clipkit.index.scan import Changes, Scan, compare, find_images
 from clipkit.models.devices import FLOAT32, INT8
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from clipkit.index.update import IndexReport, Tally
 
 
-FOLDER = ".clipkit"
 # A model's name, whether pixels are exact, and where it is not plain floating point the precision.
 Loader = Callable[..., Encoder]
 
@@ -680,21 +680,6 @@ def _is_int8(info: IndexInfo) -> bool:
     return INT8 in info.precision.split(" ")
 
 
-def real_folder(root: str | Path) -> Path:
-    """The folder as an absolute path; ClipkitError if it is none."""
-    place = Path(os.path.abspath(root))
-    if not place.exists():
-        raise ClipkitError(f"{root} is not there", hint="clipkit index FOLDER")
-    if not place.is_dir():
-        raise ClipkitError(f"{root} is a file, not a folder", hint=f"clipkit index {Path(root).parent}")
-    return place
-
-
-def index_folder(root: Path, at: str | Path | None) -> Path:
-    """Where the files of the index of `root` are."""
-    return Path(os.path.abspath(at)) if at is not None else root / FOLDER
-
-
 def open_or_create(
     root: str | Path,
     load: Loader,
@@ -747,11 +732,6 @@ def model_for(root: str | Path, model: str | None, *, at: str | Path | None = No
         return model or "auto", False
     info = ImageIndex.open(place, at=at).info
     return info.model_source, info.pixel_recipe.startswith("exact")
-
-
-def place_of(root: str | Path, at: str | Path | None) -> Path:
-    """Where the files of the index of `root` are, or would be; ClipkitError if `root` is no folder."""
-    return index_folder(real_folder(root), at)
 
 
 def find(

@@ -22,7 +22,8 @@ from clipkit.errors import ClipkitError, ImageError, IndexDamaged, IndexLocked, 
 from clipkit.images.decode import read_file
 from clipkit.images.guarded_decoder import decode
 from clipkit.images.recipe import Pixels
-from clipkit.index.image_index import ImageIndex, index_folder, real_folder
+from clipkit.index.image_index import ImageIndex
+from clipkit.index.places import index_folder, real_folder
 from clipkit.index.prefetch import read_ahead
 from clipkit.index.scan import find_images
 from clipkit.index.vector_files import LAYOUTS, Entry, Piece, Source, open_layout, write_layout

@@ -21,7 +21,8 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from clipkit.explore.library import Library
-from clipkit.index.image_index import FOLDER, ImageIndex
+from clipkit.index.image_index import ImageIndex
+from clipkit.index.places import FOLDER
 from clipkit.store.database import FILE
 from tests.support.colours import COLOURS, ColourEncoder, paint
 from tests.support.page_robot import serving
