@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
-from clipkit.core.cache import cache_folder
+from clipkit.core.folders import cache_folder
 from clipkit.errors import ClipkitError
 from clipkit.index.image_index import Loader
 

@@ -52,7 +52,7 @@ DOORS = {
     "simplejpeg": "clipkit.images",
     "pillow_heif": "clipkit.images",
     "pyarrow": "clipkit.index.vector_files",
-    "platformdirs": "clipkit.core.cache",
+    "platformdirs": "clipkit.core.folders",
     "matplotlib": "clipkit.output.figures",
     "pydantic": "clipkit.evaluate.results",
     "jinja2": "clipkit.output.html",

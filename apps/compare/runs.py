@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
-from clipkit.core.cache import cache_folder
+from clipkit.core.folders import cache_folder
 from clipkit.errors import ClipkitError
 from clipkit.evaluate.results import Comparison, load_comparison
 from clipkit.learn.methods import METHODS

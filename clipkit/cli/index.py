@@ -87,8 +87,7 @@ def index(given: IndexOptions) -> None:
         from clipkit.models.load import refuse_empty_folder
 
         refuse_empty_folder(given.model)
-    can_restart = bool(click.get_current_context().obj)
-    if can_restart and not given.dry_run and not is_watched():
+    if options.program().can_restart and not given.dry_run and not is_watched():
         raise click.exceptions.Exit(watch(sys.argv[1:], place_of(given.photos, given.at)))
     from clipkit.index.image_index import open_or_create, plan  # not in the process that watches
 

@@ -6,17 +6,21 @@ import atexit
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from importlib import import_module
 from keyword import iskeyword
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from clipkit.cli.options import Program
 from clipkit.cli.output import INTERRUPTED, say, say_error
 from clipkit.core.text import printable
 from clipkit.errors import ClipkitError
+
+if TYPE_CHECKING:
+    from clipkit.index.image_index import ImageIndex
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -62,6 +66,7 @@ app.commands = _Commands(
         "index": "index",
         "info": "index",
         "search": "search",
+        "serve": "serve",
         "duplicates": "search",
         "classify": "classify",
         "evaluate": "evaluate",
@@ -80,12 +85,16 @@ app.commands = _Commands(
 )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns its exit code. Only here does an error become text."""
+def main(arguments: list[str] | None = None, *, open_index: Callable[..., ImageIndex] | None = None) -> int:
+    """Run a command; returns its exit code. Only here does an error become text.
+
+    open_index: instead of `ImageIndex.open`, by whom indexes stay open between searches.
+    """
     warnings.filterwarnings("ignore", module="PIL")  # about metadata; a picture that fails is reported by us
     can_restart = arguments is None  # only a program of its own may run itself again in a supervised child
     try:
-        code = app.main(args=arguments, prog_name="clipkit", standalone_mode=False, obj=can_restart)
+        program = Program(can_restart, open_index)
+        code = app.main(args=arguments, prog_name="clipkit", standalone_mode=False, obj=program)
         sys.stdout.flush()
         if code == INTERRUPTED:
             return _interrupted(can_restart)

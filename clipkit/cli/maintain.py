@@ -118,7 +118,7 @@ def _source_and_target(places: tuple[str, ...]) -> tuple[str, str]:
 
 def _has_index(folder: str) -> bool:
     """Whether it has an index, or lies under one."""
-    from clipkit.index.image_index import FOLDER
+    from clipkit.index.places import FOLDER
     from clipkit.store.database import FILE
 
     here = Path(os.path.abspath(folder))

@@ -66,6 +66,23 @@ def only_one(**flags: bool) -> None:
         raise click.UsageError(f"{' and '.join(asked)}: one of them, please")
 
 
+@dataclass(frozen=True)
+class Program:
+    """What runs the command.
+
+    can_restart: a program of its own, which may run itself again in a supervised child. open_index: None for
+    `ImageIndex.open`.
+    """
+
+    can_restart: bool = False
+    open_index: Callable[..., ImageIndex] | None = None
+
+
+def program() -> Program:
+    """Of the command that runs now."""
+    return click.get_current_context().find_object(Program) or Program()
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """How a command loads a model."""

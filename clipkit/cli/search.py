@@ -56,6 +56,7 @@ class SearchOptions(options.ModelOptions):
     classes: tuple[str, ...]
     exclude_dirs: tuple[str, ...]
     no_indexing: bool
+    keep_warm: bool
     at: str | None
     after: str
     before: str
@@ -120,6 +121,7 @@ class SearchOptions(options.ModelOptions):
 @options.precision
 @options.pickle
 @click.option("-n", "--no-indexing", is_flag=True, hidden=True, help="Accepted from rclip; search never indexes.")
+@click.option("--keep-warm", is_flag=True, help="Leave a process that answers the next sooner.")
 @options.at
 @options.into(SearchOptions)
 def search(given: SearchOptions) -> None:
@@ -200,11 +202,12 @@ def _explain(given: SearchOptions) -> None:
 def _hits(given: SearchOptions) -> Hits:
     from clipkit.explore.question import candidates, unread_words
     from clipkit.explore.question import search as search_index
-    from clipkit.index.image_index import find
+    from clipkit.index.image_index import ImageIndex, find
     from clipkit.index.paths import unmatched_dirs
 
     query = given.read()
-    pictures, inside = find(given.photos, below=given.below, at=given.at, load=given.load)
+    open_index = options.program().open_index or ImageIndex.open
+    pictures, inside = find(given.photos, below=given.below, at=given.at, load=given.load, open_index=open_index)
     filters = given.filters(inside)
     only = _ids_of(pictures, given, filters) if given.head_file or given.classes else None
     if given.exclude_dirs:

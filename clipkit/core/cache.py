@@ -1,26 +1,18 @@
-"""Cache folder of this user, and arrays cached in it. All of it may be deleted at any moment."""
+"""Cached arrays in the cache folder of this user. All of it may be deleted at any moment."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
+from clipkit.core.folders import cache_folder
 from clipkit.core.tensor_files import Arrays, read_payload, read_tensors, write_tensors
 from clipkit.errors import ModelError
-
-
-def cache_folder() -> Path:
-    """CLIPKIT_CACHE, or the folder that this system keeps for caches."""
-    from platformdirs import user_cache_dir
-
-    return Path(os.environ.get("CLIPKIT_CACHE") or user_cache_dir("clipkit"))
 
 
 def cache_key(*parts: object) -> str:

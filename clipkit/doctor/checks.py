@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from clipkit.core.cache import cache_folder
+from clipkit.core.folders import cache_folder
 from clipkit.core.text import counted
 from clipkit.doctor.engines import Engines, ask_apart, cpu_flags, nvidia_gpus
 from clipkit.errors import ClipkitError, IndexNotFound

@@ -14,7 +14,8 @@ import numpy as np
 
 from clipkit.classify.prompts import Templates
 from clipkit.core.arrays import Embeddings
-from clipkit.core.cache import cache_folder, cache_key
+from clipkit.core.cache import cache_key
+from clipkit.core.folders import cache_folder
 from clipkit.core.progress import Failure, Progress
 from clipkit.core.system import machine, versions
 from clipkit.datasets.embed import embed_once

@@ -244,18 +244,13 @@ class ImageIndex:
             return self.encoder
         info = self.info
         if self._query_encoder is None or not is_same_model(self._query_encoder, info):
-            self._check_config(info, model_cfg_beside(info.model, info.model_source))
-            loaded = load_query_encoder(
-                info.weights_sha256,
-                info.model,
-                info.model_source,
-                model_cfg_sha256=info.model_cfg_sha256,
-                exact_pixels=info.pixel_recipe.startswith("exact"),
-                load=lambda: self.encoder,
-                precision=INT8 if _is_int8(info) else FLOAT32,
-            )
-            self._query_encoder = self.encoder if str(loaded.recipe) != info.pixel_recipe else loaded
+            self._query_encoder = self._load_query_encoder(info)
         return self._query_encoder
+
+    def refresh_query_encoder(self) -> None:
+        """Look again for what encodes queries, as a new process would; what is still the same stays loaded."""
+        if self._query_encoder is not None:
+            self._query_encoder = self._load_query_encoder(self.info)
 
     def counts(self) -> dict[str, int]:
         """Number of pictures by state.
@@ -630,6 +625,20 @@ class ImageIndex:
         self._encoder = encoder
         return encoder
 
+    def _load_query_encoder(self, info: IndexInfo) -> Encoder:
+        self._check_config(info, model_cfg_beside(info.model, info.model_source))
+        loaded = load_query_encoder(
+            info.weights_sha256,
+            info.model,
+            info.model_source,
+            model_cfg_sha256=info.model_cfg_sha256,
+            exact_pixels=info.pixel_recipe.startswith("exact"),
+            load=lambda: self.encoder,
+            precision=INT8 if _is_int8(info) else FLOAT32,
+            loaded=self._query_encoder,
+        )
+        return self.encoder if str(loaded.recipe) != info.pixel_recipe else loaded
+
     def _loaded(self, info: IndexInfo) -> Encoder:
         try:
             precision = [INT8] if _is_int8(info) else []
@@ -735,14 +744,19 @@ def model_for(root: str | Path, model: str | None, *, at: str | Path | None = No
 
 
 def find(
-    start: str | Path, *, below: str = "", at: str | Path | None = None, load: Loader | None = None
+    start: str | Path,
+    *,
+    below: str = "",
+    at: str | Path | None = None,
+    load: Loader | None = None,
+    open_index: Callable[..., ImageIndex] = ImageIndex.open,
 ) -> tuple[ImageIndex, str]:
     """The index that the folder `start` has or lies under, and `below` (relative to `start`) as seen from its root."""
     here = Path(os.path.abspath(start))
     if not here.is_dir():
         raise _no_folder(start)
     root = _root_above(here) if at is None else _recorded_root(here, Path(at), is_default=str(start) == ".")
-    index = ImageIndex.open(root, at=at, load=load)
+    index = open_index(root, at=at, load=load)
     above = here if here.is_relative_to(root) else root
     return index, folder_below(below, above, root)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from clipkit.core.cache import cache_folder
+from clipkit.core.folders import cache_folder
 from clipkit.core.locks import exclusive_lock, is_in_use, mark_in_use
 from clipkit.models.exports import RECORD
 from clipkit.models.hub import Notify

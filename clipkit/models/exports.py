@@ -14,8 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from clipkit.core.cache import cache_folder, cache_key
+from clipkit.core.cache import cache_key
 from clipkit.core.files import replace_file
+from clipkit.core.folders import cache_folder
 from clipkit.errors import ModelError
 from clipkit.images.recipe import PixelRecipe
 from clipkit.models import registry

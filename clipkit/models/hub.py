@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
-from clipkit.core.cache import cache_folder
 from clipkit.core.files import replace_file
+from clipkit.core.folders import cache_folder
 from clipkit.errors import ModelError
 
 Notify = Callable[[str], None]

@@ -151,11 +151,13 @@ def load_query_encoder(
     exact_pixels: bool,
     load: Callable[[], Encoder],
     precision: str = FLOAT32,
+    loaded: Encoder | None = None,
 ) -> Encoder:
     """What encodes the queries of an index: the export of its model where there is one, else what `load` gives.
 
     An export of an older starter is not asked, though it may still be in the cache, nor one of a folder that is gone:
     `load` refuses the index. precision: "int8" for an index of such pictures.
+    loaded: returned where it is what would be loaded.
     """
     is_older = model == "starter" and find_weights(model, {}).fingerprint != weights_sha256
     config = config_beside(source)
@@ -164,6 +166,8 @@ def load_query_encoder(
     export = None if is_older or is_gone else find()
     if export is None or TEXT not in export.graphs:
         return load()
+    if isinstance(loaded, OnnxEncoder) and loaded.export == export.with_exact_pixels(exact_pixels):
+        return loaded
     return _in_onnx(export, load, batch_size=None, exact_pixels=exact_pixels)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from clipkit.core.arrays import Embeddings, FloatArray, IntArray
-from clipkit.core.cache import cache_folder
+from clipkit.core.folders import cache_folder
 from clipkit.errors import BadIndex
 from clipkit.search.vectors import Neighbors
 from clipkit.store.database import Store

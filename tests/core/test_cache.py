@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipkit.core.cache import ArrayCache, cache_folder, cache_key
+from clipkit.core.cache import ArrayCache, cache_key
+from clipkit.core.folders import cache_folder
 
 ROWS = np.arange(8, dtype=np.float16).reshape(2, 4)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from clipkit.core.cache import cache_folder
+from clipkit.core.folders import cache_folder
 from clipkit.models import export_cache, load
 from clipkit.models.export_cache import trim, use
 from clipkit.models.exports import RECORD, all_exports
