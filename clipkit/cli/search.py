@@ -97,7 +97,7 @@ class SearchOptions(options.ModelOptions):
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--csv", "as_csv", is_flag=True, help="A table: score, path.")
 @click.option("-p", "--preview", is_flag=True, help="Show the pictures, where the terminal can.")
-@click.option("--copy-to", metavar="FOLDER", help="Also copy the pictures there; nothing is overwritten.")
+@click.option("--copy-to", metavar="FOLDER", help="Also copy them there; overwrites nothing.")
 @click.option("--html", "sheet", metavar="FILE", help="Also write a contact sheet: one HTML file.")
 @options.below
 @click.option("--after", metavar="DATE", default="", help="Only taken then or later: 2019 or 2019-07-31.")
@@ -121,7 +121,7 @@ class SearchOptions(options.ModelOptions):
 @options.precision
 @options.pickle
 @click.option("-n", "--no-indexing", is_flag=True, hidden=True, help="Accepted from rclip; search never indexes.")
-@click.option("--keep-warm", is_flag=True, help="Leave a process that answers the next sooner.")
+@click.option("--keep-warm", is_flag=True, help="Answer the next searches sooner.")
 @options.at
 @options.into(SearchOptions)
 def search(given: SearchOptions) -> None:
