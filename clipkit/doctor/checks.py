@@ -23,7 +23,10 @@ from clipkit.doctor.engines import Engines, ask_apart, cpu_flags, nvidia_gpus
 from clipkit.errors import ClipkitError, IndexNotFound
 from clipkit.index.image_index import ImageIndex
 from clipkit.models import hub, registry
-from clipkit.models.exports import IMAGE, TEXT, all_exports
+from clipkit.models.exports import IMAGE, TEXT, ExportedModel, all_exports
+from clipkit.models.int8 import LEAST_OVERLAP, read_agreement
+from clipkit.models.load import MANY
+from clipkit.models.onnx import runtime_version
 
 State = Literal["ok", "warn", "bad"]
 
@@ -148,6 +151,7 @@ def _engines() -> Iterator[Finding]:
         yield Finding("engines", "bad", error.message, error.hint or "")
         return
     yield from _judge_cpu(engines, cpu_flags())
+    yield from _judge_onnx(engines, cpu_flags())
     yield from _judge_gpu(engines, nvidia_gpus())
     yield from _judge_openmp(engines)
 
@@ -163,6 +167,18 @@ def _judge_cpu(engines: Engines, known: set[str]) -> Iterator[Finding]:
     if "avx2" in flags and "AVX2" not in engines.faiss_code and "AVX512" not in engines.faiss_code:
         advice = "pip uninstall -y faiss-gpu-cu12, then pip install faiss-gpu"
         yield Finding("faiss code", "warn", f"faiss was built without AVX2 ({engines.faiss_code})", advice)
+
+
+def _judge_onnx(engines: Engines, known: set[str]) -> Iterator[Finding]:
+    version = runtime_version()
+    if version is None:
+        return  # said of the libraries
+    vnni = next((flag for flag in ("avx512_vnni", "avx_vnni") if flag in known), None)
+    fact = f"ONNX Runtime {version} computes on the CPU in float32, or in int8 (--precision int8"
+    fact += f", with {vnni})" if vnni else ")"
+    if engines.device == "cpu" and engines.precision == "bfloat16":
+        fact += f"; after {MANY:,} pictures transformers go on in torch, in bfloat16"
+    yield Finding("onnx", "ok", fact)
 
 
 def _judge_gpu(engines: Engines, gpus: list[str]) -> Iterator[Finding]:
@@ -221,6 +237,17 @@ def _models() -> Iterator[Finding]:
             what = "its image tower" if TEXT in export.graphs else "its text tower" if IMAGE in export.graphs else "it"
             advice = "nothing: torch computes it, and the first answer takes as long as torch takes to load"
             yield Finding("export", "warn", f"{export.model}: {what} could not be exported to ONNX", advice)
+        else:
+            yield _precision_of(export)
+
+
+def _precision_of(export: ExportedModel) -> Finding:
+    fact = f"{export.model}: ONNX in {export.precision}"
+    agreement = read_agreement(export)
+    if agreement is not None:
+        fact += f"; {agreement.overlap:.0%} of the nearest of {agreement.pictures} pictures are those of float32"
+    is_fine = agreement is None or agreement.overlap >= LEAST_OVERLAP
+    return Finding("export", "ok" if is_fine else "warn", fact, "" if is_fine else "--precision float32")
 
 
 def _hub() -> Iterator[Finding]:

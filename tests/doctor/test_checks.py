@@ -19,6 +19,9 @@ from clipkit.doctor.checks import Finding, examine
 from clipkit.doctor.engines import Engines, ask_apart, nvidia_gpus
 from clipkit.errors import ClipkitError
 from clipkit.index.image_index import ImageIndex
+from clipkit.models.int8 import Agreement, note_agreement
+from clipkit.models.load import load_encoder
+from clipkit.models.onnx import OnnxEncoder
 from tests.support.colours import ColourEncoder
 
 CPU = Engines("cpu", "float32", "AVX2", "13.0", "OPTIMIZE AVX2", 0, ("/lib/libgomp.so",))
@@ -79,7 +82,7 @@ def test_a_healthy_machine_has_nothing_to_be_done(machine: Machine, photos: Path
     assert [(finding.name, finding.state, finding.advice) for finding in findings] == [
         (name, "ok", "")
         for name in (
-            "python", "libraries", "faiss", "torchvision", "cpu", "gpu", "openmp", "cache", "hub cache",
+            "python", "libraries", "faiss", "torchvision", "cpu", "onnx", "gpu", "openmp", "cache", "hub cache",
             "disk of the cache", "models", "hub", "names", "photos", "disk of the index", "index",
         )
     ]  # fmt: skip
@@ -282,6 +285,25 @@ def test_a_gpu_that_faiss_alone_cannot_use_is_a_warning(machine: Machine) -> Non
 def test_the_precision_is_told_with_its_reason(machine: Machine, precision: str, flags: set[str], words: str) -> None:
     machine.engines, machine.flags = replace(CPU, precision=precision), flags
     assert words in by_name()["cpu"].fact
+
+
+def test_what_onnx_runtime_computes_is_told(machine: Machine) -> None:
+    machine.flags = {"avx2", "avx512_vnni"}
+    assert "in int8 (--precision int8, with avx512_vnni)" in by_name()["onnx"].fact
+    assert "torch" not in by_name()["onnx"].fact
+    machine.engines = replace(CPU, precision="bfloat16")
+    assert by_name()["onnx"].fact.endswith("after 1,000 pictures transformers go on in torch, in bfloat16")
+
+
+def test_an_export_says_its_precision_and_what_int8_loses(machine: Machine, models: Callable[[str], Path]) -> None:
+    encoder = load_encoder(str(models("clip")), precision="int8")
+    assert isinstance(encoder, OnnxEncoder)
+    for overlap, state in ((0.99, "ok"), (0.9, "warn")):
+        note_agreement(encoder.export, Agreement(200, overlap))
+        exports = [finding for finding in examine() if finding.name == "export"]
+        assert {(finding.fact.partition(";")[0].rpartition(" ")[2]) for finding in exports} == {"float32", "int8"}
+        told = next(finding for finding in exports if "int8" in finding.fact)
+        assert (told.state, f"{overlap:.0%} of the nearest of 200" in told.fact) == (state, True)
 
 
 def test_an_old_cpu_and_slow_faiss_code_are_warnings(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
