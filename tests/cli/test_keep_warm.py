@@ -85,7 +85,10 @@ def test_a_search_starts_the_service_and_the_next_is_answered_by_it(indexed: Pat
     first = run("search", "a red square", indexed, "--json", FLAG)
     assert (first.returncode, first.stdout, first.stderr) == (0, alone.stdout, alone.stderr)
     wait_for(answers)
-    assert asked(["search", "a red square", str(indexed), "--json"], indexed) == (ANSWERED, [alone.stdout, b""])
+    assert asked(["search", "a red square", str(indexed), "--json"], indexed) == (
+        ANSWERED,
+        [alone.stdout, alone.stderr],
+    )
 
 
 @pytest.mark.parametrize(
