@@ -1,4 +1,5 @@
-"""Whole commands of clipkit and rclip in turn: index, index again, a search in a fresh process, the same words again.
+"""Whole commands of clipkit and rclip in turn: index, index again, a search in a fresh process, the same words again,
+and a search beside the service that `--keep-warm` leaves.
 
 rclip reads the same random ViT-B-32 at 256 pixels, as ONNX, and the same photographs. Every run is a process of its
 own; medians. Give rclip 3.3.0 by RCLIP=/path/to/rclip, installed in an environment of its own.
@@ -20,7 +21,6 @@ from typing import Any
 
 from common import (
     Target,
-    clipkit_command,
     interleaved,
     kept,
     print_table,
@@ -36,6 +36,7 @@ PICTURES, SIZE = 200, (500, 375)
 ROUNDS = 5
 RCLIP_MODEL = "ViT-B-32-256-datacomp_s34b_b86k"
 Command = list[str]
+CLIPKIT = [sys.executable, "-P", "-m", "clipkit"]
 _number = itertools.count()
 
 
@@ -50,12 +51,14 @@ def main() -> None:
     photos, model = photographs(count, SIZE), kept("ViT-B-32-256-random", _make_vit)
     peers: dict[str, Any] = {
         "clipkit": _Clipkit(photos, model, "auto"),
-        "clipkit, onnx": _Clipkit(photos, model, "onnx"),
+        "clipkit, int8": _Clipkit(photos, model, "auto", "int8"),
         "clipkit, starter": _Clipkit(photos, Path("starter"), "auto"),
     }
     if rclip:
         peers["rclip"] = _Rclip(rclip, photos, kept("rclip-models", lambda folder: _child(model, folder)))
-    results = {name: _measure(peers, name, rounds) for name in ("index", "index_again", "search", "search_again")}
+    kinds = ("index", "index_again", "search", "search_again", "search_warm")
+    results = {name: _measure(peers, name, rounds) for name in kinds}
+    subprocess.run([*CLIPKIT, "serve", "--stop"], check=True, capture_output=True)
     ratios = _ratios(results) if rclip else {}
     _print(results, ratios)
     about = {"pictures": count, "size": SIZE, "instruction_set": instruction_set(), "cache": str(cache)}
@@ -75,9 +78,9 @@ def instruction_set() -> str:
 
 
 class _Clipkit:
-    def __init__(self, photos: Path, model: Path, engine: str) -> None:
-        self._photos, self._model, self._engine = photos, model, engine
-        self._at = scratch(f"peers-{model.name}-{engine}")
+    def __init__(self, photos: Path, model: Path, engine: str, precision: str = "auto") -> None:
+        self._photos, self._model, self._how = photos, model, ["--engine", engine, "--precision", precision]
+        self._at = scratch(f"peers-{model.name}-{engine}-{precision}")
         self.environment: dict[str, str] = {}
 
     def index(self) -> Command:
@@ -86,14 +89,17 @@ class _Clipkit:
 
     def index_again(self) -> Command:
         where = [str(self._photos), "--index", str(self._at)]
-        return [clipkit_command(), "index", *where, "--model", str(self._model), "--engine", self._engine]
+        return [*CLIPKIT, "index", *where, "--model", str(self._model), *self._how]
 
     def search(self) -> Command:
         words = f"a red boat number {next(_number)} of {os.getpid()}"  # never asked before
-        return [clipkit_command(), "search", words, str(self._photos), "--index", str(self._at)]
+        return [*CLIPKIT, "search", words, str(self._photos), "--index", str(self._at)]
+
+    def search_warm(self) -> Command:
+        return [*self.search(), "--keep-warm"]
 
     def search_again(self) -> Command:
-        return [clipkit_command(), "search", "a red boat", str(self._photos), "--index", str(self._at)]
+        return [*CLIPKIT, "search", "a red boat", str(self._photos), "--index", str(self._at)]
 
 
 class _Rclip:
@@ -111,6 +117,8 @@ class _Rclip:
 
     def search(self) -> Command:
         return [self._rclip, "--no-indexing", f"a red boat number {next(_number)}"]
+
+    search_warm = search  # it has no such thing
 
     def search_again(self) -> Command:
         return [self._rclip, "--no-indexing", "a red boat"]
@@ -151,6 +159,7 @@ def _targets(ratios: dict[str, dict[str, float]]) -> list[Target]:
         return []
     return [
         Target("index: times as fast as rclip", ratios["index"]["clipkit"], 1.5, is_floor=True),
+        Target("index in int8: times as fast as rclip", ratios["index"]["clipkit, int8"], 2.2, is_floor=True),
         Target("search: times as fast as rclip", ratios["search"]["clipkit"], 2.0, is_floor=True),
         Target(
             "the same words again: times as fast as rclip", ratios["search_again"]["clipkit"], 1 / 0.35, is_floor=True
