@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clipkit.core.files import sync_file
-from clipkit.models.exports import IMAGE, TEXT, VOCABULARY
+from clipkit.models.exports import IMAGE, MERGES, TEXT, VOCABULARY
 from clipkit.models.hub import fingerprint
 from clipkit.models.onnx_export import export_encoder, share_weights
 from clipkit.models.openclip import load_network, open_clip_catalogue, pixel_recipe
@@ -27,7 +27,7 @@ def main() -> None:
         raise SystemExit(f"only {', '.join(export.graphs) or 'nothing'} could be exported")
     for name in (IMAGE, TEXT):
         share_weights(folder / name, weights.file)
-    files = (IMAGE, TEXT, VOCABULARY)
+    files = (IMAGE, TEXT, VOCABULARY, MERGES)
     replace(export, graphs={name: fingerprint(folder / name) for name in files}).save()
     for name in (*files, "export.json"):
         print(f"{folder / name}: {(folder / name).stat().st_size:,} bytes")

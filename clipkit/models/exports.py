@@ -27,6 +27,7 @@ from clipkit.models.tokenizer import Tokenizer
 
 FORM = "clipkit-export-3"
 RECORD, IMAGE, TEXT, WEIGHTS, VOCABULARY = "export.json", "image.onnx", "text.onnx", ".weights", "vocabulary.json"
+MERGES = "merges.txt"  # of the vocabulary, where that is CLIP's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +85,9 @@ class ExportedModel:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """Of the text tower; its vocabulary, 2 MB, is read when it is first asked for."""
-        return Tokenizer(self.graph(VOCABULARY).read_text(encoding="utf-8"), **self.tokenization)
+        """Of the text tower; its files are read when they are needed."""
+        merges = self.graph(MERGES) if MERGES in self.graphs else ""
+        return Tokenizer(self.graph(VOCABULARY), merges=merges, **self.tokenization)
 
     @property
     def is_intact(self) -> bool:

@@ -16,7 +16,17 @@ from clipkit.core.arrays import Embeddings, IntArray
 from clipkit.core.files import replace_file
 from clipkit.errors import ModelError
 from clipkit.models.devices import INT8
-from clipkit.models.exports import IMAGE, TEXT, VOCABULARY, WEIGHTS, ExportedModel, export_folder, find_export, publish
+from clipkit.models.exports import (
+    IMAGE,
+    MERGES,
+    TEXT,
+    VOCABULARY,
+    WEIGHTS,
+    ExportedModel,
+    export_folder,
+    find_export,
+    publish,
+)
 from clipkit.models.hub import Notify, fingerprint
 
 LEAST_OVERLAP = 0.95
@@ -90,7 +100,7 @@ def _write(export: ExportedModel, folder: Path) -> ExportedModel:
 
     folder.mkdir(parents=True)
     quantize_graph(export.graph(IMAGE), folder / IMAGE)
-    for name in (TEXT, str(Path(TEXT).with_suffix(WEIGHTS)), VOCABULARY):
+    for name in (TEXT, str(Path(TEXT).with_suffix(WEIGHTS)), VOCABULARY, MERGES):
         if name in export.graphs:
             _link(export.folder / name, folder / name)
     files = {file.name: fingerprint(file) for file in sorted(folder.iterdir())}

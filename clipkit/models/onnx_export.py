@@ -18,7 +18,7 @@ from clipkit.errors import ModelError
 from clipkit.images.recipe import PixelRecipe
 from clipkit.models.backbone import pooled
 from clipkit.models.devices import is_convolutional
-from clipkit.models.exports import IMAGE, TEXT, VOCABULARY, WEIGHTS, ExportedModel, config_of, model_cfg_sha256
+from clipkit.models.exports import IMAGE, MERGES, TEXT, VOCABULARY, WEIGHTS, ExportedModel, config_of, model_cfg_sha256
 from clipkit.models.hub import fingerprint
 from clipkit.models.onnx import open_session, write_folded, write_quantized
 from clipkit.models.openclip import causal_tower, end_token, model_config, tokenizer_data
@@ -103,9 +103,15 @@ def _write_graphs(
             files |= _signed(folder / IMAGE)
         texts = {"network": network, "tokenizer": tokenizer, "tower": tower}
         if tokenizer and _write(folder / TEXT, partial(_trace_texts, **texts), partial(_texts_agree, **texts), finish):
-            replace_file(folder / VOCABULARY, tokenizer.model.encode())
-            files |= _signed(folder / TEXT) | {VOCABULARY: fingerprint(folder / VOCABULARY)}
+            files |= _signed(folder / TEXT) | _write_tokenizer(folder, tokenizer)
     return files
+
+
+def _write_tokenizer(folder: Path, tokenizer: Tokenizer) -> dict[str, str]:
+    texts = {VOCABULARY: tokenizer.model, **({MERGES: tokenizer.merges} if tokenizer.merges else {})}
+    for name, text in texts.items():
+        replace_file(folder / name, str(text).encode())
+    return {name: fingerprint(folder / name) for name in texts}
 
 
 def quantize_graph(graph: Path, target: Path) -> None:
@@ -369,7 +375,9 @@ def _same_tokenizer(tokenize: Callable[[list[str]], torch.Tensor]) -> Tokenizer 
         return None
     try:
         odd = [*texts_to_compare(), *odd_texts()]
-        return data if np.array_equal(data(odd), tokenize(odd).numpy()) else None
+        ids = tokenize(odd).numpy()
+        alone = np.concatenate([data([text]) for text in odd])  # plain ones by the merges
+        return data if np.array_equal(data(odd), ids) and np.array_equal(alone, ids) else None
     except Exception:  # noqa: BLE001  the `tokenizers` library raises Exception itself
         return None
 

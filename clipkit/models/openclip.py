@@ -18,6 +18,7 @@ from clipkit.core.arrays import Embeddings, check_embeddings
 from clipkit.errors import ModelError
 from clipkit.images.recipe import PixelRecipe
 from clipkit.models.backbone import pooled, without_projection
+from clipkit.models.byte_pairs import as_lines
 from clipkit.models.devices import Towers, at_once, is_out_of_memory, place_network
 from clipkit.models.encoder import check_pixels, encode_in_batches, encode_unique
 from clipkit.models.exports import model_cfg_sha256
@@ -487,7 +488,8 @@ def tokenizer_data(tokenize: Callable[[list[str]], torch.Tensor]) -> Tokenizer |
         special = [name for name in tokenize.encoder if tokenize.encoder[name] in tokenize.all_special_ids]
         model = byte_pairs(tokenize.encoder, list(tokenize.bpe_ranks), special)
         begin, end = tokenize.sot_token_id, tokenize.eot_token_id
-        return Tokenizer(model, tokenize.context_length, clean, begin, end)
+        merges = as_lines(tokenize.encoder, list(tokenize.bpe_ranks))
+        return Tokenizer(model, tokenize.context_length, clean, begin, end, merges=merges)
     if isinstance(tokenize, HFTokenizer) and not tokenize.tokenizer_mode and not tokenize.strip_sep_token:
         inner = tokenize.tokenizer
         if inner.is_fast:

@@ -8,12 +8,15 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clipkit.core.arrays import IntArray
+from clipkit.models.byte_pairs import PLAIN, BytePairs
 
+FEW_TEXTS = 8  # loading the `tokenizers` library's model takes 50 ms
 LONG_BYTES = 60  # shorter texts of words fit a context of 32 tokens; probing all 80,000 would double the time
 # What ftfy and html.unescape leave as it is: printable ASCII without "&".
 _PLAIN = re.compile(r"[ -%'-~]*")
@@ -27,8 +30,8 @@ class Tokenizer:
 
     Attributes
     ----------
-    model : str
-        The tokenizer as JSON of the `tokenizers` library.
+    model : str or Path
+        The tokenizer as JSON of the `tokenizers` library, or the file of it.
     context : int
         Tokens in a row.
     clean : {"lower", "whitespace", "canonicalize"}
@@ -39,32 +42,45 @@ class Tokenizer:
         Id behind the end.
     pad_left : bool
         Whether it is in front instead.
+    merges : str or Path
+        What encodes a few plain texts without that library, or the file of it; "" where nothing does.
     """
 
-    model: str
+    model: str | Path
     context: int
     clean: str = "lower"
     begin: int | None = None
     end: int | None = None
     pad: int = 0
     pad_left: bool = False
+    merges: str | Path = ""
 
     def __call__(self, texts: Sequence[str]) -> IntArray:
         """Token ids (n, context), int64; what does not fit is cut off."""
         cleaned = [clean_text(text, self.clean) for text in texts]
-        has_own = self.begin is None
-        rows = [found.ids for found in self._model.encode_batch(cleaned, add_special_tokens=has_own)]
+        if self._is_simple(cleaned):
+            rows = [self._byte_pairs(text) for text in cleaned]
+        else:
+            rows = [found.ids for found in self._model.encode_batch(cleaned, add_special_tokens=self.begin is None)]
         return np.array([self._framed(row) for row in rows], np.int64).reshape(len(rows), self.context)
 
     def options(self) -> dict[str, Any]:
-        """All of it but the model."""
-        return {name: value for name, value in asdict(self).items() if name != "model"}
+        """All of it but the model and the merges."""
+        return {name: value for name, value in asdict(self).items() if name not in ("model", "merges")}
+
+    def _is_simple(self, cleaned: Sequence[str]) -> bool:
+        can_be = bool(self.merges) and self.clean == "lower" and len(cleaned) <= FEW_TEXTS
+        return can_be and all(map(PLAIN.fullmatch, cleaned))
+
+    @cached_property
+    def _byte_pairs(self) -> BytePairs:
+        return BytePairs(_content(self.merges))
 
     @cached_property
     def _model(self) -> Any:
         import tokenizers
 
-        model = tokenizers.Tokenizer.from_str(self.model)
+        model = tokenizers.Tokenizer.from_str(_content(self.model))
         model.no_padding()
         if self.begin is None:
             model.enable_truncation(self.context)
@@ -77,6 +93,10 @@ class Tokenizer:
             row = [self.begin, *row[: self.context - 2], self.end]
         rest = [self.pad] * (self.context - len(row))
         return rest + row if self.pad_left else row + rest
+
+
+def _content(text: str | Path) -> str:
+    return text.read_text(encoding="utf-8") if isinstance(text, Path) else text
 
 
 def byte_pairs(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], special: Sequence[str]) -> str:

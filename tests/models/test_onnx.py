@@ -98,6 +98,26 @@ def test_a_thousand_odd_texts_have_open_clips_tokens() -> None:
     np.testing.assert_array_equal(data(texts), tokenize(texts).numpy())
 
 
+def test_plain_texts_have_open_clips_tokens_without_the_tokenizers_library() -> None:
+    _, tokenize = load_network(find_weights("starter", open_clip_catalogue()))
+    data = tokenizer_data(tokenize)
+    assert data is not None
+    assert data.merges
+    rng = np.random.default_rng(0)
+    letters = [chr(code) for code in range(32, 127) if chr(code) not in "&<"]
+    syllables = ["photo", "graph", "er", "'s", "'LL", "ing", "un", "dog", "7", " ", " ", "!", "-", "qz", "Th"]
+    texts = [
+        *("".join(rng.choice(letters, size=int(rng.integers(0, 40)))) for _ in range(1_000)),
+        *("".join(rng.choice(syllables, size=int(rng.integers(0, 12)))) for _ in range(1_000)),
+        *texts_to_compare(),
+    ]
+    wanted = tokenize(texts).numpy()
+    np.testing.assert_array_equal(np.concatenate([data([text]) for text in texts]), wanted)
+    assert "_model" not in vars(data)
+    np.testing.assert_array_equal(data(["<start_of_text> a dog & a cat"]), tokenize(["<start_of_text> a dog & a cat"]))
+    assert "_model" in vars(data)
+
+
 @pytest.mark.parametrize(
     ("how", "cleaned"),
     [
