@@ -18,6 +18,7 @@ from clipkit.index.ledger import Ledger
 from clipkit.index.prefetch import Reading, read_ahead
 from clipkit.index.scan import Changes
 from clipkit.models.encoder import Encoder
+from clipkit.models.onnx import OnnxEncoder
 from clipkit.store.database import Store, Writer
 from clipkit.store.records import Known, PictureRow, ScannedFile
 
@@ -59,6 +60,8 @@ def apply_changes(
         return Tally()
     run = _Run(store, encoder, known, changes, replaced)
     if changes.read and encoder is not None:
+        if isinstance(encoder, OnnxEncoder):
+            encoder.expect(len(changes.read))
         in_question = {suspect.path: suspect for suspect in suspects}
         # False sorts first: those in question
         files = sorted(changes.read, key=lambda found: (found.path not in in_question, found.path))

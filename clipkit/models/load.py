@@ -62,7 +62,7 @@ def load_encoder(
         with clipkit.
     engine : {"auto", "torch", "onnx"}, default "auto"
         What computes. "auto" takes torch on a GPU and ONNX Runtime on a CPU; a transformer on a CPU with bfloat16 goes
-        on in torch after 1,000 pictures.
+        on in torch after 1,000 pictures, or earlier where an index run knows that it pays.
     device : str, default "auto"
         "cpu", "cuda", "mps"; "auto" takes the fastest.
     precision : {"auto", "float32", "bfloat16", "float16", "int8"}, default "auto"

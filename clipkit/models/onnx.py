@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -32,6 +33,7 @@ FEW_TEXTS = 64  # remembered on this disk: queries, and the texts that they are 
 REMEMBERED = 2_000  # sets of texts
 AT_ONCE = {True: 1, False: 4}  # pictures in one run, by whether the tower is convolutional
 TEXTS_AT_ONCE = 32
+TORCH_PAYS = 15.0  # seconds of work in float32: torch takes 5 to load, and is half as fast again in bfloat16
 
 
 class OnnxEncoder:
@@ -46,7 +48,8 @@ class OnnxEncoder:
     export : ExportedModel
         The graphs, and what belongs to them.
     many : int, optional
-        After so many pictures torch takes over, which is slow to load and faster then; by default it never does.
+        After so many pictures, or earlier if `expect` has said that it pays, torch takes over, which is slow to load
+        and faster then; by default it never does.
     batch_size : int
         Pictures read and encoded together.
     load_torch : callable
@@ -83,7 +86,9 @@ class OnnxEncoder:
         many: int | None = None,
     ) -> None:
         self.export, self.batch_size, self._load_torch = export, batch_size, load_torch
-        self._many, self._encoded = many, 0
+        self._many, self._encoded, self._expected = many, 0, 0
+        self._pace = 0.0  # seconds a picture in ONNX Runtime, of the last batch
+        self._has_gone_on = False
         self.engine, self.precision = ("onnx torch", "float32 bfloat16") if many else ("onnx", "float32")
         if export.precision == INT8:
             self.precision = "int8 float32"
@@ -140,11 +145,31 @@ class OnnxEncoder:
             If the pixels have another shape or type, or the space is unknown.
         """
         check_pixels(self, pixels, space)
+        self._has_gone_on = self._has_gone_on or self._is_torch_worth_it(len(pixels))
         self._encoded += len(pixels)
-        is_many = self._many is not None and self._encoded > self._many
-        if is_many or space == "backbone" or IMAGE not in self.export.graphs:
+        if self._has_gone_on or space == "backbone" or IMAGE not in self.export.graphs:
             return self.torch_encoder.encode_pixels(pixels, space=space)
-        return self._run(IMAGE, "pixels", pixels, AT_ONCE[self.export.is_convolutional])
+        self._session(IMAGE, False)
+        started = time.monotonic()
+        rows = self._run(IMAGE, "pixels", pixels, AT_ONCE[self.export.is_convolutional])
+        self._pace = (time.monotonic() - started) / max(len(pixels), 1)
+        return rows
+
+    def expect(self, pictures: int) -> None:
+        """So many pictures will come: where torch would be faster in the end, it takes over soon.
+
+        Parameters
+        ----------
+        pictures : int
+            Beside those that have come.
+        """
+        self._expected = self._encoded + pictures
+
+    def _is_torch_worth_it(self, pictures: int) -> bool:
+        if self._many is None:
+            return False
+        seconds_left = self._pace * (self._expected - self._encoded)
+        return self._encoded + pictures > self._many or seconds_left > TORCH_PAYS
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """Embeddings of texts; equal texts are encoded once, and a few are remembered on this disk.

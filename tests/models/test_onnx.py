@@ -301,6 +301,33 @@ def test_torch_takes_over_where_many_pictures_are_faster_in_bfloat16(
     assert asked == ([250, 250] if has_bfloat16 else [])
 
 
+@pytest.mark.parametrize(("pays", "expected", "torchs"), [(0.0, 12, 2), (0.0, 4, 0), (1e9, 12, 0), (0.0, 0, 0)])
+def test_torch_takes_over_early_where_it_pays_for_what_is_expected(
+    pays: float,
+    expected: int,
+    torchs: int,
+    models: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("clipkit.models.load.has_fast_bfloat16", lambda: True)
+    monkeypatch.setattr("clipkit.models.onnx.TORCH_PAYS", pays)
+    clip = load_encoder(str(models("clip")), device="cpu")
+    assert isinstance(clip, OnnxEncoder)
+    asked: list[int] = []
+    monkeypatch.setattr(OpenClipEncoder, "encode_pixels", lambda _, pixels, **__: asked.append(len(pixels)))
+    clip.expect(expected)
+    for _ in range(3):
+        clip.encode_pixels(pictures(clip.recipe.size, 4))
+    assert asked == [4] * torchs
+
+
+def test_an_index_run_says_how_many_pictures_it_has(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    monkeypatch.setattr(OnnxEncoder, "expect", lambda _, pictures: counts.append(pictures))
+    report = clipkit.ImageIndex.create(photos, load_encoder("starter")).update()
+    assert counts == [report.found]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
