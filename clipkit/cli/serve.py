@@ -8,7 +8,7 @@ import os
 import socket
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import click
 from clipkit.cli import keep_warm
 from clipkit.cli.keep_warm import ANSWERED, ELSEWHERE, FLAG, OUTDATED
 from clipkit.cli.output import say
+from clipkit.core.locks import exclusive_lock
 from clipkit.errors import ClipkitError
 
 if TYPE_CHECKING:
@@ -154,20 +155,14 @@ def _stop() -> bool:
 @contextmanager
 def _alone(place: Path) -> Iterator[bool]:
     """Whether this process is the only service; the lock dies with its process."""
-    import fcntl
-
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with open(place.with_suffix(".lock"), "w", opener=_private) as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            stack.enter_context(exclusive_lock(place.with_suffix(".lock"), seconds=0))
+        except TimeoutError:
             yield False
             return
         yield True
-
-
-def _private(file: str, flags: int) -> int:
-    return os.open(file, flags, mode=0o600)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from clipkit.core.arrays import Embeddings, IntArray
 from clipkit.core.files import replace_file
 from clipkit.errors import ModelError
 from clipkit.models.devices import INT8
+from clipkit.models.export_cache import making, trim
 from clipkit.models.exports import (
     IMAGE,
     MERGES,
@@ -52,12 +53,13 @@ def quantized(export: ExportedModel, notify: Notify | None = None) -> ExportedMo
     found = find_export(export.fingerprint, export.model, export.config, precision=INT8)
     if found is not None:
         return replace(found, source=export.source)
-    if notify:
-        notify(f"preparing {export.model} in int8: once, it takes some seconds")
     place = export_folder(export.fingerprint, export.model, export.config, INT8)
     beside = place.with_name(f".{place.name}-{secrets.token_hex(4)}.part")
     try:
-        return publish(_write(export, beside))
+        with making(place, export.model, notify):
+            made = publish(_write(export, beside, notify))  # what another has made meanwhile stays
+            trim(made.folder)
+            return replace(made, source=export.source)
     except OSError as error:
         raise ModelError(f"int8 needs a file in the cache: {error}", hint="--precision float32") from error
     finally:
@@ -95,9 +97,11 @@ def _neighbors(embeddings: Embeddings, k: int) -> IntArray:
     return np.asarray(np.argpartition(-cosines, k - 1, axis=1)[:, :k], np.int64)
 
 
-def _write(export: ExportedModel, folder: Path) -> ExportedModel:
+def _write(export: ExportedModel, folder: Path, notify: Notify | None) -> ExportedModel:
     from clipkit.models.onnx_export import quantize_graph
 
+    if notify:
+        notify(f"preparing {export.model} in int8: once, it takes some seconds")
     folder.mkdir(parents=True)
     quantize_graph(export.graph(IMAGE), folder / IMAGE)
     for name in (TEXT, str(Path(TEXT).with_suffix(WEIGHTS)), VOCABULARY, MERGES):
