@@ -48,12 +48,14 @@ def check_engine(engine: str, device: str, precision: str) -> str:
     is_plain = device in ("auto", "cpu") and precision in ("auto", "float32", INT8)
     if engine == "torch" and precision == INT8:
         raise ModelError("engine torch does not compute in int8", hint="--engine onnx")
+    if precision == INT8 and not is_plain:
+        raise ModelError(f"int8 is computed on the CPU, not on {device}", hint="--device cpu")
     engine = "onnx" if precision == INT8 else engine
     if engine == "onnx" and not is_plain:
-        wanted = [f"in {precision}"] * (precision not in ("auto", "float32", INT8))
+        wanted = [f"in {precision}"] * (precision not in ("auto", "float32"))
         wanted += [f"on {device}"] * (device not in ("auto", "cpu"))
-        fact = f"engine onnx computes in int8 or float32 on the CPU, not {' '.join(wanted)}"
-        raise ModelError(fact, hint="--device cpu" if precision == INT8 else "--engine torch")
+        fact = f"engine onnx computes in float32 on the CPU, not {' '.join(wanted)}"
+        raise ModelError(fact, hint="--engine torch")
     is_on_gpu = device == "auto" and has_gpu()
     return "torch" if engine == "auto" and (is_on_gpu or not is_plain) else engine
 
