@@ -15,7 +15,7 @@ from common import REPOSITORY, RESULTS
 
 STARTER = REPOSITORY / "data" / "starter"
 TRAINING = REPOSITORY / "training"
-ACCURACY = ("zeroshot", "corrections", "relevance", "boolean", "negation", "pets_compare")
+ACCURACY = ("zeroshot", "nouns", "corrections", "relevance", "boolean", "negation", "pets_compare")
 # The starter is one of the models there.
 SPEED = ("startup", "supervision", "classify", "memory", "encode", "batches", "page")
 CARD = "card"  # a row of training/results.json, and the model card from it

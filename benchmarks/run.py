@@ -17,6 +17,7 @@ NAMES = (
     "memory",
     "search",
     "zeroshot",
+    "nouns",
     "pets_compare",
     "classify",
     "supervision",

@@ -19,6 +19,15 @@ def caption_loss(images: Tensor, texts: Tensor, scale: Tensor, weights: Tensor) 
     return (weights * (of_captions + of_images)).sum() / (2 * weights.sum())
 
 
+def mixed_caption_loss(images: Tensor, texts: Tensor, scale: Tensor, weights: Tensor, shares: Tensor) -> Tensor:
+    """`caption_loss` of images that hold `shares` (b,) of the one before them: "mixup" (Zhang et al. 2018)."""
+    if not shares.any():
+        return caption_loss(images, texts, scale, weights)
+    before, share = texts.roll(len(texts) // len(images), 0), shares.mean()
+    own = caption_loss(images, texts, scale, weights * (1 - shares))
+    return (1 - share) * own + share * caption_loss(images, before, scale, weights * shares)
+
+
 def naming_loss(logits: Tensor, odds: Tensor) -> Tensor:
     """Mean Kullback-Leibler divergence of the named classes, from logits (b, c), to the teacher's odds (b, c)."""
     return F.kl_div(logits.log_softmax(1), odds, reduction="batchmean")

@@ -60,12 +60,22 @@ def retrieval(model: Model) -> dict[str, float]:
 
 def recalls(pictures: np.ndarray, captions: np.ndarray, owner: np.ndarray) -> dict[str, float]:
     """R@1, 5, 10 both ways; pictures (n, d), captions (m, d), owner (m,): the picture of each caption."""
+    found = {"text_to_image": caption_ranks(pictures, captions, owner)}
+    found["image_to_text"] = picture_ranks(pictures, captions, owner)
+    return {f"{way}_r{k}": float((ranks < k).mean()) for way, ranks in found.items() for k in (1, 5, 10)}
+
+
+def caption_ranks(pictures: np.ndarray, captions: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """(m,): how many pictures are nearer to each caption than its own."""
     scores = pictures @ captions.T  # (n, m)
-    above = (scores > scores[owner, np.arange(len(owner))]).sum(0)
+    return (scores > scores[owner, np.arange(len(owner))]).sum(0)
+
+
+def picture_ranks(pictures: np.ndarray, captions: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """(n,): how many captions are nearer to each picture than the best of its own."""
+    scores = pictures @ captions.T  # (n, m)
     own = np.where(owner == np.arange(len(pictures))[:, None], scores, -2).max(1)
-    better = (scores > own[:, None]).sum(1)
-    found = {f"text_to_image_r{k}": float((above < k).mean()) for k in (1, 5, 10)}
-    return found | {f"image_to_text_r{k}": float((better < k).mean()) for k in (1, 5, 10)}
+    return (scores > own[:, None]).sum(1)
 
 
 def zero_shot(model: Model, split: str) -> dict[str, float]:

@@ -35,9 +35,13 @@ class ImageHead(nn.Module):
             cells = maps.flatten(2).transpose(1, 2)
         if count < CELLS**2:
             cells = cells[:, torch.randperm(CELLS**2)[:count]]
+        return F.normalize(self.raw(cells), dim=1)
+
+    def raw(self, cells: Tensor) -> Tensor:
+        """(b, 384), not of length 1, from the 352 channels of the last stage; all cells are averaged."""
         pooled = features(cells, None, self.weight, self.bias)
         hidden = F.gelu(self.mlp.fc1(F.dropout(pooled, self.dropout, self.training)))
-        return F.normalize(self.mlp.fc2(F.dropout(hidden, self.dropout, self.training)).float(), dim=1)
+        return self.mlp.fc2(F.dropout(hidden, self.dropout, self.training)).float()
 
     def train(self, mode: bool = True) -> "ImageHead":
         """The normalisations of the stage keep their statistics."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from captioned_cells import load_captions, load_cells, tokenize
-from contrastive_losses import caption_loss, naming_loss
+from contrastive_losses import mixed_caption_loss, naming_loss
 from evaluate import PET_TEMPLATES, recalls
 from image_head import WEIGHTS, load_image_head
 from learning_curve import Curve, load_pooled
@@ -47,9 +47,11 @@ class Settings:
     image_rate: float = 1e-3
     text_rate: float = 2e-4
     stage_rate: float = 0.0  # of the CNN's last stage; 0 leaves it as it is
+    attention_rate: float = 1e-3  # of a transformer on the cells: tune_hybrid.py
     decay: float = 0.1
     dropout: float = 0.2
     cells: int = 40  # of the 81, in a batch
+    mixup: float = 0.0  # the largest share of another photograph's cells in each
     naming: float = 0.5  # weight of naming the 1,000 classes as the CNN does
     distilling: float = 1.0  # weight of the cosine to a ridge on the same captions, falling to 0
     anchoring: float = 1.0  # weight of the cosine of phrases to the distilled tower
@@ -134,13 +136,19 @@ def step_loss(towers: Towers, data: Data, rows: Tensor, names: Tensor, left: flo
     cells = torch.cat([data.cells.batch(rows), data.others.batch(other)])
     odds = torch.cat([data.cells.class_odds[rows], data.others.class_odds[other]]).float()
     goals = torch.cat([data.goals[rows], data.other_goals[other]])
+    shares = torch.zeros(len(rows))
+    if settings.mixup:
+        shares, partners = torch.rand(len(rows)) * settings.mixup, torch.arange(len(rows)).roll(1)
+        for values in (cells, odds, goals):
+            wide = shares.view(-1, *[1] * (values.ndim - 1)).to(values.dtype)
+            values[: len(rows)] = values[: len(rows)].lerp(values[partners], wide)
     with torch.autocast("cpu", torch.bfloat16):
         images = towers.image(cells, settings.cells)
     tokens = torch.cat([data.captions.batch(rows, settings.captions), data.phrases[phrase]])
     texts, anchored = towers.words(tokens).tensor_split([len(tokens) - len(phrase)])
     scale, weights = towers.logit_scale.exp(), data.captions.weights[rows]
     return {
-        "captions": caption_loss(images[: len(rows)], texts, scale, weights),
+        "captions": mixed_caption_loss(images[: len(rows)], texts, scale, weights, shares),
         "naming": settings.naming * naming_loss(images @ names.T * NAME_SCALE, odds),
         "distilling": settings.distilling * left * (1 - (images * goals).sum(1)).mean(),
         "anchoring": settings.anchoring * (1 - (anchored * data.anchors[phrase].float()).sum(1)).mean(),
@@ -158,12 +166,14 @@ def main() -> None:
     settings = Settings(**{field: getattr(options, field) for field in vars(Settings())})
     FOLDER.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    train(Towers(options.start, settings.dropout, with_stage=settings.stage_rate > 0), settings, FOLDER / options.name)
+    below = settings.stage_rate > 0
+    towers = Towers(options.start, settings.dropout, with_stage=below)
+    train(towers, Data(settings, towers), Validation(below=below), FOLDER / options.name)
 
 
-def train(towers: Towers, settings: Settings, target: Path) -> None:
+def train(towers: Towers, data: Data, validation: "Validation", target: Path) -> None:
     """Goes on from target's checkpoint if there is one."""
-    data, validation = Data(settings, towers), Validation(below=settings.stage_rate > 0)
+    settings = data.settings
     optimizer = _optimizer(towers, settings)
     rates = [group["lr"] for group in optimizer.param_groups]  # before a checkpoint's, which have fallen already
     mean = copy.deepcopy(towers).eval()
@@ -226,7 +236,8 @@ class Validation:
 
 
 def _optimizer(towers: Towers, settings: Settings) -> torch.optim.Optimizer:
-    rates = {"image.stage": settings.stage_rate, "image": settings.image_rate, "text": settings.text_rate}
+    rates = {"image.stage": settings.stage_rate, "image.attention": settings.attention_rate}
+    rates |= {"image": settings.image_rate, "text": settings.text_rate}
     groups = {}
     for name, value in towers.named_parameters():
         if value.requires_grad:

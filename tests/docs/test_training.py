@@ -16,6 +16,7 @@ import pytest
 import timm
 import torch
 
+from tests.support.colours import ColourEncoder
 from tests.support.paths import REPOSITORY
 
 SCRIPTS = (
@@ -38,6 +39,8 @@ SCRIPTS = (
     "interpolate",
     "install_starter",
     "package",
+    "grid_transformer",
+    "nouns",
 )
 
 
@@ -178,6 +181,16 @@ def test_the_caption_loss_is_infonce_with_all_captions_of_a_picture_right(script
     assert float(found) == pytest.approx(float((torch.stack(terms) * weights).sum() / weights.sum()), rel=1e-5)
 
 
+def test_a_mixed_photograph_has_two_right_captions_by_their_shares(scripts: SimpleNamespace) -> None:
+    torch.manual_seed(0)
+    images, texts, scale, ones = torch.randn(4, 8), torch.randn(4, 8), torch.tensor(2.0), torch.ones(4)
+    caption, mixed = scripts.contrastive_losses.caption_loss, scripts.contrastive_losses.mixed_caption_loss
+    own, before = caption(images, texts, scale, ones), caption(images, texts.roll(1, 0), scale, ones)
+    assert mixed(images, texts, scale, ones, torch.zeros(4)) == own
+    found = mixed(images, texts, scale, ones, torch.full((4,), 0.25))
+    assert float(found) == pytest.approx(float(0.75 * own + 0.25 * before), rel=1e-5)
+
+
 def test_naming_as_the_teacher_does_costs_nothing(scripts: SimpleNamespace) -> None:
     logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
     naming = scripts.contrastive_losses.naming_loss
@@ -217,6 +230,41 @@ def test_the_head_of_a_packaged_model_answers_as_open_clip_does(
         )
         model.load_state_dict(head.packaged(), strict=False)
         assert torch.allclose(model.encode_image(pixels, normalize=True), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [81, 30])
+def test_attention_whose_projection_is_zero_changes_nothing(scripts: SimpleNamespace, count: int) -> None:
+    cells = torch.randn(3, 81, 352, generator=torch.Generator().manual_seed(0))
+    pooled = scripts.image_head.load_image_head(REPOSITORY / "data" / "starter").eval()
+    attention = scripts.grid_transformer.GridTransformer(2, width=128).eval()
+    hybrid = scripts.grid_transformer.HybridHead(attention, pooled)
+    with torch.inference_mode():
+        assert not torch.allclose(hybrid(cells), pooled(cells), atol=1e-3)
+        attention.project.weight.zero_()
+        torch.manual_seed(0)
+        found = hybrid(cells, count)
+        torch.manual_seed(0)
+        assert torch.allclose(found, pooled(cells, count), atol=1e-4)
+
+
+def test_the_last_layer_answers_for_the_class_token_as_it_would_for_all(scripts: SimpleNamespace) -> None:
+    layer = scripts.grid_transformer.Layer(128, dropout=0.0).eval()
+    tokens = torch.randn(2, 10, 128, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.allclose(layer(tokens[:, :1], tokens), layer(tokens, tokens)[:, :1], atol=1e-5)
+
+
+def test_the_attention_pool_is_the_one_that_open_clip_builds(
+    scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    convolution = torch.randn(352, 1280, generator=generator) / 10, torch.randn(1280, generator=generator)
+    monkeypatch.setattr(scripts.grid_transformer, "last_convolution", lambda: convolution)
+    attention = scripts.grid_transformer.AttentionPool().eval()
+    cells = torch.randn(3, 81, 352, generator=generator)
+    with torch.inference_mode():
+        maps = (cells @ convolution[0] + convolution[1]).clamp(0, 6).transpose(1, 2).unflatten(2, (9, 9))
+        assert torch.allclose(attention(cells, torch.arange(81)), attention.pool(maps), atol=1e-5)
 
 
 def test_interpolated_towers_are_the_given_ones_at_the_ends(scripts: SimpleNamespace) -> None:
@@ -297,6 +345,40 @@ def test_recalls_are_those_of_a_full_sort(scripts: SimpleNamespace) -> None:
         assert found[f"text_to_image_r{k}"] == pytest.approx((nearest == owner).any(0).mean())
         said = owner[np.argsort(-scores, axis=1)[:, :k]]  # (30, k) owners of captions
         assert found[f"image_to_text_r{k}"] == pytest.approx((said == np.arange(30)[:, None]).any(1).mean())
+
+
+def test_nouns_are_told_from_adjectives_and_verbs_by_their_neighbours(scripts: SimpleNamespace) -> None:
+    texts = [
+        f"a {colour} {animal} plays in the {place} ."
+        for colour in ("red", "black")
+        for animal in ("dog is small and", "cats")
+        for place in ("snow", "grass")
+    ]
+    texts = [text.replace("cats plays", "cat playing and two cats") for text in texts]
+    found = scripts.nouns.find_mentions([[text] for text in texts * 4])
+    assert found.nouns == ("cat", "dog", "grass", "snow")
+    assert found.present[:8].sum(0).tolist() == [4, 4, 4, 4]
+    assert found.captions.max() == 1  # a caption that says it twice mentions it once
+
+
+def test_a_folder_has_the_noun_or_not(scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scripts.nouns, "FOLDER", 5)
+    present = np.arange(20)[:, None] < 2
+    ((scores, holds),) = scripts.nouns.folder_scores(present * 1.0, present, folders=30)
+    assert scores.tolist() == holds.tolist() == [True] * 30 + [False] * 30
+
+
+def test_two_nouns_are_measured_against_one_of_them(scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    colours = ColourEncoder()
+    monkeypatch.setattr(scripts.nouns, "LEAST_TOGETHER", 1)
+    monkeypatch.setattr(scripts.nouns, "AND", "{}")  # all that the encoder knows
+    red, blue = colours.encode_texts(["red"])[0], colours.encode_texts(["blue"])[0]
+    rows = np.stack([red, blue, (red + blue) / np.linalg.norm(red + blue), -red])
+    counts = np.array([[1, 0], [0, 1], [1, 1], [0, 0]])
+    found = scripts.nouns.pair_quality(rows, scripts.nouns.Mentions(("red", "blue"), counts), colours)
+    row = found["red + blue"]
+    assert (row["photographs"], row["both"], row["auroc_sum"]) == (3, 1, 1.0)
+    assert row["precision_sum"] == pytest.approx(1 / 3)
 
 
 def test_a_number_of_other_weights_is_named(
