@@ -6,7 +6,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,18 +29,17 @@ def main() -> None:
     """A line for each tuning; with --tried NAME=SENTENCE, a row of results.json for it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", help="what tune_hybrid.py has written")
-    parser.add_argument("--start", type=Path, default=STARTER)
     parser.add_argument("--tried", nargs="*", default=[], help="NAME=SENTENCE")
     parser.add_argument("--speed", action="store_true")
     options = parser.parse_args()
     sentences = dict(part.split("=", 1) for part in options.tried)
-    validation = HybridValidation(options.start, "shortest")
-    before = hits(validation, HybridTowers(options.start, HybridSettings(layers=0)).eval())
+    validation = HybridValidation("shortest")
+    before = hits(validation, HybridTowers(STARTER, HybridSettings(layers=0)).eval())
     for name in options.names:
-        towers = load(name, options.start)
+        towers = load(name)
         row = validation.measure(towers) | differences(before, hits(validation, towers))
         row |= {"attention_parameters": sum(value.numel() for value in attention_of(towers).parameters())}
-        row |= {"time": slowdown(attention_of(towers), options.start)} if options.speed else {}
+        row |= {"time": slowdown(attention_of(towers))} if options.speed else {}
         row = {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
         print(json.dumps({"name": name} | row), flush=True)
         if name in sentences:
@@ -49,10 +47,10 @@ def main() -> None:
             RESULTS.write_text(json.dumps([*json.loads(RESULTS.read_text()), dated], indent=1) + "\n")
 
 
-def load(name: str, start: Path) -> HybridTowers:
+def load(name: str) -> HybridTowers:
     """The running mean of a tuning."""
     stored = json.loads((FOLDER / f"{name}.json").read_text())
-    towers = HybridTowers(start, HybridSettings(**stored)).eval()
+    towers = HybridTowers(STARTER, HybridSettings(**stored)).eval()
     towers.load_state_dict(load_file(FOLDER / f"{name}.safetensors"))
     return towers
 
@@ -89,11 +87,11 @@ def differences(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> 
 
 
 @torch.inference_mode()
-def slowdown(attention: nn.Module, start: Path) -> float:
+def slowdown(attention: nn.Module) -> float:
     """Time with attention over time without: the median of interleaved rounds, float32, pixels ready."""
     if not list(attention.parameters()):
         return 1.0
-    model = open_clip.create_model(f"local-dir:{start}").eval().to(memory_format=torch.channels_last)
+    model = open_clip.create_model(f"local-dir:{STARTER}").eval().to(memory_format=torch.channels_last)
     pixels = torch.randn(BATCH, 3, *model.visual.image_size).contiguous(memory_format=torch.channels_last)
     run = attention_run(attention)
     ratios = []

@@ -67,20 +67,19 @@ class HybridTowers(Towers):
 class HybridData(Data):
     """The same captions and names; cells are what the starter's own last stage makes of the frozen ones before."""
 
-    def __init__(self, settings: HybridSettings, towers: Towers, folder: Path) -> None:
+    def __init__(self, settings: HybridSettings, towers: Towers) -> None:
         super().__init__(settings, towers)
-        views = settings.views.split()
-        self.cells = staged(self.cells, settings.sets.split(), views, folder)
-        self.others = staged(self.others, settings.uncaptioned.split(), ["plain"], folder)
+        self.cells = staged(self.cells, settings.sets.split(), settings.views.split())
+        self.others = staged(self.others, settings.uncaptioned.split(), ["plain"])
 
 
 class HybridValidation(Validation):
     """captions/ and Pets trainval after the starter's last stage."""
 
-    def __init__(self, folder: Path, resize: str) -> None:
+    def __init__(self, resize: str) -> None:
         super().__init__(resize)
-        self.cells = staged_view("validation", "plain", folder, resize)
-        self.pets = staged_view("pets_trainval", "plain", folder, resize)
+        self.cells = staged_view("validation", "plain", resize)
+        self.pets = staged_view("pets_trainval", "plain", resize)
 
 
 def new_attention(settings: HybridSettings) -> nn.Module | None:
@@ -90,23 +89,23 @@ def new_attention(settings: HybridSettings) -> nn.Module | None:
     return GridTransformer(settings.layers, settings.width) if settings.layers else None
 
 
-def staged(cells: Cells, names: list[str], views: list[str], folder: Path) -> Cells:
+def staged(cells: Cells, names: list[str], views: list[str]) -> Cells:
     """The same photographs, (n, 81, 352) of each view."""
-    found = [torch.cat([staged_view(name, view, folder) for name in names]) for view in views]
+    found = [torch.cat([staged_view(name, view) for name in names]) for view in views]
     return dataclasses.replace(cells, views=found)
 
 
-def staged_view(name: str, view: str, folder: Path, resize: str = "squash") -> Tensor:
-    """(n, 81, 352) bfloat16: the last stage of the model in `folder` on the frozen CNN's maps; cached as float16."""
+def staged_view(name: str, view: str, resize: str = "squash") -> Tensor:
+    """(n, 81, 352) bfloat16: the starter's last stage on the frozen CNN's maps; cached as float16."""
     cached = FOLDER / f"{name}_{resize}_{view}.npy"
     if not cached.exists():
-        _extract(cached, below_file(name, resize, view), folder)
+        _extract(cached, below_file(name, resize, view))
     return torch.from_numpy(np.load(cached)).bfloat16()
 
 
 @torch.inference_mode()
-def _extract(target: Path, below: Path, folder: Path) -> None:
-    stage = load_image_head(folder, with_stage=True).stage.eval()
+def _extract(target: Path, below: Path) -> None:
+    stage = load_image_head(STARTER, with_stage=True).stage.eval()
     maps = np.load(below, mmap_mode="r")
     part = target.with_suffix(".part")
     store = np.lib.format.open_memmap(part, "w+", np.float16, (len(maps), CELLS**2, CHANNELS))
@@ -122,7 +121,7 @@ def main() -> None:
     """Writes work/hybrid/NAME.safetensors and a line of NAME.jsonl for each epoch; goes on from NAME.pt."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--name", default="hybrid")
-    parser.add_argument("--start", type=Path, default=STARTER)
+    parser.add_argument("--start", type=Path, default=STARTER, help="of the pooled head and the words")
     for field, value in vars(HybridSettings()).items():
         parser.add_argument(f"--{field.replace('_', '-')}", type=type(value), default=value)
     options = parser.parse_args()
@@ -132,8 +131,8 @@ def main() -> None:
     towers = HybridTowers(options.start, settings)
     learnt = sum(value.numel() for value in towers.image.parameters())
     print(json.dumps({"image parameters that learn": learnt}), flush=True)
-    data = HybridData(settings, Towers(options.start), options.start)
-    train(towers, data, HybridValidation(options.start, "shortest"), FOLDER / options.name)
+    data = HybridData(settings, Towers(options.start))
+    train(towers, data, HybridValidation("shortest"), FOLDER / options.name)
 
 
 if __name__ == "__main__":

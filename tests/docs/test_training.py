@@ -40,6 +40,8 @@ SCRIPTS = (
     "install_starter",
     "package",
     "grid_transformer",
+    "tune_hybrid",
+    "compare_hybrid",
     "nouns",
 )
 
@@ -252,6 +254,28 @@ def test_the_last_layer_answers_for_the_class_token_as_it_would_for_all(scripts:
     tokens = torch.randn(2, 10, 128, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert torch.allclose(layer(tokens[:, :1], tokens), layer(tokens, tokens)[:, :1], atol=1e-5)
+
+
+def test_a_text_tower_that_does_not_learn_encodes_a_text_once(
+    scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hybrid, folder = scripts.tune_hybrid, REPOSITORY / "data" / "starter"
+    towers = hybrid.HybridTowers(folder, hybrid.HybridSettings(text_rate=0.0))
+    tokens = scripts.captioned_cells.tokenize(["a dog", "a cat on a table", "a dog"])
+    expected = scripts.tune_contrastive.Towers(folder).words(tokens)
+    assert torch.allclose(towers.words(tokens), expected, atol=1e-2)  # bfloat16, batches of other lengths
+    monkeypatch.setattr(scripts.tune_contrastive.Towers, "words", None)
+    assert torch.equal(towers.words(tokens[:1]), towers.words(tokens[2:]))
+    assert not any(value.requires_grad for value in towers.text.parameters())
+
+
+def test_gains_are_paired_photograph_by_photograph(scripts: SimpleNamespace) -> None:
+    before, after = np.zeros(50), np.arange(50) % 5 / 5
+    found = scripts.compare_hybrid.differences({"r1": before + after, "r10": before}, {"r1": after, "r10": after})
+    assert (found["r1_gain"], found["r1_gain_ci95"]) == (0.0, [0.0, 0.0])
+    low, high = found["r10_gain_ci95"]
+    assert found["r10_gain"] == pytest.approx(0.4)
+    assert 0.3 < low < 0.4 < high < 0.5
 
 
 def test_the_attention_pool_is_the_one_that_open_clip_builds(
