@@ -144,7 +144,7 @@ def _index(folder: Path, pictures: int, real: int) -> None:
         with store.transaction() as writer:
             for number, row in enumerate(half, start):
                 found = ScannedFile(f"{number % 100:02d}/{number:06d}.jpg", 40_000, number, number, number)
-                writer.put(PictureRow(found, sums[number % real], 500, 375, None, None, row.tobytes()))
+                writer.put(PictureRow(found, sums[number % real], 500, 375, embedding=row.tobytes()))
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------

@@ -164,7 +164,7 @@ def _fill(store: Any, pictures: int) -> None:
             with store.transaction() as writer:
                 for row in block[start : start + COMMIT]:
                     found = ScannedFile(f"{number % 100:02d}/{number:06d}.jpg", 40_000, number, number, number)
-                    writer.put(PictureRow(found, secrets.token_bytes(32), 500, 375, None, None, row.tobytes()))
+                    writer.put(PictureRow(found, secrets.token_bytes(32), 500, 375, embedding=row.tobytes()))
                     number += 1
 
 
