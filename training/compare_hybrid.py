@@ -29,12 +29,14 @@ def main() -> None:
     """A line for each tuning; with --tried NAME=SENTENCE, a row of results.json for it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", help="what tune_hybrid.py has written")
+    parser.add_argument("--against", help="another tuning, instead of the starter")
     parser.add_argument("--tried", nargs="*", default=[], help="NAME=SENTENCE")
     parser.add_argument("--speed", action="store_true")
     options = parser.parse_args()
     sentences = dict(part.split("=", 1) for part in options.tried)
     validation = HybridValidation("shortest")
-    before = hits(validation, HybridTowers(STARTER, HybridSettings(layers=0)).eval())
+    starter = HybridTowers(STARTER, HybridSettings(layers=0)).eval()
+    before = hits(validation, load(options.against) if options.against else starter)
     for name in options.names:
         towers = load(name)
         row = validation.measure(towers) | differences(before, hits(validation, towers))
