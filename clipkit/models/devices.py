@@ -47,7 +47,8 @@ def check_engine(engine: str, device: str, precision: str) -> str:
         raise ModelError(f"no engine is called {engine!r}", hint=f"--engine {', '.join(ENGINES)}")
     is_plain = device in ("auto", "cpu") and precision in ("auto", "float32", INT8)
     if engine == "torch" and precision == INT8:
-        raise ModelError("engine torch does not compute in int8", hint="--engine onnx")
+        place = "cpu" if device == "auto" else device
+        raise ModelError(f"precision int8 does not go with {place} in torch", hint="--engine onnx")
     if precision == INT8 and not is_plain:
         raise ModelError(f"int8 is computed on the CPU, not on {device}", hint="--device cpu")
     engine = "onnx" if precision == INT8 else engine

@@ -334,7 +334,7 @@ def test_an_index_run_says_how_many_pictures_it_has(photos: Path, monkeypatch: p
         ({"engine": "abacus"}, "no engine is called 'abacus'"),
         ({"engine": "onnx", "device": "cuda"}, "float32 on the CPU, not on cuda"),
         ({"engine": "onnx", "precision": "bfloat16"}, "float32 on the CPU, not in bfloat16"),
-        ({"engine": "torch", "precision": "int8"}, "torch does not compute in int8"),
+        ({"engine": "torch", "precision": "int8"}, "precision int8 does not go with cpu in torch"),
         ({"device": "cuda", "precision": "int8"}, "int8 is computed on the CPU, not on cuda"),
     ],
 )
