@@ -12,7 +12,7 @@ import numpy as np
 
 from clipkit.core.arrays import Embeddings, IntArray
 from clipkit.core.text import readable
-from clipkit.errors import QueryError
+from clipkit.errors import IndexDamaged, QueryError
 from clipkit.explore.conditions import ids_that_meet
 from clipkit.explore.logic import rank
 from clipkit.explore.metadata import Catalogue, Fact, Filters, choose_ids, sample_embeddings
@@ -280,12 +280,18 @@ def search(
     ids = np.fromiter(paths, dtype=np.int64, count=len(paths))
     if chosen is not None and not len(chosen):
         return Hits()
-    scale = scale_for(encoder, sample_embeddings(index, ids), len(ids))
     if isinstance(asked.tree, Sum):
         vector = vectors[asked.tree]
         hits = index.search_embeddings(vector, k, only=chosen)[0]
-        judged, verdict = judge_hits(index, hits, vector, scale, is_words=asked.tree.is_words)
+        try:
+            scale = scale_for(encoder, sample_embeddings(index, ids), len(ids))
+            judged, verdict = judge_hits(index, hits, vector, scale, is_words=asked.tree.is_words)
+        except IndexDamaged:
+            if least != "weak":
+                raise
+            return hits  # from the search cache, which is whole; nothing can be compared with the phrases
     else:
+        scale = scale_for(encoder, sample_embeddings(index, ids), len(ids))
         ranked = rank(index, asked.tree, vectors, scale, k, chosen)
         judged, verdict = ranked.hits, ranked.verdict
     shown = (replace(hit, relevance=word) for hit, word in judged if is_at_least(word, least))

@@ -168,9 +168,7 @@ def parse_query(
     conditions = tuple(condition for condition in conditions if condition.field != SIMILAR)
     if _LOGIC.search(_QUOTED.sub("", rest)):
         if add or subtract:
-            raise QueryError(
-                "--add and --sub are for sums; join parts with AND", hint="as in a dog AND snow"
-            )
+            raise QueryError("--add and --sub are for sums; join parts with AND", hint="as in a dog AND snow")
         from clipkit.search.grammar import parse_operators
 
         notes: list[str] = []
