@@ -51,6 +51,7 @@ DOORS = {
     "PIL": "clipkit.images",
     "simplejpeg": "clipkit.images",
     "pillow_heif": "clipkit.images",
+    "imagehash": "clipkit.images.perceptual_hash",
     "pyarrow": "clipkit.index.vector_files",
     "platformdirs": "clipkit.core.folders",
     "matplotlib": "clipkit.output.figures",

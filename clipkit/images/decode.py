@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,15 +29,16 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from clipkit.errors import ImageError
-from clipkit.images.recipe import Picture, PixelRecipe, Pixels
+from clipkit.images.decoder_edge import attempt, decoder_edge
+from clipkit.images.metadata import read_metadata
+from clipkit.images.perceptual_hash import phash
+from clipkit.images.recipe import NO_METADATA, Metadata, Picture, PixelRecipe, Pixels
 from clipkit.images.tone import Colours, Deep, colours_of, deep_values, to_grey, to_sdr
 
 Size = tuple[int, int]  # (width, height), as Pillow says it
 Opener = Callable[[BytesIO], ImageFile]
 Extent = tuple[float, float]  # a size that scaling has made and nobody has rounded
 
-_ANOTHER_KIND = "not identified by this driver"  # as Pillow says it
-_NO_WORDS = re.compile(r"unpack_from requires|index out of range|could not create decoder|.*\bobject\b")
 MAX_FILE_BYTES = 256 * 2**20
 MAX_HEIF_PIXELS = 250_000_000  # phones make 200 megapixels; decoded alone, at five bytes a pixel
 MAX_PIXELS = 100_000_000  # decoded at once; 400 MB, because Pillow keeps four bytes a pixel
@@ -69,19 +67,13 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }  # EXIF orientation -> what turns the stored picture upright
 
-DATE = re.compile(r"(\d{4})[:/.-](\d{1,2})[:/.-](\d{1,2})(?:[T ]+(\d{1,2}):(\d{2})(?::(\d{2}))?)?")
-XMP_DATE = re.compile(r"(?:exif:DateTimeOriginal|xmp:CreateDate|photoshop:DateCreated)(?:=\"|>)([^\"<]{4,40})")
-CAMERA = (ExifTags.Base.Make, ExifTags.Base.Model)
-MAX_CAMERA = 80  # characters; the tag may hold anything
-MAX_XMP = 1 << 20  # bytes of it that are looked at
-
 
 @dataclass(frozen=True)
 class ScaledRows:
     """A JPEG as its decoder gave it, scaled but not yet at the recipe's size.
 
     rows: uint8 (height, width, 3) as they are stored. factors: of height and width to the recipe's. orientation: as
-    EXIF says it. width, height, taken_at: as in `Picture`.
+    EXIF says it. width, height, metadata: as in `Picture`.
     """
 
     rows: npt.NDArray[np.uint8]
@@ -89,7 +81,7 @@ class ScaledRows:
     orientation: int
     width: int
     height: int
-    taken_at: str | None = None
+    metadata: Metadata = NO_METADATA
 
 
 def _refuse(reason: str) -> Opener:
@@ -142,18 +134,22 @@ def cost_bytes(data: bytes, recipe: PixelRecipe, name: str = "") -> int:
     return attempt(lambda: _cost(read_header(data, name), data, recipe)) or 0
 
 
-def decode(data: bytes, recipe: PixelRecipe, *, name: str) -> Picture:
+def decode(data: bytes, recipe: PixelRecipe, *, name: str, is_hashed: bool = False) -> Picture:
     """The first frame, upright, over white, at the recipe's size; ImageError, which names `name`, if that fails.
 
     The content decides the format, not the suffix of `name`; but TGA has no mark in its content. What is transparent
-    lies over white, or over grey where the rest is white itself. PQ and HLG pictures are brought to sRGB.
+    lies over white, or over grey where the rest is white itself. PQ and HLG pictures are brought to sRGB. is_hashed:
+    with `phash`, of the whole picture, whatever the recipe crops.
     """
-    return resized(decode_rows(data, recipe, name=name), recipe, name=name)
+    return resized(decode_rows(data, recipe, name=name), recipe, name=name, is_hashed=is_hashed)
 
 
 def decode_rows(data: bytes, recipe: PixelRecipe, *, name: str) -> Picture | ScaledRows:
-    """As `decode`, but of most JPEGs the rows as they leave the decoder: all that reads foreign bytes, and no torch."""
-    with _decoder_edge(name):
+    """As `decode`, but not cropped or padded yet; of most JPEGs the rows as they leave the decoder.
+
+    That is all that reads foreign bytes, and no torch.
+    """
+    with decoder_edge(name):
         image = read_header(data, name)
         if isinstance(image, JpegImageFile):
             return _decode_jpeg(image, data, recipe)
@@ -166,15 +162,19 @@ def decode_rows(data: bytes, recipe: PixelRecipe, *, name: str) -> Picture | Sca
         return replace(picture, pixels=to_sdr(picture.pixels, _colours(image, data)))
 
 
-def resized(rows: Picture | ScaledRows, recipe: PixelRecipe, *, name: str) -> Picture:
-    """What `decode_rows` gave, at the recipe's size."""
-    if isinstance(rows, Picture):
-        return rows
-    with _decoder_edge(name):
-        pixels = _resize_rows(rows.rows, rows.factors, recipe)
-        if rows.orientation > 1:
-            pixels = _pixels(_turn(Image.merge("RGB", [Image.fromarray(band) for band in pixels]), rows.orientation))
-        return Picture(_crop_or_pad(pixels, recipe), rows.width, rows.height, rows.taken_at)
+def resized(rows: Picture | ScaledRows, recipe: PixelRecipe, *, name: str, is_hashed: bool = False) -> Picture:
+    """What `decode_rows` gave, at the recipe's size; with its perceptual hash, if that is asked for."""
+    with decoder_edge(name):
+        picture = _to_scale(rows, recipe) if isinstance(rows, ScaledRows) else rows
+        hashed = phash(picture.pixels) if is_hashed else None
+        return replace(picture, pixels=_crop_or_pad(picture.pixels, recipe), phash=hashed)
+
+
+def _to_scale(rows: ScaledRows, recipe: PixelRecipe) -> Picture:
+    pixels = _resize_rows(rows.rows, rows.factors, recipe)
+    if rows.orientation > 1:
+        pixels = _pixels(_turn(Image.merge("RGB", [Image.fromarray(band) for band in pixels]), rows.orientation))
+    return Picture(pixels, rows.width, rows.height, rows.metadata)
 
 
 def _decode_large_heif(image: ImageFile, data: bytes, recipe: PixelRecipe) -> Picture:
@@ -215,13 +215,20 @@ def _loaded_tiff(image: TiffImageFile, data: bytes) -> TiffImageFile:
 
 def from_image(image: Image.Image | npt.NDArray[np.uint8], recipe: PixelRecipe) -> Picture:
     """As `decode`, for a picture in memory: Pillow's, or a uint8 array (h, w), (h, w, 3) RGB or (h, w, 4) RGBA."""
-    with _decoder_edge("picture"):
-        return _from_pillow(_pillow_image(image), recipe)
+    with decoder_edge("picture"):
+        picture = _from_pillow(_pillow_image(image), recipe)
+    return resized(picture, recipe, name="picture")
+
+
+def metadata(data: bytes, *, name: str = "") -> Metadata:
+    """Metadata from the header alone; none of a file that cannot be read."""
+    found: Metadata | None = attempt(lambda: read_metadata(read_header(data, name)))
+    return found or NO_METADATA
 
 
 def decode_whole(data: bytes, *, name: str) -> npt.NDArray[np.uint8]:
     """All of the first frame at its own size, upright, over white: (h, w, 3). ImageError as from `decode`."""
-    with _decoder_edge(name):
+    with decoder_edge(name):
         image = read_header(data, name)
         if isinstance(image, JpegImageFile):
             _check_scans(image, data)
@@ -237,41 +244,12 @@ def decode_whole(data: bytes, *, name: str) -> npt.NDArray[np.uint8]:
 
 def whole_image(image: Image.Image | npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """As `decode_whole`, for a picture in memory as `from_image` takes it."""
-    with _decoder_edge("picture"):
+    with decoder_edge("picture"):
         return _whole(_pillow_image(image))
 
 
 def _colours(image: ImageFile, data: bytes) -> Colours | None:
     return colours_of(data) if image.format in ("AVIF", "HEIF") else None
-
-
-@contextmanager
-def _decoder_edge(name: str) -> Iterator[None]:
-    try:
-        yield
-    except ImageError as error:
-        raise ImageError(f"{name}: {error.message}", hint=error.hint) from error
-    except Exception as error:  # the one such place: OSError, ValueError, TypeError, RuntimeError, SyntaxError came
-        raise ImageError(f"{name}: cannot be decoded ({_in_words(error)})") from error
-
-
-def _in_words(error: Exception) -> str:
-    """What a library says of a file, where it says something; its own mistakes on the way are damage of the file."""
-    text = str(error).strip().partition("\n")[0]
-    if isinstance(error, MemoryError):
-        return "it takes more memory than there is"
-    if text == _ANOTHER_KIND:
-        return "it is not of the kind that its first bytes say"
-    is_said = isinstance(error, OSError | ValueError | RuntimeError | SyntaxError) and text
-    return text if is_said and not _NO_WORDS.match(text) else "its content is damaged"
-
-
-def attempt(read: Callable[[], Any]) -> Any:
-    try:
-        with _decoder_edge(""):
-            return read()
-    except ImageError:
-        return None
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
@@ -362,7 +340,7 @@ def _decode_jpeg(image: JpegImageFile, data: bytes, recipe: PixelRecipe) -> Pict
     target = _target(size, recipe, orientation)
     factors = ((target[1] + 1e-6) / extent[1], (target[0] + 1e-6) / extent[0])
     width, height = size[::-1] if orientation >= 5 else size
-    return ScaledRows(rows, factors, orientation, width, height, attempt(lambda: _taken_at(image)))
+    return ScaledRows(rows, factors, orientation, width, height, read_metadata(image))
 
 
 def _check_scans(image: JpegImageFile, data: bytes) -> None:
@@ -471,48 +449,12 @@ def _pixels(image: Image.Image) -> Pixels:
 
 def _picture(pixels: Pixels, image: Image.Image, size: Size, recipe: PixelRecipe) -> Picture:
     width, height = size[::-1] if _orientation(image) >= 5 else size
-    return Picture(_crop_or_pad(pixels, recipe), width, height, attempt(lambda: _taken_at(image)))
+    return Picture(pixels, width, height, read_metadata(image))
 
 
 def _orientation(image: Image.Image) -> int:
     value = attempt(lambda: image.getexif().get(ExifTags.Base.Orientation))
     return value if value in UPRIGHT else 1
-
-
-def _taken_at(image: Image.Image) -> str | None:
-    """The first date that is one: of EXIF (taken, digitised, changed), then of XMP; by the clock of its own zone."""
-    exif = image.getexif()
-    inner = attempt(lambda: exif.get_ifd(ExifTags.IFD.Exif)) or {}
-    texts = [inner.get(tag) for tag in (ExifTags.Base.DateTimeOriginal, ExifTags.Base.DateTimeDigitized)]
-    texts.append(exif.get(ExifTags.Base.DateTime))
-    texts += XMP_DATE.findall(_xmp(image))
-    return next((day for text in texts if text and (day := parse_date(str(text)))), None)
-
-
-def camera(data: bytes) -> str | None:
-    """Maker and model of the camera, as the picture says it; None where it does not, or cannot be read."""
-    exif = attempt(lambda: read_header(data).getexif())
-    tags = [str(exif.get(tag) or "").replace("\0", "").strip() for tag in CAMERA] if exif else []
-    maker, model = tags or ("", "")
-    name = model if model.lower().startswith(maker.lower()) else f"{maker} {model}"
-    return name.strip()[:MAX_CAMERA] or None
-
-
-def parse_date(text: str) -> str | None:
-    """ "YYYY-MM-DDTHH:MM:SS" of a date as cameras write it, its zone left out; None where it is no date."""
-    found = DATE.match(text.replace("\0", "").strip())
-    if found is None:
-        return None
-    try:
-        year, month, day, hour, minute, second = (int(part or 0) for part in found.groups())
-        return datetime(year, month, day, hour, minute, second).isoformat()
-    except ValueError:  # 0000:00:00, month 13
-        return None
-
-
-def _xmp(image: Image.Image) -> str:
-    packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
-    return packet if isinstance(packet, str) else bytes(packet[:MAX_XMP]).decode("utf-8", "replace")
 
 
 def _turn(image: Image.Image, orientation: int) -> Image.Image:

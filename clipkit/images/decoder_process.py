@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from queue import SimpleQueue
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.errors import ImageError
-from clipkit.images.decode import LIGHT, ScaledRows, camera, cost_bytes, decode_rows, decode_whole
+from clipkit.images.decode import LIGHT, ScaledRows, cost_bytes, decode_rows, decode_whole, metadata
 from clipkit.images.recipe import PixelRecipe
 
 MAX_MEMORY = 4 * 2**30  # of addresses; the largest honest picture, a 100-megapixel WebP, takes 1.6 GB beside libraries
@@ -107,7 +108,7 @@ def serve(shared: SharedBytes, requests: SimpleQueue[Answer], send: Callable[[An
 def _decode(data: bytes, name: str, recipe: PixelRecipe | None) -> tuple[Answer, Array]:
     assert recipe is not None
     found = decode_rows(data, recipe, name=name)
-    facts: Answer = {"width": found.width, "height": found.height, "taken_at": found.taken_at}
+    facts: Answer = {"width": found.width, "height": found.height, "metadata": asdict(found.metadata)}
     if isinstance(found, ScaledRows):
         return {**facts, "factors": found.factors, "orientation": found.orientation}, found.rows
     return {**facts, "share": found.share}, found.pixels
@@ -117,11 +118,11 @@ def _decode_whole(data: bytes, name: str, _: PixelRecipe | None) -> tuple[Answer
     return {}, decode_whole(data, name=name)
 
 
-def _camera(data: bytes, _: str, __: PixelRecipe | None) -> tuple[Answer, Array]:
-    return {"camera": camera(data)}, NO_PIXELS
+def _metadata(data: bytes, name: str, _: PixelRecipe | None) -> tuple[Answer, Array]:
+    return {"metadata": asdict(metadata(data, name=name))}, NO_PIXELS
 
 
-OPERATIONS = {"decode": _decode, "decode_whole": _decode_whole, "camera": _camera}
+OPERATIONS = {"decode": _decode, "decode_whole": _decode_whole, "metadata": _metadata}
 
 
 def _recipe(fields: Answer | None) -> PixelRecipe | None:

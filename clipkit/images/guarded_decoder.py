@@ -21,7 +21,7 @@ from clipkit.errors import ClipkitError, ImageError
 from clipkit.images import decode as here
 from clipkit.images.decode import ScaledRows, resized
 from clipkit.images.decoder_process import Answer, Array, SharedBytes
-from clipkit.images.recipe import Picture, PixelRecipe
+from clipkit.images.recipe import NO_METADATA, Metadata, Picture, PixelRecipe
 
 START_SECONDS = 60.0
 MOST = 8  # decoders at a time
@@ -29,14 +29,14 @@ UNGUARDED = "CLIPKIT_UNGUARDED"  # set by a person: decode in this process
 PROGRAM = (sys.executable, "-P", "-m", "clipkit.images.decoder_process")  # -P: no module from among the photos
 
 
-def decode(data: bytes, recipe: PixelRecipe, *, name: str) -> Picture:
+def decode(data: bytes, recipe: PixelRecipe, *, name: str, is_hashed: bool = False) -> Picture:
     """As `decode.decode`; a decoder that crashes, hangs or takes all memory is an ImageError too."""
     if not can_guard():
-        return here.decode(data, recipe, name=name)
+        return here.decode(data, recipe, name=name, is_hashed=is_hashed)
     facts, pixels = _POOL.run("decode", data, name, recipe)
-    if "factors" not in facts:
-        return Picture(pixels, **facts)
-    return resized(ScaledRows(pixels, **facts), recipe, name=name)
+    facts["metadata"] = _metadata(facts["metadata"])
+    rows = ScaledRows(pixels, **facts) if "factors" in facts else Picture(pixels, **facts)
+    return resized(rows, recipe, name=name, is_hashed=is_hashed)
 
 
 def decode_whole(data: bytes, *, name: str) -> Array:
@@ -46,14 +46,13 @@ def decode_whole(data: bytes, *, name: str) -> Array:
     return _POOL.run("decode_whole", data, name)[1]
 
 
-def camera(data: bytes, *, name: str) -> str | None:
-    """As `decode.camera`, guarded; None where the decoder dies of it."""
+def metadata(data: bytes, *, name: str) -> Metadata:
+    """As `decode.metadata`, guarded; none where the decoder dies of it."""
     if not can_guard():
-        return here.camera(data)
+        return here.metadata(data, name=name)
     with suppress(ImageError):
-        found: str | None = _POOL.run("camera", data, name)[0]["camera"]
-        return found
-    return None
+        return _metadata(_POOL.run("metadata", data, name)[0]["metadata"])
+    return NO_METADATA
 
 
 def warm_up() -> None:
@@ -207,6 +206,10 @@ class DecoderPool:
     def _give_back(self, decoder: DecoderProcess) -> None:
         with self._lock:
             self._free.append(decoder)
+
+
+def _metadata(fields: Answer) -> Metadata:
+    return Metadata(**{**fields, "tags": tuple(fields["tags"])})
 
 
 def _environment() -> dict[str, str]:

@@ -1,9 +1,9 @@
-"""Pixel recipe of a model, and the pictures decoded by it."""
+"""Pixel recipe of a model, and the pictures decoded by it, with their metadata."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -67,16 +67,62 @@ class PixelRecipe:
 
 
 @dataclass(frozen=True)
+class Metadata:
+    """What a picture says of itself beside its pixels.
+
+    Attributes
+    ----------
+    taken_at : str or None
+        "YYYY-MM-DDTHH:MM:SS", by the clock of its own zone.
+    camera : str or None
+        Maker and model, as people name it.
+    latitude, longitude : float or None
+        In degrees; both or neither.
+    rating : int or None
+        Stars, 0 to 5.
+    tags : tuple of str
+        Keywords, each once.
+    title : str or None
+        In one language, the default one.
+    """
+
+    taken_at: str | None = None
+    camera: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    rating: int | None = None
+    tags: tuple[str, ...] = ()
+    title: str | None = None
+
+    def over(self, other: Metadata) -> Metadata:
+        """This, and of `other` what this does not have; but of two dates that of `other`, which is the camera's."""
+        changes = {one.name: getattr(self, one.name) for one in fields(self)}
+        found = {name: value for name, value in changes.items() if value not in (None, ())}
+        if other.taken_at:
+            found.pop("taken_at", None)
+        return replace(other, **found)
+
+
+NO_METADATA = Metadata()
+
+
+@dataclass(frozen=True)
 class Picture:
     """A decoded picture, ready for the model but for mean and std.
 
     pixels: uint8 (3, height, width) at the recipe's size. width, height: of the upright original, in pixels.
-    taken_at: date as "YYYY-MM-DDTHH:MM:SS", or None. share: of its rows that are there, less than 1 for a JPEG that was
-    cut off.
+    metadata: what the file says of itself. share: of its rows that are there, less than 1 for a JPEG that was cut off.
+    phash: 8 bytes of the whole picture, where they were asked for.
     """
 
     pixels: Pixels
     width: int
     height: int
-    taken_at: str | None = None
+    metadata: Metadata = NO_METADATA
     share: float = 1.0
+    phash: bytes | None = None
+
+    @property
+    def taken_at(self) -> str | None:
+        """Date as "YYYY-MM-DDTHH:MM:SS"."""
+        return self.metadata.taken_at

@@ -47,7 +47,7 @@ def thumbnail(file: str | os.PathLike[str], size: int | Size) -> Thumbnail:
 def camera(file: str | os.PathLike[str]) -> str | None:
     """Maker and model of the camera, as the picture says it; None where it does not, or cannot be read."""
     try:
-        return guarded_decoder.camera(read_file(file), name=os.fspath(file))
+        return guarded_decoder.metadata(read_file(file), name=os.fspath(file)).camera
     except ImageError:
         return None
 

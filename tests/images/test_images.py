@@ -25,10 +25,10 @@ from clipkit.images.decode import (
     cost_bytes,
     decode,
     from_image,
-    parse_date,
     read_file,
 )
 from clipkit.images.formats import is_picture
+from clipkit.images.metadata import parse_date
 from clipkit.images.recipe import Picture, PixelRecipe
 
 # Pillow warns of metadata that it survives. The filters are one list for all threads, so a program sets them, not we.
