@@ -32,6 +32,7 @@ class IndexOptions(options.ModelOptions):
     include_hidden: bool
     checksum: bool
     retry_failed: bool
+    refresh_metadata: bool
     rebuild: bool
     dry_run: bool
     exact_pixels: bool
@@ -40,7 +41,7 @@ class IndexOptions(options.ModelOptions):
     @property
     def scan(self) -> dict[str, Any]:
         """Which files are looked at, and which of them are read."""
-        names = ("exclude_dirs", "include_dirs", "include_hidden", "checksum", "retry_failed")
+        names = ("exclude_dirs", "include_dirs", "include_hidden", "checksum", "retry_failed", "refresh_metadata")
         return {name: getattr(self, name) for name in names}
 
 
@@ -67,6 +68,9 @@ class IndexOptions(options.ModelOptions):
 @click.option("--include-hidden", is_flag=True, help="Also files and folders whose name begins with a dot.")
 @click.option("--checksum", is_flag=True, help="Read every file again, not only those whose size or date changed.")
 @click.option("--retry-failed", is_flag=True, help="Read those again that could not be read.")
+@click.option(
+    "--refresh-metadata", is_flag=True, help="Read dates, cameras, ratings, tags again; encode nothing for it."
+)
 @click.option("--rebuild", is_flag=True, help="Make the index anew; the old one answers until the new one is complete.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--exact-pixels", is_flag=True, help="Decode exactly as open_clip does: slower, differs by 0.3 of 255.")

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 import textwrap
@@ -100,6 +101,8 @@ def print_plan(changes: Changes) -> None:
         f"{counted(len(changes.gone) - changes.moved, 'picture')}; "
         f"{changes.unchanged:,} {are(changes.unchanged)} unchanged"
     )
+    if changes.stale:
+        print(f"would read the metadata of {counted(len(changes.stale), 'picture')} again")
     print_unmatched(changes.unmatched)
 
 
@@ -146,6 +149,8 @@ def print_report(report: IndexReport, pictures: ImageIndex, photos: str, *, load
             say(f"  {what} {printable(failure.path)}: {printable(failure.reason)}")
         if len(failures) > FEW:
             say(f"  and {len(failures) - FEW:,} more")
+    if report.refreshed:
+        say(f"  metadata of {counted(report.refreshed, 'picture')} read again")
     if report.skipped:
         say(f"  {_skipped_line(report.skipped)}")
     print_unmatched(report.unmatched)
@@ -205,9 +210,13 @@ def print_info(index: ImageIndex, *, as_json: bool) -> None:
         "bytes": index.store.file.stat().st_size,
         "made by": info.created_by,
     }
+    without_metadata = index.without_metadata_count()
     if as_json:
-        print(json.dumps({**facts, "excluded": info.excluded}))
+        print(json.dumps({**facts, "excluded": info.excluded, "without_metadata": without_metadata}))
         return
+    if without_metadata:
+        command = shlex.join(["clipkit", "index", str(index.root), "--refresh-metadata"])
+        facts["metadata"] = f"not read of {without_metadata:,}; to read it: {command}"
     if info.excluded:
         facts["excluded"] = ", ".join(info.excluded)
     for name, fact in facts.items():

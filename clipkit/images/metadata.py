@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -17,13 +16,12 @@ from PIL.ImageFile import ImageFile
 from PIL.IptcImagePlugin import getiptcinfo
 
 from clipkit.images.decoder_edge import attempt
-from clipkit.images.recipe import NO_METADATA, Metadata
+from clipkit.images.recipe import Metadata
 
 MAX_XMP = 1 << 20  # bytes of it that are looked at
 MAX_CAMERA, MAX_TAG, MAX_TITLE = 80, 100, 300  # characters; what is longer is cut
 MAX_TAGS = 100
 MOST_STARS = 5
-SIDECAR = ".xmp"
 
 DATE = re.compile(r"(\d{4})[:/.-](\d{1,2})[:/.-](\d{1,2})(?:[T ]+(\d{1,2}):(\d{2})(?::(\d{2}))?)?")
 XMP_DATE = re.compile(r"(?:exif:DateTimeOriginal|xmp:CreateDate|photoshop:DateCreated)(?:=\"|>)([^\"<]{4,40})")
@@ -68,15 +66,6 @@ def read_metadata(image: Image.Image) -> Metadata:
         tags=_tags([*found.tags, *_iptc_texts(iptc, _IPTC_KEYWORDS)]),
         title=found.title or next(iter(_texts(_iptc_texts(iptc, _IPTC_TITLE), MAX_TITLE)), None),
     )
-
-
-def read_sidecar(file: str | os.PathLike[str]) -> Metadata:
-    """Metadata of an XMP sidecar, `photo.xmp` or `photo.jpg.xmp`; none of one that cannot be read or is too large."""
-    with suppress(OSError, ValueError), open(file, "rb") as stream:
-        data = stream.read(MAX_XMP + 1)
-        if len(data) <= MAX_XMP:
-            return parse_xmp(data)
-    return NO_METADATA
 
 
 def parse_xmp(data: bytes) -> Metadata:

@@ -6,7 +6,7 @@ import os
 import secrets
 import shlex
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,8 @@ from clipkit.core.arrays import Embeddings, IntArray, check_embeddings
 from clipkit.core.progress import Failure, Progress
 from clipkit.errors import BadIndex, IndexNotFound, ModelError, QueryError
 from clipkit.index.crash_recovery import Journal, in_flight
+from clipkit.index.metadata_refresh import refresh_metadata as _refresh
+from clipkit.index.metadata_refresh import stale_files
 from clipkit.index.model_check import check_model, check_model_cfg, current_model_cfg, encoder_model_cfg, is_same_model
 from clipkit.index.paths import filter_for, folder_below, near_folder, take_back
 from clipkit.index.places import FOLDER, index_folder, real_folder
@@ -33,7 +35,7 @@ from clipkit.search.hits import Hit, Hits
 from clipkit.search.query import embed, parse
 from clipkit.search.vector_cache import IndexCache
 from clipkit.store.database import FILE, Store, make_folder, writing
-from clipkit.store.records import IndexInfo, Known
+from clipkit.store.records import IndexInfo, Known, ScannedFile
 
 if TYPE_CHECKING:
     from clipkit.images.recipe import PictureSource
@@ -272,6 +274,16 @@ class ImageIndex:
         """
         return self.store.partial_count()
 
+    def without_metadata_count(self) -> int:
+        """Number of pictures that answer and whose metadata was never read: `update(refresh_metadata=True)` does.
+
+        Returns
+        -------
+        int
+            Of those that `counts` calls ok.
+        """
+        return self.store.without_metadata_count()
+
     def failures(self) -> list[Failure]:
         """Pictures that could not be read.
 
@@ -302,6 +314,7 @@ class ImageIndex:
         include_hidden: bool = False,
         checksum: bool = False,
         retry_failed: bool = False,
+        refresh_metadata: bool = False,
     ) -> IndexReport:
         """Bring the index up to date with the folder; what is committed stays, whatever happens.
 
@@ -322,6 +335,8 @@ class ImageIndex:
             Read every file again, not only those whose size or date changed.
         retry_failed : bool, default False
             Read those again that failed before.
+        refresh_metadata : bool, default False
+            Read the metadata of all pictures again, not only where a sidecar changed; nothing is encoded for that.
 
         Returns
         -------
@@ -354,11 +369,15 @@ class ImageIndex:
             known = store.known()
             unreadable = [failure.path for failure in scan.unreadable]
             changes = compare(scan.found, known, unreadable=unreadable, checksum=checksum, retry_failed=retry_failed)
+            workers = workers or min(8, os.cpu_count() or 1)
             tally = self._apply(store, changes, known, workers=workers, progress=progress)
+            known = store.known() if changes.read else known
+            stale = _stale(scan, changes, known, everything=refresh_metadata)
+            refreshed = _refresh(store, stale, known, root=str(self.root), workers=workers, progress=progress)
             self._complete_rebuild()
             self._refresh_cache()
         report = _report(scan, changes, tally, seconds=time.monotonic() - started)
-        return replace(report, not_excluded=kept.not_excluded)
+        return replace(report, not_excluded=kept.not_excluded, refreshed=refreshed)
 
     def search(
         self,
@@ -532,7 +551,7 @@ class ImageIndex:
         changes: Changes,
         known: dict[str, Known],
         *,
-        workers: int | None,
+        workers: int,
         progress: Callable[[Progress], None] | None,
     ) -> Tally:
         from clipkit.index.agreement import check_agreement
@@ -550,7 +569,7 @@ class ImageIndex:
                 changes,
                 root=str(self.root),
                 known=known,
-                workers=workers or min(8, os.cpu_count() or 1),
+                workers=workers,
                 progress=progress,
                 now_and_then=(lambda: None) if self._rebuild else self._refresh_cache,
                 journal=journal,
@@ -663,6 +682,10 @@ class ImageIndex:
         check_model_cfg(model_cfg_sha256, info, root=self.root, command=self._command(), source=source)
 
 
+def _stale(scan: Scan, changes: Changes, known: Mapping[str, Known], *, everything: bool) -> list[ScannedFile]:
+    return stale_files(scan.found, known, everything=everything, but={file.path for file in changes.read})
+
+
 def _report(scan: Scan, changes: Changes, tally: Tally, *, seconds: float) -> IndexReport:
     from clipkit.index.update import IndexReport
 
@@ -722,6 +745,7 @@ def plan(
     include_hidden: bool = False,
     checksum: bool = False,
     retry_failed: bool = False,
+    refresh_metadata: bool = False,
 ) -> Changes:
     """What `clipkit index` would do, by stat alone; nothing is written."""
     place = real_folder(root)
@@ -731,7 +755,8 @@ def plan(
     scan = find_images(str(place), exclude_dirs=exclude_dirs, remembered=kept.texts, include_hidden=include_hidden)
     unreadable = [failure.path for failure in scan.unreadable]
     changes = compare(scan.found, known, unreadable=unreadable, checksum=checksum, retry_failed=retry_failed)
-    return replace(changes, unmatched=scan.unmatched)
+    stale = _stale(scan, changes, known, everything=refresh_metadata)
+    return replace(changes, unmatched=scan.unmatched, stale=tuple(stale))
 
 
 def model_for(root: str | Path, model: str | None, *, at: str | Path | None = None) -> tuple[str, bool]:

@@ -9,13 +9,14 @@ from collections import deque
 from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clipkit.errors import ImageError
 from clipkit.images import guarded_decoder
 from clipkit.images.decode import LIGHT, cost_bytes, decode, read_file
 from clipkit.images.recipe import Picture, PixelRecipe
 from clipkit.index.crash_recovery import Journal, has_watching_parent
+from clipkit.index.sidecars import read_sidecar
 from clipkit.store.records import ScannedFile
 
 AHEAD = 64 * 2**20  # decoded pixels that may wait for the encoder: 440 pictures at 224 x 224
@@ -90,7 +91,7 @@ class _Job:
             if not self._is_first(sha256):
                 return Reading(found, sha256)
             try:
-                return Reading(found, sha256, self._decode(data, found, file))
+                return Reading(found, sha256, _with_sidecar(self._decode(data, found, file), found, file))
             except ImageError as error:
                 return Reading(found, sha256, error=_reason(error, file))
 
@@ -105,15 +106,19 @@ class _Job:
     def _decode(self, data: bytes, found: ScannedFile, file: str) -> Picture:
         if self._is_guarded:
             with self._in_flight(found):
-                return guarded_decoder.decode(data, self._recipe, name=file)
+                return guarded_decoder.decode(data, self._recipe, name=file, is_hashed=True)
         with self._in_flight(found):  # not while it waits for its turn: a long time in flight means that it hangs
             cost = len(data) + cost_bytes(data, self._recipe, found.path)
         has_turn = found.size_bytes > LIGHT
         with nullcontext() if has_turn else _turn(cost, self._heavy), self._in_flight(found):
-            return decode(data, self._recipe, name=file)
+            return decode(data, self._recipe, name=file, is_hashed=True)
 
     def _in_flight(self, found: ScannedFile) -> AbstractContextManager[None]:
         return self._journal.entry(found.path, tries=self._tries) if self._journal else nullcontext()
+
+
+def _with_sidecar(picture: Picture, found: ScannedFile, file: str) -> Picture:
+    return replace(picture, metadata=read_sidecar(file).over(picture.metadata)) if found.sidecar else picture
 
 
 def _turn(size_bytes: int, heavy: threading.Lock) -> AbstractContextManager[object]:

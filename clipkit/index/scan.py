@@ -14,6 +14,7 @@ from clipkit.core.progress import Failure
 from clipkit.errors import ClipkitError
 from clipkit.images.formats import is_picture
 from clipkit.index.paths import FolderPatterns
+from clipkit.index.sidecars import sidecar_stamp, sidecars_among
 from clipkit.store.records import Known, ScannedFile
 
 # rclip's list, so that both tools see the same pictures
@@ -45,13 +46,17 @@ class Scan:
 
 @dataclass(frozen=True)
 class Changes:
-    """What is to be done. read: new or changed. restored: back, as they were. gone: known and not found."""
+    """What is to be done. read: new or changed. restored: back, as they were. gone: known and not found.
+
+    stale: pictures whose metadata is to be read again.
+    """
 
     read: list[ScannedFile]
     restored: list[Known]
     gone: list[Known]
     unchanged: int
     unmatched: tuple[str, ...] = ()  # exclusions that no folder matches
+    stale: tuple[ScannedFile, ...] = ()
 
     @property
     def moved(self) -> int:
@@ -76,11 +81,13 @@ def find_images(
     pending = [""]
     while pending or links:
         folder = pending.pop() if pending else links.pop(0)
-        for entry in _listing(scan, root, folder, entered):
+        entries = _listing(scan, root, folder, entered)
+        sidecars = sidecars_among(entries)
+        for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
             if entry.name == ".clipkit" or (entry.name.startswith(".") and not include_hidden):
                 continue
-            is_folder = _take(scan, entry, path)
+            is_folder = _take(scan, entry, path, sidecars)
             if is_folder and entry.name not in EXCLUDED_DIRS and not excluded.matches(path):
                 (links if entry.is_symlink() else pending).append(path)
     scan.found.sort(key=lambda found: found.path)
@@ -106,13 +113,13 @@ def _listing(scan: Scan, root: str, folder: str, entered: set[tuple[int, int]]) 
         return []
 
 
-def _take(scan: Scan, entry: os.DirEntry[str], path: str) -> bool:
+def _take(scan: Scan, entry: os.DirEntry[str], path: str, sidecars: Mapping[str, os.DirEntry[str]]) -> bool:
     """Whether it is a folder; a file is added to the scan."""
     try:
         if entry.is_dir():
             return True
         if is_picture(entry.name):
-            _add_file(scan, entry.stat(), path)
+            _add_file(scan, entry.stat(), path, sidecar_stamp(entry.name, sidecars))
         elif (suffix := os.path.splitext(entry.name)[1].lower()) and suffix not in SIDE_FILES:
             scan.skipped[suffix] += 1
     except OSError as error:
@@ -167,10 +174,10 @@ def compare(
     return Changes(read, restored, gone, unchanged)
 
 
-def _add_file(scan: Scan, info: os.stat_result, path: str) -> None:
+def _add_file(scan: Scan, info: os.stat_result, path: str, sidecar: str) -> None:
     if stat.S_ISREG(info.st_mode):
         inode = UNSETTLED if _is_unsettled(info) else info.st_ino & _INODE_BITS
-        scan.found.append(ScannedFile(path, info.st_size, info.st_mtime_ns, info.st_ctime_ns, inode))
+        scan.found.append(ScannedFile(path, info.st_size, info.st_mtime_ns, info.st_ctime_ns, inode, sidecar))
 
 
 def _is_unsettled(info: os.stat_result) -> bool:

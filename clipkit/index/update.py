@@ -233,7 +233,8 @@ def _row(reading: Reading, vector: bytes) -> PictureRow:
     picture = reading.picture
     assert picture is not None
     facts = (picture.width, picture.height, picture.taken_at, picture.share)
-    return PictureRow(reading.found, reading.sha256, *facts, embedding=vector)
+    row = PictureRow(reading.found, reading.sha256, *facts, embedding=vector, phash=picture.phash)
+    return row.described(picture.metadata)
 
 
 @dataclass(frozen=True)
@@ -260,6 +261,8 @@ class IndexReport:
         Folders and files that the scan could not enter.
     seconds : float
         Wall time.
+    refreshed : int
+        Unchanged or moved, and their metadata was read again.
     skipped : dict of str to int
         Files of kinds that are not read, by suffix.
     unmatched : tuple of str
@@ -286,6 +289,7 @@ class IndexReport:
     failed: tuple[Failure, ...]
     unreadable: tuple[Failure, ...]
     seconds: float
+    refreshed: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
     unmatched: tuple[str, ...] = ()
     not_excluded: tuple[str, ...] = ()

@@ -39,8 +39,10 @@ FILE = "index.db"
 BUSY_SECONDS = 10.0
 BLOCK = 2048  # rows a read: 2 MB at 512 dimensions, and as much again three times while they are checked
 
-_COLUMNS = "path, size, mtime_ns, ctime_ns, inode, sha256, width, height, taken_at, share, error, embedding"
-_INSERT = f"INSERT INTO images ({_COLUMNS}, state, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_METADATA = ("taken_at", "camera", "latitude", "longitude", "rating", "tags", "title", "sidecar")
+_CONTENT = ("sha256", "width", "height", "taken_at", "share", "error", "embedding", "phash", *_METADATA[1:])
+_COLUMNS = f"path, size, mtime_ns, ctime_ns, inode, {', '.join(_CONTENT)}"
+_INSERT = f"INSERT INTO images ({_COLUMNS}, state, revision) VALUES ({', '.join('?' * (len(_CONTENT) + 7))})"
 _UPDATE = f"UPDATE images SET {', '.join(f'{name} = ?' for name in _COLUMNS.split(', '))}, state = ?, revision = ?"
 _STAMP = "size = ?, mtime_ns = ?, ctime_ns = ?, inode = ?"
 _IS_PARTIAL = "state = 'ok' AND share < 1"
@@ -101,6 +103,12 @@ class Store:
         with self._read() as db:
             return int(db.execute(f"SELECT count(*) FROM images WHERE {_IS_PARTIAL}").fetchone()[0])
 
+    def without_metadata_count(self) -> int:
+        """Pictures that answer and whose metadata was never read."""
+        with self._read() as db:
+            query = "SELECT count(*) FROM images WHERE state = 'ok' AND sidecar IS NULL"
+            return int(db.execute(query).fetchone()[0])
+
     def partial_among(self, ids: Iterable[int]) -> set[int]:
         """Those of `ids` of whose rows the file has only a part."""
         one = f"SELECT id FROM images WHERE id = ? AND {_IS_PARTIAL}"
@@ -109,7 +117,9 @@ class Store:
 
     def known(self) -> dict[str, Known]:
         """Every picture's stamp, by path."""
-        columns = "id, path, size, mtime_ns, ctime_ns, inode, sha256, state, embedding IS NOT NULL"
+        columns = (
+            "id, path, size, mtime_ns, ctime_ns, inode, sha256, state, embedding IS NOT NULL, sidecar, phash NOTNULL"
+        )
         with self._read() as db:
             rows = db.execute(f"SELECT {columns} FROM images WHERE state != 'replaced'").fetchall()
         check_sums((row[6] for row in rows), self.file)
@@ -373,6 +383,13 @@ class Writer:
         )
         self._db.execute(query, (*found.stamp, self._revision, os.fsencode(found.path)))
 
+    def describe(self, id_: int, row: PictureRow) -> None:
+        """Other metadata of the same content; a perceptual hash where the row has none."""
+        names = ", ".join(f"{name} = ?" for name in _METADATA)
+        query = f"UPDATE images SET {names}, phash = coalesce(phash, ?) WHERE id = ? AND sha256 = ?"
+        values = (getattr(row, name) for name in _METADATA)
+        self._db.execute(query, (*values, row.phash, id_, row.sha256))
+
     def hide(self, ids: Collection[int]) -> None:
         """The files are gone: keep the vectors, leave the results."""
         query = "UPDATE images SET state = 'missing', revision = ? WHERE id = ?"
@@ -426,5 +443,4 @@ class Writer:
         return id_
 
     def _values(self, path: bytes, row: PictureRow, state: str) -> tuple[object, ...]:
-        content = (row.sha256, row.width, row.height, row.taken_at, row.share, row.error, row.embedding)
-        return (path, *row.found.stamp, *content, state, self._revision)
+        return (path, *row.found.stamp, *(getattr(row, name) for name in _CONTENT), state, self._revision)

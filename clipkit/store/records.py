@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from typing import NamedTuple
+
+from clipkit.images.recipe import Metadata
 
 
 class FileStamp(NamedTuple):
@@ -24,13 +27,17 @@ class FileStamp(NamedTuple):
 
 
 class ScannedFile(NamedTuple):
-    """A file that the scan met. path: relative to the root, `/` between names, surrogateescape for odd bytes."""
+    """A file that the scan met. path: relative to the root, `/` between names, surrogateescape for odd bytes.
+
+    sidecar: what tells the XMP file beside it from any other, "" where there is none.
+    """
 
     path: str
     size_bytes: int
     mtime_ns: int
     ctime_ns: int
     inode: int
+    sidecar: str = ""
 
     @property
     def stamp(self) -> FileStamp:
@@ -50,6 +57,8 @@ class Known(NamedTuple):
     sha256: bytes | None
     state: str  # "ok" | "missing" | "failed"; replaced rows are not among them
     is_embedded: bool
+    sidecar: str | None = None  # as it was when its metadata was read; None: that was never read
+    is_hashed: bool = False  # whether it has a perceptual hash
 
     @property
     def stamp(self) -> FileStamp:
@@ -62,7 +71,7 @@ class PictureRow:
     """A picture as the index will hold it.
 
     share: of its rows that the file has, less than 1 for a JPEG that was cut off; None where nobody looked. embedding:
-    float16 bytes, or None where reading failed.
+    float16 bytes, or None where reading failed. tags: a JSON list. sidecar: as in `Known`.
     """
 
     found: ScannedFile
@@ -73,6 +82,19 @@ class PictureRow:
     share: float | None = None
     error: str | None = None
     embedding: bytes | None = None
+    phash: bytes | None = None
+    camera: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    rating: int | None = None
+    tags: str | None = None
+    title: str | None = None
+    sidecar: str | None = None
+
+    def described(self, metadata: Metadata) -> PictureRow:
+        """The same with the metadata that is read by now."""
+        tags = json.dumps(metadata.tags, ensure_ascii=False) if metadata.tags else None
+        return replace(self, **{**vars(metadata), "tags": tags, "sidecar": self.found.sidecar})
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from clipkit.models.encoder import UNRECORDED
 from clipkit.store.records import IndexInfo
 
 APPLICATION_ID = 0x434C504B  # "CLPK"
-FORMAT = 2
+FORMAT = 3
 MAX_DIM = 65_536
 MAX_NUMBER = 1 << 62  # of ids and revisions: far from where SQLite's integers end, so that one more always fits
 NORM_TOLERANCE = 2e-3  # float16 moves the length of a vector by at most 5e-4
@@ -45,15 +45,26 @@ CREATE TABLE images (
     height INTEGER,
     taken_at TEXT,
     share REAL,
+    phash BLOB,
+    camera TEXT,
+    latitude REAL,
+    longitude REAL,
+    rating INTEGER,
+    tags TEXT,
+    title TEXT,
+    sidecar TEXT,
     state TEXT NOT NULL CHECK (state IN ('ok', 'missing', 'failed', 'replaced')),
     error TEXT,
     revision INTEGER NOT NULL,
     embedding BLOB
 );
 """
+# The last holds all that filters read, so that they read a hundredth of the file.
 IMAGES_INDEXES = """
 CREATE INDEX images_revision ON images (revision);
 CREATE UNIQUE INDEX images_path ON images (path) WHERE state != 'replaced';
+CREATE INDEX images_metadata
+    ON images (state, taken_at, width, height, rating, latitude, longitude, camera, tags, title, sidecar);
 """
 SCHEMA = META_TABLES + IMAGES_TABLE + IMAGES_INDEXES
 # Exactly as format 1 was written: SQLite remembers the line break at the end of its last statement.
@@ -78,7 +89,31 @@ CREATE TABLE images (
 );
 CREATE INDEX images_revision ON images (revision)
 """
-_SCHEMAS = {1: _SCHEMA_1, FORMAT: SCHEMA}
+_SCHEMA_2 = (
+    META_TABLES
+    + """
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY,
+    path BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    ctime_ns INTEGER NOT NULL,
+    inode INTEGER NOT NULL,
+    sha256 BLOB,
+    width INTEGER,
+    height INTEGER,
+    taken_at TEXT,
+    share REAL,
+    state TEXT NOT NULL CHECK (state IN ('ok', 'missing', 'failed', 'replaced')),
+    error TEXT,
+    revision INTEGER NOT NULL,
+    embedding BLOB
+);
+CREATE INDEX images_revision ON images (revision);
+CREATE UNIQUE INDEX images_path ON images (path) WHERE state != 'replaced';
+"""
+)
+_SCHEMAS = {1: _SCHEMA_1, 2: _SCHEMA_2, FORMAT: SCHEMA}
 OLD_META = {"engine": "torch", "precision": UNRECORDED}  # what format 1 leaves out
 
 
@@ -115,7 +150,7 @@ def read_info(db: sqlite3.Connection, file: Path) -> IndexInfo:
     revision, token = read_revision(db, file)
     _check_values(db, meta, file)
     try:
-        meta = meta if read_format(db) == FORMAT else {**meta, **OLD_META}
+        meta = {**meta, **OLD_META} if read_format(db) == 1 else meta
         dim = int(meta.pop("dim"))
         excluded = tuple(json.loads(meta.pop("excluded", "[]")))
         root = meta.pop("root", None)

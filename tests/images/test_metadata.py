@@ -13,9 +13,10 @@ from PIL.TiffImagePlugin import IFDRational
 
 from clipkit.images import guarded_decoder
 from clipkit.images.decode import decode, metadata
-from clipkit.images.metadata import MAX_TAG, MAX_TAGS, MAX_TITLE, MAX_XMP, camera_of, parse_xmp, read_sidecar
+from clipkit.images.metadata import MAX_TAG, MAX_TAGS, MAX_TITLE, MAX_XMP, camera_of, parse_xmp
 from clipkit.images.perceptual_hash import phash
 from clipkit.images.recipe import NO_METADATA, Metadata, PixelRecipe
+from clipkit.index.sidecars import read_sidecar
 
 RECIPE = PixelRecipe((64, 64), (0.5,) * 3, (0.5,) * 3)
 PACKET = """<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?>
@@ -84,14 +85,16 @@ def test_iptc_keywords_and_title_are_read() -> None:
 
 
 def test_a_sidecar_counts_before_the_file_but_the_camera_knows_the_date(tmp_path: Path) -> None:
-    file = tmp_path / "x.jpg.xmp"
-    file.write_text(PACKET)
-    beside = read_sidecar(file)
+    (tmp_path / "x.jpg.xmp").write_text(PACKET)
+    (tmp_path / "x.xmp").write_text("<x/>")
+    (tmp_path / "y.XMP").write_text(PACKET)
+    beside = read_sidecar(f"{tmp_path}/x.jpg")
+    assert beside == read_sidecar(f"{tmp_path}/y.png")
     assert beside == FROM_PACKET
     inside = Metadata("2019-07-31T10:00:00", "FUJIFILM X100V", 1.0, 2.0, 1, ("old",), None)
     assert beside.over(inside) == Metadata("2019-07-31T10:00:00", *list(vars(FROM_PACKET).values())[1:])
     assert NO_METADATA.over(inside) == inside
-    assert read_sidecar(tmp_path / "none.xmp") == read_sidecar(tmp_path) == NO_METADATA
+    assert read_sidecar(f"{tmp_path}/none.jpg") == read_sidecar(f"{tmp_path}/x.png") == NO_METADATA
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,7 @@ def test_int8_that_loses_neighbours_is_refused_with_the_command_that_does_withou
 def test_one_path_may_have_many_replaced_contents_and_one_that_counts(photos: Path) -> None:
     file = indexed(photos).store.file
     facts = "path, size, mtime_ns, ctime_ns, inode, sha256, width, height, taken_at, share"
+    facts += ", phash, camera, latitude, longitude, rating, tags, title, sidecar"
     again = f"INSERT INTO images SELECT NULL, {facts}, "
     with closing(sqlite3.connect(file)) as db:
         for _ in range(2):

@@ -15,6 +15,7 @@ import pytest
 from clipkit.core.arrays import Embeddings
 from clipkit.images.recipe import PixelRecipe
 from clipkit.index.image_index import ImageIndex
+from clipkit.store.schema import FORMAT
 from tests.support.faults import check_sound, rows_of
 from tests.support.old_files import OLD_FILES, change_pictures, move_old_content, paint_indexed
 
@@ -95,5 +96,5 @@ def test_brought_up_to_date_it_answers_as_version_0_1_did_after_the_same(old: Im
     check_answers_as(index, RECORD["after"])
     check_sound(index)
     assert rows_of(index, "SELECT path FROM images WHERE state = 'replaced' OR instr(path, x'00') > 0") == []
-    assert rows_of(index, "PRAGMA user_version") == [(2,)]
+    assert rows_of(index, "PRAGMA user_version") == [(FORMAT,)]
     assert index.update().unchanged == len(RECORD["after"]["paths"]) + 1

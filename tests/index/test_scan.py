@@ -26,7 +26,7 @@ def names(root: Path, **options: object) -> list[str]:
 
 
 def known(found: ScannedFile, *, id_: int = 1, state: str = "ok", is_embedded: bool = True) -> dict[str, Known]:
-    return {found.path: Known(id_, *found, b"h" * 32, state, is_embedded)}
+    return {found.path: Known(id_, found.path, *found.stamp, b"h" * 32, state, is_embedded)}
 
 
 def test_pictures_are_found_in_order_whatever_their_suffix_looks_like(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""An index of format 1: it answers as it is, and the first writer makes it format 2 or leaves it as it was."""
+"""An index of an older format: it answers as it is, and the first writer makes it the newest or leaves it as it was."""
 
 from __future__ import annotations
 
@@ -15,29 +15,36 @@ from clipkit.errors import ClipkitError, IndexDamaged
 from clipkit.index.check import check, prune
 from clipkit.index.image_index import ImageIndex
 from clipkit.index.import_export import export, import_
+from clipkit.store.schema import FORMAT
 from tests.reliability.test_disk import IS_ROOT, disk, needs_root, set_read_only  # noqa: F401  disk is a fixture
 from tests.support.colours import ColourEncoder, paint, shade
-from tests.support.downgrade import add_replaced, to_format_1
+from tests.support.downgrade import add_replaced, to_format, to_format_2
 from tests.support.faults import check_aligned, check_answers, check_sound, indexed, paint_many, rows_of, run_cli
 from tests.support.sweeps import NEW, OLD, check_old_or_new, prepare
 
 BAD, GONE = "bad.png", "000.png"
+OLD_FORMATS = (1, 2)
+
+
+@pytest.fixture(params=OLD_FORMATS)
+def old_format(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
 
 
 @pytest.fixture
-def old(tmp_path: Path) -> ImageIndex:
-    return make_old(tmp_path / "photos")
+def old(tmp_path: Path, old_format: int) -> ImageIndex:
+    return make_old(tmp_path / "photos", old_format)
 
 
-def make_old(folder: Path) -> ImageIndex:
-    """An index of format 1 with six pictures that answer, one missing, one failed and one replaced."""
+def make_old(folder: Path, old_format: int) -> ImageIndex:
+    """An index of an older format with six pictures that answer, one missing, one failed and one replaced."""
     root = paint_many(folder, 7)
     (root / BAD).write_bytes(b"bad")
     index = indexed(root)
     (root / GONE).unlink()
     index.update()
     add_replaced(index.store.file)
-    to_format_1(index.store.file)
+    to_format(index.store.file, old_format)
     return ImageIndex.open(root, encoder=ColourEncoder())
 
 
@@ -62,18 +69,19 @@ def facts(index: ImageIndex) -> dict[str, object]:
     }
 
 
-def test_it_answers_as_its_format_2_does_and_no_byte_of_it_changes(old: ImageIndex) -> None:
+def test_it_answers_as_the_newest_does_and_no_byte_of_it_changes(old: ImageIndex, old_format: int) -> None:
     before = old.store.file.read_bytes()
     answers = facts(old)
     assert answers["counts"] == {"ok": 6, "missing": 1, "failed": 1}
-    assert (old.info.engine, old.info.precision) == ("torch", "float")
+    assert (old.info.engine, old.info.precision) == ("torch", "float" if old_format == 1 else "float32")
+    assert old.without_metadata_count() == 6
     assert [row["state"] for row in answers["rows"]].count("replaced") == 1  # type: ignore[attr-defined]
     assert len(old.store.replaced()) == 1
     assert check(old).damage[0].what == "left behind by a run that did not finish"
-    assert (old.store.file.read_bytes(), format_of(old)) == (before, 1)
+    assert (old.store.file.read_bytes(), format_of(old)) == (before, old_format)
     with old.store.transaction():
         pass
-    assert format_of(old) == 2
+    assert format_of(old) == FORMAT
     after = facts(old)
     assert after.pop("info") == old.info
     assert after == {name: answer for name, answer in answers.items() if name != "info"}
@@ -81,10 +89,14 @@ def test_it_answers_as_its_format_2_does_and_no_byte_of_it_changes(old: ImageInd
 
 
 @needs_root
-def test_on_a_read_only_disk_it_answers_the_same(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_on_a_read_only_disk_it_answers_the_same(
+    disk: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    old_format: int,
+) -> None:
     index = indexed(paint_many(disk / "photos", 6))
     before = index.embeddings
-    to_format_1(index.store.file)
+    to_format(index.store.file, old_format)
     set_read_only(disk, to=True)
     opened = ImageIndex.open(disk / "photos", encoder=ColourEncoder())
     np.testing.assert_array_equal(opened.embeddings, before)
@@ -93,7 +105,7 @@ def test_on_a_read_only_disk_it_answers_the_same(disk: Path, monkeypatch: pytest
         line = f"clipkit {command}".replace("{}", str(disk / "photos"))
         assert run_cli(monkeypatch, line, ColourEncoder()) == 0, line
     set_read_only(disk, to=False)
-    assert format_of(index) == 1
+    assert format_of(index) == old_format
 
 
 def update(index: ImageIndex) -> None:
@@ -125,9 +137,9 @@ def move_the_model(index: ImageIndex) -> None:
 @pytest.mark.parametrize(
     "write", [update, prune_missing, repair, import_vectors, move_the_model], ids=lambda write: write.__name__
 )
-def test_every_writer_makes_it_format_2(old: ImageIndex, write: object) -> None:
+def test_every_writer_makes_it_the_newest_format(old: ImageIndex, write: object) -> None:
     write(old)  # type: ignore[operator]
-    assert format_of(old) == 2
+    assert format_of(old) == FORMAT
     check_sound(old)
     check_aligned(old)
     check_answers(old)
@@ -135,9 +147,9 @@ def test_every_writer_makes_it_format_2(old: ImageIndex, write: object) -> None:
     assert old.store.replaced() == {}
 
 
-def test_a_run_without_changes_writes_nothing(tmp_path: Path) -> None:
+def test_a_run_without_changes_writes_nothing(tmp_path: Path, old_format: int) -> None:
     index = indexed(paint_many(tmp_path, 3))
-    to_format_1(index.store.file)
+    to_format(index.store.file, old_format)
     before = index.store.file.read_bytes()
     assert index.update().unchanged == 3
     assert index.store.file.read_bytes() == before
@@ -151,8 +163,8 @@ def test_a_migrated_file_is_as_small_as_a_new_one(old: ImageIndex) -> None:
     assert size <= rebuilt.store.file.stat().st_size
 
 
-@pytest.mark.parametrize("odd", ["CREATE TABLE other (a)", "DROP INDEX images_revision", "PRAGMA user_version = 2"])
-def test_a_format_1_that_is_not_as_it_was_made_is_refused(old: ImageIndex, odd: str) -> None:
+@pytest.mark.parametrize("odd", ["CREATE TABLE other (a)", "DROP INDEX images_revision", "PRAGMA user_version = 3"])
+def test_an_old_format_that_is_not_as_it_was_made_is_refused(old: ImageIndex, odd: str) -> None:
     rows_of(old, odd)
     with pytest.raises(IndexDamaged, match="not as clipkit made it"):
         ImageIndex.open(old.root)
@@ -199,10 +211,11 @@ def spilling(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("spilling")
+@pytest.mark.parametrize("mode", ["migrate", "migrate-2"])
 def test_a_run_killed_between_two_statements_leaves_the_old_index_or_the_new_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = prepare(tmp_path / "template" / "photos", "migrate")
+    root = prepare(tmp_path / "template" / "photos", mode)
     assert check_killed_between_statements(root, tmp_path, monkeypatch) > 20
 
 
@@ -211,7 +224,7 @@ def test_a_migration_that_fails_leaves_the_old_index(tmp_path: Path, monkeypatch
     before = index.store.file.read_bytes()
 
     def fail(db: sqlite3.Connection) -> bool:
-        db.execute("ALTER TABLE images RENAME TO images_1")
+        db.execute("ALTER TABLE images RENAME TO old_images")
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patch:
@@ -222,3 +235,16 @@ def test_a_migration_that_fails_leaves_the_old_index(tmp_path: Path, monkeypatch
     assert len(index) == OLD
     assert sorted(os.listdir(index.folder)) == ["index.db", "lock"]
     assert index.update().encoded == NEW - OLD
+
+
+def test_metadata_of_older_rows_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
+    index = indexed(paint_many(tmp_path, 3))
+    before, hashes = index.embeddings, rows_of(index, "SELECT phash FROM images ORDER BY id")
+    to_format_2(index.store.file)
+    assert index.update().refreshed == 0
+    assert index.without_metadata_count() == 3
+    assert index.update(refresh_metadata=True).refreshed == 3
+    assert format_of(index) == FORMAT
+    assert index.without_metadata_count() == 0
+    assert rows_of(index, "SELECT phash FROM images ORDER BY id") == hashes
+    np.testing.assert_array_equal(index.embeddings, before)

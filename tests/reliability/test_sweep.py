@@ -23,7 +23,7 @@ QUICK_STEPS = 3
 QUICK_CUTS = 16  # one moment in so many
 
 
-@pytest.mark.parametrize("mode", ["update", "rebuild", "migrate"])
+@pytest.mark.parametrize("mode", ["update", "rebuild", "migrate", "migrate-2"])
 def test_a_run_killed_between_two_steps_leaves_the_old_index_or_the_new_one(
     tmp_path: Path, private_cache: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
@@ -47,7 +47,7 @@ def number_of(mode: str) -> int:
     return len(mode)  # so that the sweeps do not stop at the same steps
 
 
-@pytest.mark.parametrize("mode", ["update", "rebuild", "migrate"])
+@pytest.mark.parametrize("mode", ["update", "rebuild", "migrate", "migrate-2"])
 def test_a_power_cut_at_any_moment_leaves_the_old_index_or_the_new_one(
     tmp_path: Path, private_cache: Path, mode: str
 ) -> None:

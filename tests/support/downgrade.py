@@ -1,4 +1,4 @@
-"""An index of today as version 0.1 would have it: format 1."""
+"""An index of today as earlier versions would have it: formats 1 and 2."""
 
 from __future__ import annotations
 
@@ -24,6 +24,49 @@ CREATE TABLE images (
     embedding BLOB
 )
 """
+FORMAT_2 = """
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY,
+    path BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    ctime_ns INTEGER NOT NULL,
+    inode INTEGER NOT NULL,
+    sha256 BLOB,
+    width INTEGER,
+    height INTEGER,
+    taken_at TEXT,
+    share REAL,
+    state TEXT NOT NULL CHECK (state IN ('ok', 'missing', 'failed', 'replaced')),
+    error TEXT,
+    revision INTEGER NOT NULL,
+    embedding BLOB
+)
+"""
+
+
+def to_format(file: Path, number: int) -> None:
+    """Rewrite the database as that format."""
+    (to_format_1 if number == 1 else to_format_2)(file)
+
+
+def to_format_2(file: Path) -> None:
+    """Rewrite the database without metadata."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as db:
+        db.execute("BEGIN")
+        db.execute("ALTER TABLE images RENAME TO images_3")
+        db.execute(FORMAT_2)
+        for name in ("revision", "path", "metadata"):
+            db.execute(f"DROP INDEX images_{name}")
+        db.execute("CREATE INDEX images_revision ON images (revision)")
+        db.execute("CREATE UNIQUE INDEX images_path ON images (path) WHERE state != 'replaced'")
+        db.execute(
+            "INSERT INTO images SELECT id, path, size, mtime_ns, ctime_ns, inode, sha256, width, height, taken_at,"
+            " share, state, error, revision, embedding FROM images_3 ORDER BY id"
+        )
+        db.execute("DROP TABLE images_3")
+        db.execute("PRAGMA user_version = 2")
+        db.execute("COMMIT")
 
 
 def to_format_1(file: Path) -> None:
@@ -52,5 +95,6 @@ def add_replaced(file: Path) -> None:
     with closing(sqlite3.connect(file)) as db, db:
         db.execute(
             "INSERT INTO images SELECT NULL, path, size, mtime_ns, ctime_ns, inode, randomblob(32), width, height, "
-            "taken_at, share, 'replaced', error, revision, embedding FROM images ORDER BY id LIMIT 1"
+            "taken_at, share, phash, camera, latitude, longitude, rating, tags, title, sidecar, "
+            "'replaced', error, revision, embedding FROM images ORDER BY id LIMIT 1"
         )

@@ -22,8 +22,9 @@ import clipkit.search.vectors
 import clipkit.store.database
 from clipkit.index.image_index import ImageIndex
 from clipkit.store.migrations import migrate
+from clipkit.store.schema import FORMAT
 from tests.support.colours import ColourEncoder
-from tests.support.downgrade import add_replaced, to_format_1
+from tests.support.downgrade import add_replaced, to_format
 from tests.support.faults import BATCH, check_aligned, check_answers, check_sound, indexed, paint_many, rows_of
 from tests.support.paths import REPOSITORY
 
@@ -43,11 +44,11 @@ class LoudEncoder(ColourEncoder):
 
 
 def prepare(root: Path, mode: str = "update") -> Path:
-    """A folder with an index that lags behind, and is of format 1 for the mode "migrate"."""
+    """A folder with an index that lags behind, and is of format 1 for the mode "migrate", of 2 for "migrate-2"."""
     index = indexed(paint_many(root, OLD))
     if mode.startswith("migrate"):
         add_replaced(index.store.file)
-        to_format_1(index.store.file)
+        to_format(index.store.file, 2 if mode.endswith("-2") else 1)
     return paint_many(root, NEW - OLD, start=OLD)
 
 
@@ -114,7 +115,7 @@ def check_next_run(root: Path, cache: Path, *, rebuild: bool) -> None:
     index = ImageIndex.create(root, encoder, rebuild=rebuild)
     index.update()
     assert len(index) == NEW
-    assert rows_of(index, "PRAGMA user_version") == [(2,)]
+    assert rows_of(index, "PRAGMA user_version") == [(FORMAT,)]
     assert rows_of(index, "SELECT id FROM images WHERE state = 'replaced'") == []
     check_aligned(index)
     check_answers(index)
