@@ -44,6 +44,7 @@ class SearchOptions(options.ModelOptions):
     k: int
     add: tuple[str, ...]
     subtract: tuple[str, ...]
+    where: tuple[str, ...]
     filepath_only: bool
     null: bool
     as_json: bool
@@ -70,7 +71,7 @@ class SearchOptions(options.ModelOptions):
         """What QUERY asks for."""
         from clipkit.search.query import parse_query
 
-        return parse_query(self.query, add=self.add, subtract=self.subtract, literal=self.literal)
+        return parse_query(self.query, add=self.add, subtract=self.subtract, where=self.where, literal=self.literal)
 
     def filters(self, folder: str) -> Filters:
         """Which pictures may answer; folder: relative to the root of the index."""
@@ -92,6 +93,7 @@ class SearchOptions(options.ModelOptions):
 @click.option("-t", "--top", "k", type=int, default=10, show_default=True, help="How many pictures to show.")
 @click.option("-a", "--add", multiple=True, metavar="TERM", help="Add a term as it stands; repeatable.")
 @click.option("-s", "--sub", "subtract", multiple=True, metavar="TERM", help="Subtract a term; repeatable.")
+@click.option("--where", multiple=True, metavar="FILTER", help="Only pictures that meet it: 'rating:>=4'; repeatable.")
 @click.option("-f", "--filepath-only", is_flag=True, help="Only paths, as the disk has them.")
 @click.option("-0", "--null", is_flag=True, help="Paths that end in NUL, for xargs -0.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
@@ -132,6 +134,7 @@ def search(given: SearchOptions) -> None:
     \b
       clipkit search "./dog.jpg + snow - 0.5:people" ./photos -t 5
       clipkit search "(a dog OR a cat) AND a beach path:trip date:2023"
+      clipkit search "a dog" --where camera:X100V --where "rating:>=4"
       clipkit search -f "a receipt" | xargs -d '\\n' cp -t ~/receipts
 
     The score is a cosine; with AND, OR and NOT it goes from 0 to 1.
@@ -157,7 +160,7 @@ def _understood(given: SearchOptions, extra: Sequence[str]) -> SearchOptions:
         raise click.UsageError(f"Got unexpected extra arguments ({' '.join(extra)}); {_quoted(given, extra)}")
     if not os.path.isdir(given.photos) and os.sep not in given.photos:
         raise IndexNotFound(f"{given.photos} is not a folder", hint=_meant(given))
-    has_terms = bool(given.add or given.subtract)
+    has_terms = bool(given.add or given.subtract or given.where)
     if has_terms and given.photos == "." and os.path.isdir(given.query):
         return replace(given, query="", photos=given.query)
     _say_file_name(given)
@@ -213,8 +216,8 @@ def _hits(given: SearchOptions) -> Hits:
     if given.exclude_dirs:
         print_unmatched(unmatched_dirs(pictures.paths, given.exclude_dirs, pictures.root))
     only = candidates(pictures, filters, only)  # a wrong folder is an error before a model is loaded
-    encoder = given.query_encoder(pictures)
-    for note in (*query.notes, *unread_words(query.terms, encoder)):
+    encoder = given.query_encoder(pictures) if query.tree else None  # filters alone compare nothing
+    for note in (*query.notes, *(unread_words(query.terms, encoder) if encoder else ())):
         say(printable(note))
     return search_index(pictures, query, given.k, only=only, least=given.least, encoder=encoder)
 
@@ -276,7 +279,7 @@ def _export(hits: Hits, given: SearchOptions) -> None:
 
 def _nothing(given: SearchOptions) -> str:
     place = printable(given.below or given.photos)
-    if given.after or given.before or given.shapes or given.kinds or given.least != "weak":
+    if given.read().conditions or given.after or given.before or given.shapes or given.kinds or given.least != "weak":
         return f"no pictures in {place} are left by the filters; fewer of them show more"
     of = f" that are {printable(' or '.join(given.classes))}" if given.classes else ""
     return f"no pictures{of} are indexed in {place}"

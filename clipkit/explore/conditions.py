@@ -1,8 +1,11 @@
-"""Filters that stand in a query, `path:trip/2024 date:2023-05..2023-08 -type:png`, as ids of an index."""
+"""Filters that stand in a query, `date:2023 camera:"X100V" rating:>=4 -type:png`, as ids of an index."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -10,9 +13,26 @@ from clipkit.core.arrays import IntArray
 from clipkit.core.text import printable
 from clipkit.errors import QueryError
 from clipkit.explore.choices import SHAPES
-from clipkit.explore.metadata import Filters, choose_ids, parse_day, parse_kind
+from clipkit.explore.metadata import SQUARE, kind, parse_day, parse_kind
+from clipkit.images.formats import SUFFIXES
 from clipkit.index.image_index import ImageIndex
 from clipkit.search.query import Condition
+from clipkit.store import filters
+from clipkit.store.filters import PIXELS, Filter
+
+EARTH_KM = 6371.0088  # mean radius
+EXAMPLES = {
+    "camera": 'camera:"X100V"',
+    "height": "height:<=800",
+    "place": "place:52.5,13.4,5 (latitude, longitude, kilometres)",
+    "rating": "rating:>=4",
+    "size": "size:>12MP or size:<=1MP",
+    "tag": "tag:family",
+    "title": "title:holiday",
+    "width": "width:>=4000",
+}
+_NUMBER = re.compile(r"(>=|<=|>|<|=?)(\d{1,9}(?:\.\d{1,9})?)")
+_SIZE = re.compile(r"(>=|<=|>|<)(\d{1,6}(?:\.\d{1,9})?)MP", re.IGNORECASE)
 
 
 def ids_that_meet(index: ImageIndex, conditions: Sequence[Condition], *, words_only: bool = False) -> IntArray | None:
@@ -22,35 +42,24 @@ def ids_that_meet(index: ImageIndex, conditions: Sequence[Condition], *, words_o
     """
     if not conditions:
         return None
-    _, paths = index.store.paths()
-    ids = np.sort(np.fromiter(paths, dtype=np.int64, count=len(paths)))
-    for condition in conditions:
-        found = _ids_of(index, condition, words_only)
-        ids = (np.setdiff1d if condition.is_excluded else np.intersect1d)(ids, found)
+    columns = [_filter(one) for one in conditions if one.field not in _IDS]
+    ids = index.store.select_ids(columns)
+    for one in conditions:
+        if one.field in _IDS:
+            found = _IDS[one.field](index, one.value, words_only)
+            ids = (np.setdiff1d if one.is_excluded else np.intersect1d)(ids, found)
     return ids
 
 
-def _ids_of(index: ImageIndex, condition: Condition, words_only: bool) -> IntArray:
-    """Ids of the pictures that a condition names, whether they are wanted or not."""
-    if condition.field == "class":
-        return _ids_of_class(index, condition.value, words_only)
-    found = choose_ids(index, _filters(condition))
-    assert found is not None, "the filters are not empty"
-    return found
+def _filter(condition: Condition) -> Filter:
+    """A condition on metadata; QueryError where its value makes no sense."""
+    found = _FILTERS[condition.field](condition.value)
+    return found.negated() if condition.is_excluded else found
 
 
-def _filters(condition: Condition) -> Filters:
-    value = condition.value
-    if condition.field == "path":
-        return Filters(folder=value)
-    if condition.field == "type":
-        return Filters(kinds=tuple(parse_kind(kind) for kind in value.split(",")))
-    if condition.field == "date":
-        since, dots, until = value.partition("..")
-        return Filters(since=parse_day(since), until=parse_day(until if dots else since, is_end=True))
-    if value not in SHAPES:
-        raise QueryError(f"{printable(value)} is no shape", hint=f"shape:{SHAPES[0]}, or {' or '.join(SHAPES[1:])}")
-    return Filters(shapes=(value,))
+def _ids_below(index: ImageIndex, value: str, _: bool) -> IntArray:
+    found = index.ids_in(value)
+    return index.store.select_ids(()) if found is None else found
 
 
 def _ids_of_class(index: ImageIndex, value: str, words_only: bool) -> IntArray:
@@ -63,3 +72,97 @@ def _ids_of_class(index: ImageIndex, value: str, words_only: bool) -> IntArray:
     if not name:
         raise QueryError(f"class:{printable(value)} names no classifier", hint="as in class:beagle@pets.safetensors")
     return ids_of_class(index, Head.load(file), (name,))
+
+
+def _ids_near(index: ImageIndex, value: str, _: bool) -> IntArray:
+    """Pictures at most so many kilometres from a place: those in a box around it, of which the distance is computed."""
+    latitude, longitude, km = _parse_place(value)
+    north = math.degrees(km / EARTH_KM)
+    box = [filters.compare("latitude", ">=", latitude - north), filters.compare("latitude", "<=", latitude + north)]
+    reach = math.sin(min(km / EARTH_KM, math.pi / 2)) / max(math.cos(math.radians(latitude)), 1e-9)
+    east = math.degrees(math.asin(reach)) if reach < 1 and abs(latitude) + north < 90 else 360.0
+    if abs(longitude) + east <= 180:  # else the box crosses the date line, or has a pole in it
+        box += [
+            filters.compare("longitude", ">=", longitude - east),
+            filters.compare("longitude", "<=", longitude + east),
+        ]
+    ids, places = index.store.select_places(box)
+    here = np.radians([latitude, longitude])
+    there = np.radians(places)  # (n, 2)
+    half = np.sin((there - here) / 2) ** 2
+    haversine = half[:, 0] + np.cos(here[0]) * np.cos(there[:, 0]) * half[:, 1]
+    chosen: IntArray = ids[2 * EARTH_KM * np.arcsin(np.sqrt(np.minimum(haversine, 1))) <= km]
+    return chosen
+
+
+def _parse_place(value: str) -> tuple[float, float, float]:
+    try:
+        latitude, longitude, km = (float(part) for part in value.split(","))
+    except ValueError:
+        raise _refused("place", value) from None
+    if not (abs(latitude) <= 90 and abs(longitude) <= 180 and 0 < km <= 21_000):
+        raise _refused("place", value)
+    return latitude, longitude, km
+
+
+def _of_number(field: str, value: str) -> Filter:
+    found = _NUMBER.fullmatch(value)
+    if found is None or (field == "rating" and float(found[2]) > 5):
+        raise _refused(field, value)
+    return filters.compare(field, found[1] or "=", float(found[2]))
+
+
+def _of_size(value: str) -> Filter:
+    found = _SIZE.fullmatch(value)
+    if found is None:
+        raise _refused("size", value)
+    return filters.compare(PIXELS, found[1], 1e6 * float(found[2]))
+
+
+def _of_text(field: str, value: str) -> Filter:
+    if not value.strip():
+        raise _refused(field, value)
+    return filters.contains(field, value.strip())
+
+
+def _of_tags(value: str) -> Filter:
+    tags = [tag.strip() for tag in value.split(",") if tag.strip()]
+    if not tags:
+        raise _refused("tag", value)
+    return filters.has_tag(tags)
+
+
+def _of_date(value: str) -> Filter:
+    since, dots, until = value.partition("..")
+    return filters.taken_between(parse_day(since), parse_day(until if dots else since, is_end=True))
+
+
+def _of_shape(value: str) -> Filter:
+    if value not in SHAPES:
+        raise QueryError(f"{printable(value)} is no shape", hint=f"shape:{SHAPES[0]}, or {' or '.join(SHAPES[1:])}")
+    return filters.has_shape(value, SQUARE)
+
+
+def _of_type(value: str) -> Filter:
+    kinds = {parse_kind(one) for one in value.split(",")}
+    return filters.has_suffix([suffix for suffix in SUFFIXES if kind(f"x{suffix}") in kinds])
+
+
+def _refused(field: str, value: str) -> QueryError:
+    return QueryError(f"{field}:{printable(value[:40])} cannot be read", hint=f"write {EXAMPLES[field]}")
+
+
+_IDS: dict[str, Callable[[ImageIndex, str, bool], IntArray]] = {
+    "path": _ids_below,
+    "class": _ids_of_class,
+    "place": _ids_near,
+}
+_FILTERS: dict[str, Callable[[str], Filter]] = {
+    **{field: partial(_of_number, field) for field in ("width", "height", "rating")},
+    **{field: partial(_of_text, field) for field in ("camera", "title")},
+    "date": _of_date,
+    "shape": _of_shape,
+    "size": _of_size,
+    "tag": _of_tags,
+    "type": _of_type,
+}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipkit.core.arrays import Embeddings
+from clipkit.core.text import printable
 from clipkit.errors import ImageError, QueryError
 from clipkit.models.encoder import Encoder
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 MAX_WORDS = 1000  # characters of one term; no model reads more than about 300
 SIMILAR = "similar"  # a picture that the others are compared with
-FIELDS = ("path", "date", "shape", "type", "class", SIMILAR)
+METADATA = ("date", "shape", "type", "camera", "place", "size", "width", "height", "rating", "tag", "title")
+FIELDS = ("path", *METADATA, "class", SIMILAR)
 LESS = 0.5  # weight of what comes behind "without", against what comes before: docs/queries.md has the measurement
 _OPERATOR = re.compile(r"\s+([+-])(?=\s)")
 _WEIGHT = re.compile(r"(\d+(?:\.\d+)?):(?=[^\s\d])(.*)", re.DOTALL)  # before a digit it is a time, or 16:9
@@ -123,6 +125,7 @@ def parse_query(
     *,
     add: Sequence[str] = (),
     subtract: Sequence[str] = (),
+    where: Sequence[str] = (),
     words_only: bool = False,
     literal: bool = False,
 ) -> Query:
@@ -134,6 +137,8 @@ def parse_query(
         `a dog`, `./dog.jpg + snow - 0.5:people`, `(a dog OR a cat) AND a beach`, `a street without cars path:trip`.
     add, subtract : sequence of str
         Terms that are taken as they stand.
+    where : sequence of str
+        Filters alone, in the same syntax; they hold besides those of `text`.
     words_only : bool, default False
         No term is a file, and none is looked for: the query comes from somebody else.
     literal : bool, default False
@@ -158,29 +163,20 @@ def parse_query(
     >>> len(query.sums), query.conditions[0].value
     (3, 'jpeg')
     """
-    if literal:
-        terms = [Term(_checked(text.strip()))] if text.strip() else []
-        return _plain([*terms, *_taken(add, subtract, words_only)], ())
-    if _is_one_file(text, words_only):
-        return _plain([_term(text.strip(), 1.0, words_only), *_taken(add, subtract, words_only)], ())
-    conditions, rest = _split_conditions(text)
-    alike = [_similar(condition, words_only) for condition in conditions if condition.field == SIMILAR]
-    conditions = tuple(condition for condition in conditions if condition.field != SIMILAR)
-    if _LOGIC.search(_QUOTED.sub("", rest)):
+    is_whole = literal or _is_one_file(text, words_only)
+    inside, rest = ((), text) if is_whole else _split_conditions(text)
+    found = (*inside, *_conditions_of(where))
+    alike = [_similar(condition, words_only) for condition in found if condition.field == SIMILAR]
+    conditions = tuple(condition for condition in found if condition.field != SIMILAR)
+    if not is_whole and _LOGIC.search(_QUOTED.sub("", rest)):
         if add or subtract:
             raise QueryError("--add and --sub are for sums; join parts with AND", hint="as in a dog AND snow")
-        from clipkit.search.grammar import parse_operators
-
-        notes: list[str] = []
-        tree = _node(parse_operators(rest), words_only, notes)
-        if any(term.is_file for leaf in _leaves(tree) for term in leaf.terms):
-            _warm_up()
-        return Query(_all_of([tree, *alike]), conditions, tuple(notes))
-    terms, found = _sum(rest, words_only)
+        return _with_operators(rest, conditions, alike, words_only)
+    terms, notes = ([Term(_checked(text.strip()))], []) if literal and text.strip() else _sum(rest, words_only)
     terms += _taken(add, subtract, words_only)
     if not terms and (conditions or alike):
         return Query(_all_of(alike) if alike else None, conditions)
-    plain = _plain(terms, conditions, found)
+    plain = _plain(terms, conditions, notes)
     return Query(_all_of([plain.tree, *alike]), conditions, plain.notes) if alike and plain.tree else plain
 
 
@@ -257,6 +253,16 @@ def _node(part: Part, words_only: bool, notes: list[str]) -> Node:
     return NoneOf(parts[0]) if part.kind == "none_of" else (AllOf if part.kind == "all_of" else AnyOf)(parts)
 
 
+def _with_operators(text: str, conditions: tuple[Condition, ...], alike: Sequence[Node], words_only: bool) -> Query:
+    from clipkit.search.grammar import parse_operators
+
+    notes: list[str] = []
+    tree = _node(parse_operators(text), words_only, notes)
+    if any(term.is_file for leaf in _leaves(tree) for term in leaf.terms):
+        _warm_up()
+    return Query(_all_of([tree, *alike]), conditions, tuple(notes))
+
+
 def _all_of(parts: Sequence[Node]) -> Node:
     return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
 
@@ -282,6 +288,20 @@ def _split_conditions(text: str) -> tuple[tuple[Condition, ...], str]:
         conditions.append(Condition(match[2], match[3].strip('"'), bool(match[1])))
         rest = rest[: match.start()] + " " * len(match[0]) + rest[match.end() :]
     return tuple(conditions), rest
+
+
+def _conditions_of(texts: Sequence[str]) -> tuple[Condition, ...]:
+    """Filters that are given by themselves; QueryError where something else stands among them."""
+    found: list[Condition] = []
+    for text in texts:
+        conditions, rest = _split_conditions(text)
+        if rest.strip() or not conditions:
+            fields = ", ".join(f"{field}:" for field in FIELDS)
+            raise QueryError(
+                f"--where {printable(text[:80])} is no filter; these are: {fields}", hint="--where 'rating:>=4'"
+            )
+        found += conditions
+    return tuple(found)
 
 
 def _sum(text: str, words_only: bool) -> tuple[list[Term], list[str]]:

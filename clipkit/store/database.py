@@ -19,6 +19,7 @@ from clipkit.core.files import sync_file, sync_folder
 from clipkit.core.locks import exclusive_lock
 from clipkit.core.progress import Failure
 from clipkit.errors import ClipkitError, IndexDamaged, IndexLocked, IndexNotFound
+from clipkit.store.filters import Filter, casefold
 from clipkit.store.migrations import migrate, read_as_newest
 from clipkit.store.records import IndexInfo, Known, PictureRow, RawRow, ScannedFile, Written
 from clipkit.store.schema import (
@@ -188,6 +189,21 @@ class Store:
                 rows = [row for id_ in ids for row in db.execute(one, (int(id_),))]
         return revision, {id_: answering_path(raw, self.file) for id_, raw in rows}
 
+    def select_ids(self, filters: Sequence[Filter]) -> IntArray:
+        """Ids (n,) of the pictures that answer and meet all the filters, ascending."""
+        with self._read() as db:
+            query, values = _select("id", filters, db)
+            ids = np.fromiter((row[0] for row in db.execute(query, values)), dtype=np.int64)
+        return np.sort(ids)
+
+    def select_places(self, filters: Sequence[Filter]) -> tuple[IntArray, npt.NDArray[np.float64]]:
+        """Ids (n,), and degrees of latitude and longitude (n, 2), of the pictures that answer and meet the filters."""
+        with self._read() as db:
+            query, values = _select("id, latitude, longitude", filters, db)
+            rows = db.execute(query, values).fetchall()
+        places = np.array([row[1:] for row in rows], dtype=np.float64).reshape(-1, 2)
+        return np.array([row[0] for row in rows], dtype=np.int64), places
+
     def facts(self, first: int, last: int) -> dict[int, tuple[bytes | None, int | None, int | None, str | None]]:
         """SHA-256, width, height and date of the rows with ids from `first` to `last`."""
         query = "SELECT id, sha256, width, height, taken_at FROM images WHERE id BETWEEN ? AND ?"
@@ -321,6 +337,13 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _read_only(folder, error) from error
+
+
+def _select(columns: str, filters: Sequence[Filter], db: sqlite3.Connection) -> tuple[str, tuple[object, ...]]:
+    """A query for pictures that answer and meet the filters, and its parameters."""
+    db.create_function("casefold", 1, casefold, deterministic=True)
+    conditions = " AND ".join(["state = 'ok'", *(f"({one.sql})" for one in filters)])
+    return f"SELECT {columns} FROM images WHERE {conditions}", tuple(v for one in filters for v in one.parameters)
 
 
 def _read_only(folder: Path, error: OSError) -> ClipkitError:
