@@ -19,13 +19,11 @@ from clipkit.core.arrays import Embeddings, IntArray, check_embeddings
 from clipkit.core.progress import Failure, Progress
 from clipkit.errors import BadIndex, IndexNotFound, ModelError, QueryError
 from clipkit.index.crash_recovery import Journal, in_flight
-from clipkit.index.metadata_refresh import refresh_metadata as _refresh
-from clipkit.index.metadata_refresh import stale_files
 from clipkit.index.model_check import check_model, check_model_cfg, current_model_cfg, encoder_model_cfg, is_same_model
 from clipkit.index.paths import filter_for, folder_below, near_folder, take_back
 from clipkit.index.places import FOLDER, index_folder, real_folder
 from clipkit.index.rebuild import Rebuild
-from clipkit.index.scan import Changes, Scan, compare, find_images
+from clipkit.index.scan import Changes, Scan, compare, find_images, stale_files
 from clipkit.models.devices import FLOAT32, INT8
 from clipkit.models.encoder import Encoder
 from clipkit.models.exports import model_cfg_beside
@@ -373,7 +371,7 @@ class ImageIndex:
             tally = self._apply(store, changes, known, workers=workers, progress=progress)
             known = store.known() if changes.read else known
             stale = _stale(scan, changes, known, everything=refresh_metadata)
-            refreshed = _refresh(store, stale, known, root=str(self.root), workers=workers, progress=progress)
+            refreshed = self._refresh_metadata(store, stale, known, workers=workers, progress=progress)
             self._complete_rebuild()
             self._refresh_cache()
         report = _report(scan, changes, tally, seconds=time.monotonic() - started)
@@ -575,6 +573,22 @@ class ImageIndex:
                 journal=journal,
                 suspects=suspects,
             )
+
+    def _refresh_metadata(
+        self,
+        store: Store,
+        stale: Sequence[ScannedFile],
+        known: Mapping[str, Known],
+        *,
+        workers: int,
+        progress: Callable[[Progress], None] | None,
+    ) -> int:
+        """Read the metadata of these pictures again; how many were read."""
+        if not stale:
+            return 0
+        from clipkit.index.metadata_refresh import refresh_metadata
+
+        return refresh_metadata(store, stale, known, root=str(self.root), workers=workers, progress=progress)
 
     def _make(self, encoder: Encoder, *, is_outside: bool) -> None:
         make_folder(self.folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -20,20 +20,6 @@ from clipkit.store.records import Known, PictureRow, ScannedFile
 BATCH = 256  # pictures a transaction
 # Perceptual hashes of the same picture by two recipes differ in 2 bits of 64 at most: tests/images/test_metadata.py.
 _RECIPE = PixelRecipe((64, 64), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-
-
-def stale_files(
-    found: Iterable[ScannedFile], known: Mapping[str, Known], *, everything: bool = False, but: Container[str] = ()
-) -> list[ScannedFile]:
-    """Pictures whose sidecar is not the one that was read, or everything, except the paths in `but`."""
-    return [
-        file
-        for file in found
-        if (row := known.get(file.path)) is not None
-        and row.is_embedded
-        and row.sha256 is not None
-        and ((everything and file.path not in but) or row.sidecar not in (None, file.sidecar))
-    ]
 
 
 def refresh_metadata(

@@ -7,7 +7,7 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from clipkit.core.progress import Failure
@@ -172,6 +172,20 @@ def compare(
         and not (below and path.startswith(below))
     ]
     return Changes(read, restored, gone, unchanged)
+
+
+def stale_files(
+    found: Iterable[ScannedFile], known: Mapping[str, Known], *, everything: bool = False, but: Container[str] = ()
+) -> list[ScannedFile]:
+    """Pictures whose sidecar is not the one that was read, or everything, except the paths in `but`."""
+    return [
+        file
+        for file in found
+        if (row := known.get(file.path)) is not None
+        and row.is_embedded
+        and row.sha256 is not None
+        and ((everything and file.path not in but) or row.sidecar not in (None, file.sidecar))
+    ]
 
 
 def _add_file(scan: Scan, info: os.stat_result, path: str, sidecar: str) -> None:

@@ -7,8 +7,6 @@ import stat
 from collections.abc import Collection, Iterator, Mapping
 
 from clipkit.errors import ImageError
-from clipkit.images.decode import read_file
-from clipkit.images.metadata import parse_xmp
 from clipkit.images.recipe import NO_METADATA, Metadata
 
 SUFFIX = ".xmp"
@@ -34,6 +32,9 @@ def sidecar_stamp(name: str, sidecars: Mapping[str, os.DirEntry[str]]) -> str:
 
 def read_sidecar(file: str) -> Metadata:
     """Metadata of the sidecar of a picture; none where there is none, or it cannot be read."""
+    from clipkit.images.decode import read_file
+    from clipkit.images.metadata import parse_xmp
+
     for candidate in _names(file):
         if os.path.isfile(candidate):
             try:

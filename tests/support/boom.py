@@ -22,10 +22,10 @@ from tests.support.colours import ColourEncoder
 HONEST_DECODE = clipkit.index.prefetch.decode
 
 
-def decode(data: bytes, recipe: PixelRecipe, *, name: str) -> Picture:
+def decode(data: bytes, recipe: PixelRecipe, *, name: str, is_hashed: bool = False) -> Picture:
     if "boom" in name:
         _die(sys.argv[0])
-    return HONEST_DECODE(data, recipe, name=name)
+    return HONEST_DECODE(data, recipe, name=name, is_hashed=is_hashed)
 
 
 def _die(how: str) -> None:
