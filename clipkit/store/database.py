@@ -183,7 +183,7 @@ class Store:
         with self._read() as db:
             revision = read_revision(db, self.file)[0]
             if ids is None:
-                rows = db.execute("SELECT id, path FROM images WHERE state = 'ok' ORDER BY id").fetchall()
+                rows = sorted(db.execute("SELECT id, path FROM images WHERE state = 'ok'"))  # from an index alone
             else:
                 one = "SELECT id, path FROM images WHERE id = ? AND state = 'ok'"
                 rows = [row for id_ in ids for row in db.execute(one, (int(id_),))]

@@ -59,12 +59,13 @@ CREATE TABLE images (
     embedding BLOB
 );
 """
-# The last holds all that filters read, so that they read a hundredth of the file.
+# The last holds all that filters and paths are read from, a tenth of the file.
 IMAGES_INDEXES = """
 CREATE INDEX images_revision ON images (revision);
 CREATE UNIQUE INDEX images_path ON images (path) WHERE state != 'replaced';
 CREATE INDEX images_metadata
-    ON images (state, taken_at, width, height, rating, latitude, longitude, camera, tags, title, sidecar);
+    ON images (taken_at, width, height, share, rating, latitude, longitude, camera, tags, title, sidecar, path, state)
+    WHERE state = 'ok';
 """
 SCHEMA = META_TABLES + IMAGES_TABLE + IMAGES_INDEXES
 # Exactly as format 1 was written: SQLite remembers the line break at the end of its last statement.
