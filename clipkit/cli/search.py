@@ -203,7 +203,7 @@ def _explain(given: SearchOptions) -> None:
 
 
 def _hits(given: SearchOptions) -> Hits:
-    from clipkit.explore.question import candidates, unread_words
+    from clipkit.explore.question import candidates, notes_on
     from clipkit.explore.question import search as search_index
     from clipkit.index.image_index import ImageIndex, find
     from clipkit.index.paths import unmatched_dirs
@@ -217,7 +217,7 @@ def _hits(given: SearchOptions) -> Hits:
         print_unmatched(unmatched_dirs(pictures.paths, given.exclude_dirs, pictures.root))
     only = candidates(pictures, filters, only)  # a wrong folder is an error before a model is loaded
     encoder = given.query_encoder(pictures) if query.tree else None  # filters alone compare nothing
-    for note in (*query.notes, *(unread_words(query.terms, encoder) if encoder else ())):
+    for note in (*query.notes, *(notes_on(query.terms, encoder) if encoder else ())):
         say(printable(note))
     return search_index(pictures, query, given.k, only=only, least=given.least, encoder=encoder)
 

@@ -58,7 +58,9 @@ def _filter(condition: Condition) -> Filter:
 
 
 def _ids_below(index: ImageIndex, value: str, _: bool) -> IntArray:
-    found = index.ids_in(value)
+    if value not in ("", ".") and len(ids := index.store.select_ids([filters.lies_below(value)])):
+        return ids
+    found = index.ids_in(value)  # a glob, the root, or an error
     return index.store.select_ids(()) if found is None else found
 
 

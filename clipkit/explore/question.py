@@ -21,6 +21,7 @@ from clipkit.index.image_index import ImageIndex
 from clipkit.models.encoder import Encoder
 from clipkit.models.tokenizer import LONG_BYTES
 from clipkit.search.hits import Hit, Hits, Relevance, Verdict
+from clipkit.search.language import foreign_notes
 from clipkit.search.query import MAX_WORDS, AllOf, Node, Query, Sum, Term, embed, parse_query
 
 if TYPE_CHECKING:
@@ -201,7 +202,8 @@ def ask(library: Library, question: Question, k: int = PAGE) -> Answer:
     found = [Found(hit, fact, word) for hit, word in judged if (fact := catalogue.fact(hit.id)) is not None]
     shown = tuple(one for one in found if is_at_least(one.relevance, question.least))
     has_more = has_more and len(shown) == len(found) and k < MOST
-    return Answer(shown, total, time.monotonic() - started, verdict, has_more, words.notes)
+    notes = (*words.notes, *foreign_words(words.terms, library.encoder))
+    return Answer(shown, total, time.monotonic() - started, verdict, has_more, notes)
 
 
 def _judged(
@@ -276,10 +278,9 @@ def search(
         return _listed(index, k, chosen)
     encoder = encoder or index.query_encoder
     vectors = {leaf: embed(leaf.terms, encoder) for leaf in asked.sums}
-    _, paths = index.store.paths()
-    ids = np.fromiter(paths, dtype=np.int64, count=len(paths))
     if chosen is not None and not len(chosen):
         return Hits()
+    ids = index.store.select_ids(())
     if isinstance(asked.tree, Sum):
         vector = vectors[asked.tree]
         hits = index.search_embeddings(vector, k, only=chosen)[0]
@@ -328,6 +329,16 @@ def unread_words(terms: Sequence[Term], encoder: Encoder) -> tuple[str, ...]:
     from clipkit.classify.zeroshot import lost_words
 
     return lost_words(encoder, texts, encoder.encode_texts(texts))
+
+
+def notes_on(terms: Sequence[Term], encoder: Encoder) -> tuple[str, ...]:
+    """Sentences on words of a query that the model does not know, or does not read to their end."""
+    return (*foreign_words(terms, encoder), *unread_words(terms, encoder))
+
+
+def foreign_words(terms: Sequence[Term], encoder: Encoder) -> tuple[str, ...]:
+    """A sentence on words in a language that the model does not know, if any."""
+    return foreign_notes((term.text for term in terms if not term.is_file), encoder.model)
 
 
 def embedding_of(library: Library, question: Question) -> Embeddings:

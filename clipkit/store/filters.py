@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -56,6 +57,12 @@ def has_shape(shape: str, tolerance: float) -> Filter:
     shapes = {"landscape": wide, "portrait": tall, "square": f"NOT ({wide} OR {tall})"}
     sql = shapes[shape]
     return Filter(sql, (tolerance,) * sql.count("?"))
+
+
+def lies_below(folder: str) -> Filter:
+    """Rows whose path begins with that folder, spelled just so."""
+    prefix = os.fsencode(folder.rstrip("/") + "/")
+    return Filter(f"substr(path, 1, {len(prefix)}) = ?", (prefix,))
 
 
 def has_suffix(suffixes: Collection[str]) -> Filter:
