@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from clipkit.core.arrays import Embeddings, FloatArray, IntArray
+from clipkit.core.arrays import FloatArray, IntArray
 from clipkit.core.text import printable
 from clipkit.errors import QueryError
 from clipkit.images.formats import is_picture
@@ -24,7 +24,6 @@ SQUARE = 1.05  # sides that differ by less than this are called equal
 KINDS = {"jpg": "JPEG", "jpeg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "tif": "TIFF", "heif": "HEIC", "hif": "HEIC"}
 KINDS |= {"dib": "BMP", "heic": "HEIC"}
 MAX_FOLDERS = 2_000  # offered in the page's list
-SAMPLE = 2_000  # pictures whose scores stand for those of all
 BLOCK = 50_000  # rows of facts a read
 
 
@@ -172,7 +171,7 @@ class Catalogue:
             facts |= index.store.facts(int(block[0]), int(block[-1]))
         nothing = (None, None, None, None)
         catalogue = cls(revision, ids, list(paths.values()), [facts.get(id_, nothing) for id_ in ids.tolist()])
-        catalogue.sample = sample_embeddings(index, ids)
+        catalogue.sample = index.sample_embeddings(ids)
         return catalogue
 
     def __len__(self) -> int:
@@ -292,13 +291,6 @@ def choose_ids(index: ImageIndex, filters: Filters) -> IntArray | None:
         from_root = FolderPatterns(filters.exclude_dirs, index.root).texts  # a catalogue has no root
         return Catalogue.read(index).chosen(replace(filters, exclude_dirs=from_root))
     return index.ids_in(filters.folder, filters.exclude_dirs)
-
-
-def sample_embeddings(index: ImageIndex, ids: IntArray) -> Embeddings:
-    """Embeddings (m, d) of at most SAMPLE of these pictures (n,), drawn evenly."""
-    step = max(1, len(ids) // SAMPLE)
-    _, rows = index.store.vectors(ids[::step][:SAMPLE].tolist())
-    return rows.astype(np.float32)
 
 
 def parse_day(text: str, *, is_end: bool = False) -> str:

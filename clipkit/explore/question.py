@@ -15,14 +15,14 @@ from clipkit.core.text import readable
 from clipkit.errors import IndexDamaged, QueryError
 from clipkit.explore.conditions import ids_that_meet
 from clipkit.explore.logic import rank
-from clipkit.explore.metadata import Catalogue, Fact, Filters, choose_ids, sample_embeddings
+from clipkit.explore.metadata import Catalogue, Fact, Filters, choose_ids
 from clipkit.explore.relevance import is_at_least, judge_hits, scale_for
 from clipkit.index.image_index import ImageIndex
 from clipkit.models.encoder import Encoder
 from clipkit.models.tokenizer import LONG_BYTES
 from clipkit.search.hits import Hit, Hits, Relevance, Verdict
 from clipkit.search.language import foreign_notes
-from clipkit.search.query import MAX_WORDS, AllOf, Node, Query, Sum, Term, embed, parse_query
+from clipkit.search.query import MAX_WORDS, AllOf, Node, Query, Sum, Term, embed, leaves, parse_query, word_weight
 
 if TYPE_CHECKING:
     from clipkit.explore.library import Library
@@ -277,26 +277,33 @@ def search(
     if asked.tree is None:
         return _listed(index, k, chosen)
     encoder = encoder or index.query_encoder
-    vectors = {leaf: embed(leaf.terms, encoder) for leaf in asked.sums}
     if chosen is not None and not len(chosen):
         return Hits()
-    ids = index.store.select_ids(())
-    if isinstance(asked.tree, Sum):
-        vector = vectors[asked.tree]
-        hits = index.search_embeddings(vector, k, only=chosen)[0]
-        try:
-            scale = scale_for(encoder, sample_embeddings(index, ids), len(ids))
-            judged, verdict = judge_hits(index, hits, vector, scale, is_words=asked.tree.is_words)
-        except IndexDamaged:
-            if least != "weak":
-                raise
-            return hits  # from the search cache, which is whole; nothing can be compared with the phrases
-    else:
-        scale = scale_for(encoder, sample_embeddings(index, ids), len(ids))
-        ranked = rank(index, asked.tree, vectors, scale, k, chosen)
-        judged, verdict = ranked.hits, ranked.verdict
+    try:
+        judged, verdict = _ranked(index, asked.tree, encoder, k, chosen)
+    except IndexDamaged:
+        if least != "weak" or not isinstance(asked.tree, Sum):
+            raise
+        # The search cache is whole; only nothing can be compared with the phrases.
+        return index.search_embeddings(embed(asked.tree.terms, encoder), k, only=chosen)[0]
     shown = (replace(hit, relevance=word) for hit, word in judged if is_at_least(word, least))
     return Hits(shown, verdict=verdict)
+
+
+def _ranked(
+    index: ImageIndex, tree: Node, encoder: Encoder, k: int, only: IntArray | None
+) -> tuple[list[tuple[Hit, Relevance]], Verdict]:
+    """The k best pictures for a query, each with its relevance; and whether any fits."""
+    ids = index.store.select_ids(())
+    sample = index.sample_embeddings(ids)
+    scale = scale_for(encoder, sample, len(ids))
+    if isinstance(tree, Sum):
+        vector = embed(tree.terms, encoder, sample=sample)
+        hits = index.search_embeddings(vector, k, only=only)[0]
+        return judge_hits(index, hits, vector, scale, is_words=tree.is_words)
+    vectors = {leaf: embed(leaf.terms, encoder, sample=sample) for leaf in leaves(tree)}
+    ranked = rank(index, tree, vectors, scale, k, only)
+    return ranked.hits, ranked.verdict
 
 
 def _listed(index: ImageIndex, k: int, only: IntArray | None) -> Hits:
@@ -346,12 +353,15 @@ def embedding_of(library: Library, question: Question) -> Embeddings:
     dim = library.info.dim
     total = np.zeros(dim, dtype=np.float32)
     tree = library.parse(question.words).tree
-    if isinstance(tree, Sum):
-        total += library.embed(tree)[0]
     if question.picture is not None:
         if question.picture.shape != (1, dim):
             raise QueryError("the picture was read by another model", hint="drop it again")
         total += question.picture[0]
+    if isinstance(tree, Sum):
+        words = library.embed(tree)
+        picture = question.picture
+        weight = 1.0 if picture is None else word_weight(words, picture, library.catalogue().sample)
+        total += weight * words[0]
     if question.more:
         total += MORE * _mean(library, question.more)
     if question.less:

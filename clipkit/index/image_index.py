@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 
 # A model's name, whether pixels are exact, and where it is not plain floating point the precision.
+SAMPLE = 2_000  # pictures whose scores stand for those of all
 Loader = Callable[..., Encoder]
 
 
@@ -422,7 +423,9 @@ class ImageIndex:
         ['coffee.png', 'chelsea.png']
         """
         terms = parse(query, add=add, subtract=subtract)
-        return self.search_embeddings(embed(terms, self.query_encoder), k, below=below, exclude_dirs=exclude_dirs)[0]
+        is_mixed = len({term.is_file for term in terms}) > 1
+        vector = embed(terms, self.query_encoder, sample=self.sample_embeddings() if is_mixed else None)
+        return self.search_embeddings(vector, k, below=below, exclude_dirs=exclude_dirs)[0]
 
     def search_image(self, picture: PictureSource, k: int = 10, *, below: str = "") -> Hits:
         """The k pictures nearest to a picture.
@@ -514,6 +517,23 @@ class ImageIndex:
             )
             for row_scores, row_ids in zip(scores, ids, strict=True)
         ]
+
+    def sample_embeddings(self, ids: IntArray | None = None) -> Embeddings:
+        """Embeddings of at most 2,000 pictures, drawn evenly, whose scores stand for those of all.
+
+        Parameters
+        ----------
+        ids : ndarray of shape (n,), int64, optional
+            Those to draw from; by default all that answer.
+
+        Returns
+        -------
+        ndarray of shape (m, d), float32
+            In the order of ids.
+        """
+        ids = self.store.select_ids(()) if ids is None else ids
+        step = max(1, len(ids) // SAMPLE)
+        return self.store.vectors(ids[::step][:SAMPLE].tolist())[1].astype(np.float32)
 
     def ids_in(self, below: str = "", exclude_dirs: Collection[str] = ()) -> IntArray | None:
         """Ids of the pictures that `search` may answer with.

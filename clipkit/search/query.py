@@ -23,6 +23,8 @@ SIMILAR = "similar"  # a picture that the others are compared with
 METADATA = ("date", "shape", "type", "camera", "place", "size", "width", "height", "rating", "tag", "title")
 FIELDS = ("path", *METADATA, "class", SIMILAR)
 LESS = 0.5  # weight of what comes behind "without", against what comes before: docs/queries.md has the measurement
+LEAST_SAMPLE = 10  # pictures whose scores tell how far words and pictures spread
+MOST_WEIGHT = 10.0  # of words beside pictures, whatever a model makes of them
 _OPERATOR = re.compile(r"\s+([+-])(?=\s)")
 _WEIGHT = re.compile(r"(\d+(?:\.\d+)?):(?=[^\s\d])(.*)", re.DOTALL)  # before a digit it is a time, or 16:9
 _FILE = re.compile(r"\.{1,2}/|/|~|[A-Za-z]:[\\/]|\.{1,2}\\")
@@ -112,7 +114,7 @@ class Query:
     @property
     def sums(self) -> list[Sum]:
         """The leaves of the tree."""
-        return [] if self.tree is None else list(_leaves(self.tree))
+        return [] if self.tree is None else list(leaves(self.tree))
 
     @property
     def terms(self) -> list[Term]:
@@ -189,19 +191,35 @@ def parse(query: str, *, add: Sequence[str] = (), subtract: Sequence[str] = (), 
     return list(found.tree.terms)
 
 
-def embed(terms: Sequence[Term], encoder: Encoder) -> Embeddings:
-    """The weighted sum of the terms' embeddings, at length 1: (1, d). QueryError where they cancel out."""
-    words = [term.text for term in terms if not term.is_file]
-    files = [term.text for term in terms if term.is_file]
-    texts = iter(encoder.encode_texts(words)) if words else iter(())
-    pictures = iter(_read(files, encoder)) if files else iter(())
-    total = np.zeros(encoder.dim, dtype=np.float32)
-    for term in terms:
-        total += np.float32(term.weight) * next(pictures if term.is_file else texts)
+def embed(terms: Sequence[Term], encoder: Encoder, *, sample: Embeddings | None = None) -> Embeddings:
+    """The weighted sum of the terms' embeddings, at length 1: (1, d). QueryError where they cancel out.
+
+    sample: some of the pictures that are searched (m, d). Where pictures and words are added, words weigh `word_weight`
+    times as much; without a sample, each counts as it is.
+    """
+    words, files = ([term for term in terms if term.is_file is is_file] for is_file in (False, True))
+    nothing = np.empty((0, encoder.dim), np.float32)
+    texts = encoder.encode_texts([term.text for term in words]) if words else nothing
+    pictures = _read([term.text for term in files], encoder) if files else nothing
+    texts, pictures = _weighted(words, texts), _weighted(files, pictures)
+    weight = word_weight(texts, pictures, sample) if words and files else 1.0
+    total = pictures.sum(axis=0) + weight * texts.sum(axis=0)
     length = float(np.linalg.norm(total))
     if length < 1e-3:
         raise QueryError("the parts of the query cancel out", hint="ask for something that is left over")
-    return (total / length)[None]
+    return np.asarray((total / length)[None], dtype=np.float32)
+
+
+def word_weight(words: Embeddings, pictures: Embeddings, sample: Embeddings | None) -> float:
+    """How much more words (n, d) count beside pictures (k, d), so that they are not drowned: at least once.
+
+    Scores on a picture differ much from picture to picture, scores on words little; so words are brought to the same
+    standard deviation over a sample of the collection (m, d). benchmarks/mixed.py has what it gives.
+    """
+    if sample is None or len(sample) < LEAST_SAMPLE:
+        return 1.0
+    of_pictures, of_words = (float((sample @ terms.T).std(axis=0).sum()) / _size(terms) for terms in (pictures, words))
+    return float(np.clip(of_pictures / max(of_words, 1e-6), 1.0, MOST_WEIGHT))
 
 
 def explain(query: Query) -> Iterator[str]:
@@ -227,12 +245,13 @@ def _explained(node: Node, indent: str) -> Iterator[str]:
         yield from _explained(part, indent + "  ")
 
 
-def _leaves(node: Node) -> Iterator[Sum]:
+def leaves(node: Node) -> Iterator[Sum]:
+    """The sums of a tree, from left to right."""
     if isinstance(node, Sum):
         yield node
         return
     for part in (node.part,) if isinstance(node, NoneOf) else node.parts:
-        yield from _leaves(part)
+        yield from leaves(part)
 
 
 def _plain(terms: Sequence[Term], conditions: tuple[Condition, ...], notes: Sequence[str] = ()) -> Query:
@@ -258,7 +277,7 @@ def _with_operators(text: str, conditions: tuple[Condition, ...], alike: Sequenc
 
     notes: list[str] = []
     tree = _node(parse_operators(text), words_only, notes)
-    if any(term.is_file for leaf in _leaves(tree) for term in leaf.terms):
+    if any(term.is_file for leaf in leaves(tree) for term in leaf.terms):
         _warm_up()
     return Query(_all_of([tree, *alike]), conditions, tuple(notes))
 
@@ -344,6 +363,15 @@ def _is_one_file(text: str, words_only: bool) -> bool:
     """Whether the whole is one picture's path; such a name may hold " - ", and whatever else a query is made of."""
     path = text.strip()
     return bool(not words_only and _FILE.match(path) and os.path.isfile(os.path.expanduser(path)))
+
+
+def _weighted(terms: Sequence[Term], embeddings: Embeddings) -> Embeddings:
+    return embeddings * np.array([term.weight for term in terms], np.float32)[:, None]
+
+
+def _size(terms: Embeddings) -> float:
+    """Sum of the terms' lengths: of their weights."""
+    return max(float(np.linalg.norm(terms, axis=1).sum()), 1e-6)
 
 
 def _read(files: Sequence[str], encoder: Encoder) -> Embeddings:
