@@ -68,9 +68,12 @@ def main() -> None:
     results["vectors"] = _vectors(index, rounds)
     results["queries"] = _queries(index, encoder, rounds)
     _print(results)
-    plain = results["queries"]["without a filter"]["seconds"]["median"]
-    worst = max(found["seconds"]["median"] for found in results["queries"].values())
-    write("filters", results, [Target("a filtered query / one without a filter", worst / plain, 1.0)], arguments)
+    plain, *filtered = (found["seconds"]["median"] for found in results["queries"].values())
+    targets = [
+        Target("median filtered query / one without a filter", float(np.median(filtered)) / plain, 1.0),
+        Target("slowest filtered query / one without a filter", max(filtered) / plain, 1.0),
+    ]
+    write("filters", results, targets, arguments)
 
 
 def _vectors(index: ImageIndex, rounds: int) -> dict[str, Any]:

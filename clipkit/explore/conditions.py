@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 
 import numpy as np
 
@@ -43,12 +43,12 @@ def ids_that_meet(index: ImageIndex, conditions: Sequence[Condition], *, words_o
     if not conditions:
         return None
     columns = [_filter(one) for one in conditions if one.field not in _IDS]
-    ids = index.store.select_ids(columns)
-    for one in conditions:
-        if one.field in _IDS:
-            found = _IDS[one.field](index, one.value, words_only)
-            ids = (np.setdiff1d if one.is_excluded else np.intersect1d)(ids, found)
-    return ids
+    sets = [(_IDS[one.field](index, one.value, words_only), one.is_excluded) for one in conditions if one.field in _IDS]
+    wanted = [found for found, is_excluded in sets if not is_excluded]
+    if columns or not wanted:
+        wanted.append(index.store.select_ids(columns))
+    unwanted = [found for found, is_excluded in sets if is_excluded]
+    return np.sort(reduce(np.setdiff1d, unwanted, reduce(np.intersect1d, wanted)))
 
 
 def _filter(condition: Condition) -> Filter:

@@ -192,9 +192,9 @@ class Store:
     def select_ids(self, filters: Sequence[Filter]) -> IntArray:
         """Ids (n,) of the pictures that answer and meet all the filters, ascending."""
         with self._read() as db:
-            query, values = _select("id", filters, db)
-            ids = np.fromiter((row[0] for row in db.execute(query, values)), dtype=np.int64)
-        return np.sort(ids)
+            query, values = _select("group_concat(id)", filters, db)  # one text: a quarter of the time of many rows
+            found = db.execute(query, values).fetchone()[0]
+        return np.sort(np.fromstring(found, dtype=np.int64, sep=",")) if found else np.empty(0, np.int64)
 
     def select_places(self, filters: Sequence[Filter]) -> tuple[IntArray, npt.NDArray[np.float64]]:
         """Ids (n,), and degrees of latitude and longitude (n, 2), of the pictures that answer and meet the filters."""
