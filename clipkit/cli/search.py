@@ -93,7 +93,7 @@ class SearchOptions(options.ModelOptions):
 @click.option("-t", "--top", "k", type=int, default=10, show_default=True, help="How many pictures to show.")
 @click.option("-a", "--add", multiple=True, metavar="TERM", help="Add a term as it stands; repeatable.")
 @click.option("-s", "--sub", "subtract", multiple=True, metavar="TERM", help="Subtract a term; repeatable.")
-@click.option("--where", multiple=True, metavar="FILTER", help="Only pictures that meet it: 'rating:>=4'; repeatable.")
+@click.option("--where", multiple=True, metavar="FILTER", help="Only such pictures, as 'rating:>=4'; repeatable.")
 @click.option("-f", "--filepath-only", is_flag=True, help="Only paths, as the disk has them.")
 @click.option("-0", "--null", is_flag=True, help="Paths that end in NUL, for xargs -0.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
@@ -102,7 +102,7 @@ class SearchOptions(options.ModelOptions):
 @click.option("--copy-to", metavar="FOLDER", help="Also copy them there; overwrites nothing.")
 @click.option("--html", "sheet", metavar="FILE", help="Also write a contact sheet: one HTML file.")
 @options.below
-@click.option("--after", metavar="DATE", default="", help="Only taken then or later: 2019 or 2019-07-31.")
+@click.option("--after", metavar="DATE", default="", help="Only taken then or later: 2019, 2019-07.")
 @click.option("--before", metavar="DATE", default="", help="Only taken then or earlier.")
 @click.option("--shape", "shapes", multiple=True, type=click.Choice(SHAPES), help="Only of this shape; repeatable.")
 @click.option("--type", "kinds", multiple=True, metavar="TYPE", help="Only files such as jpeg, heic; repeatable.")
@@ -115,7 +115,7 @@ class SearchOptions(options.ModelOptions):
 )
 @click.option("--literal", is_flag=True, help="Take QUERY as words, whatever is in it.")
 @click.option("--explain-query", "is_explained", is_flag=True, help="Say how QUERY is read, and search nothing.")
-@click.option("--head", "head_file", metavar="FILE", help="With --class: a saved classifier, as `clipkit probe` makes.")
+@click.option("--head", "head_file", metavar="FILE", help="With --class: a classifier that probe saved.")
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="Only pictures the head calls so; repeatable.")
 @options.excluded
 @options.engine
