@@ -396,7 +396,7 @@ def test_unreadable_pictures_are_left_out_and_listed(
     Path(bad).write_bytes(b"nothing")
     tuned = finetune(encoder, colours, recipe=replace(FAST, views=views, unfreeze=what))
     assert [failure.path for failure in tuned.failed] == [bad]
-    assert any("1 pictures could not be read" in note for note in tuned.notes)
+    assert any("1 picture could not be read" in note for note in tuned.notes)
 
 
 def test_a_class_of_which_nothing_can_be_read_is_an_error(colours: Dataset, encoder: OpenClipEncoder) -> None:
