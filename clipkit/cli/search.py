@@ -93,7 +93,7 @@ class SearchOptions(options.ModelOptions):
 @click.option("-t", "--top", "k", type=int, default=10, show_default=True, help="How many pictures to show.")
 @click.option("-a", "--add", multiple=True, metavar="TERM", help="Add a term as it stands; repeatable.")
 @click.option("-s", "--sub", "subtract", multiple=True, metavar="TERM", help="Subtract a term; repeatable.")
-@click.option("--where", multiple=True, metavar="FILTER", help="Only such, as 'rating:>=4'; repeatable.")
+@click.option("--where", multiple=True, metavar="FILTER", help="A filter, as 'rating:>=4'; repeatable.")
 @click.option("-f", "--filepath-only", is_flag=True, help="Only paths, as the disk has them.")
 @click.option("-0", "--null", is_flag=True, help="Paths that end in NUL, for xargs -0.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
