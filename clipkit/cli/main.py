@@ -67,7 +67,7 @@ app.commands = _Commands(
         "info": "index",
         "search": "search",
         "serve": "serve",
-        "duplicates": "search",
+        "duplicates": "collection",
         "classify": "classify",
         "evaluate": "evaluate",
         "compare": "evaluate",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -17,7 +16,7 @@ import click
 
 from clipkit.cli import options
 from clipkit.cli.output import echo_lines, print_hits, print_unmatched, say
-from clipkit.core.text import are, counted, near, printable
+from clipkit.core.text import are, counted, printable
 from clipkit.errors import IndexNotFound
 from clipkit.explore.choices import RELEVANCES, SHAPES
 
@@ -219,31 +218,6 @@ def _hits(given: SearchOptions) -> Hits:
     for note in (*query.notes, *(notes_on(query.terms, encoder) if encoder else ())):
         say(printable(note))
     return search_index(pictures, query, given.k, only=only, least=given.least, encoder=encoder)
-
-
-@click.command()
-@click.argument("photos", default=".")
-@options.below
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a group.")
-@options.at
-def duplicates(photos: str, below: str, as_json: bool, at: str | None) -> None:
-    """List pictures that are there more than once.
-
-    Groups of files with the same content, the largest first: a path a line, an empty line after each group. No picture
-    is opened; what has changed since `clipkit index` is not seen.
-    """
-    from clipkit.explore.duplicates import find_duplicates
-    from clipkit.index.image_index import find
-
-    pictures, inside = find(photos, below=below, at=at)
-    groups = find_duplicates(pictures, below=inside)
-    for group in groups:
-        files = [str(pictures.root / fact.path) for fact in group]
-        record = json.dumps({"sha256": group[0].sha256, "files": files})
-        echo_lines([record] if as_json else [*(printable(near(file)) for file in files), ""])
-    spare = sum(len(group) - 1 for group in groups)
-    copies = "1 picture is a copy of another" if spare == 1 else f"{spare:,} pictures are copies of others"
-    say(copies if groups else "no picture is there twice")
 
 
 def _ids_of(pictures: ImageIndex, given: SearchOptions, filters: Filters) -> IntArray:

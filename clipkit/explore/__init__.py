@@ -2,6 +2,7 @@
 
 - `search`: the best pictures of an index for a query.
 - `ask`: the best pictures for a question, each with its relevance.
+- `find_duplicates`: pictures that are there more than once, in groups.
 - `Question`: words, pictures and filters of one question.
 - `Filters`: which pictures may answer.
 - `Catalogue`: metadata of an index's pictures.
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from clipkit.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from clipkit.explore.duplicates import find_duplicates as find_duplicates
     from clipkit.explore.library import Library as Library
     from clipkit.explore.metadata import Catalogue as Catalogue
     from clipkit.explore.metadata import Filters as Filters
@@ -28,6 +30,7 @@ _HOMES = {
     "Library": "library",
     "Question": "question",
     "ask": "question",
+    "find_duplicates": "duplicates",
     "search": "question",
 }
 

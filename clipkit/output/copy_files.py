@@ -180,6 +180,23 @@ def plan_transfers(labelled: Iterable[LabelledPicture], folder: str | os.PathLik
     return steps
 
 
+def plan_moves(root: Path, paths: Sequence[str], folder: str | os.PathLike[str]) -> list[Transfer]:
+    """Which of these pictures, relative to `root`, goes where in `folder`: as it lies below `root`.
+
+    `name (2).jpg` where a name is another's. Nothing is changed. ClipkitError where one is not there any more, or is a
+    link.
+    """
+    top, taken = Path(os.path.abspath(folder)), set[str]()
+    _check_sources([os.fspath(root / path) for path in paths], "move")
+    steps = []
+    for path in paths:
+        target = _place(os.fspath(root / path), (top / path).parent, "move", taken)
+        if target is not None:
+            taken.add(_key(target))
+            steps.append(Transfer("move", os.fspath(root / path), target))
+    return steps
+
+
 def run_transfers(steps: Sequence[Transfer]) -> None:
     """Do what was planned, whole or not at all: at the first failure, or Ctrl-C, everything is put back.
 
