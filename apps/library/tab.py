@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -11,12 +12,15 @@ import gradio as gr
 from clipkit.core.text import are, counted, printable
 from clipkit.doctor.checks import examine
 from clipkit.errors import ClipkitError
+from clipkit.explore.choices import Level
+from clipkit.explore.duplicates import find_duplicates
 from clipkit.explore.library import Library
-from clipkit.explore.metadata import Catalogue
-from clipkit.explore.question import Answer, plain
+from clipkit.explore.metadata import Fact
+from clipkit.explore.question import Answer, Found
 from clipkit.index.check import check, prune
 from clipkit.models.registry import ALIASES
 from clipkit.output.html import Markup
+from clipkit.search.hits import Hit
 
 from .. import html
 from ..server.runs import Look
@@ -25,7 +29,12 @@ from ..theme import piece
 
 SECONDS = 1.0  # between two looks at a run
 FEW = 200  # failures listed on a card
-MOST_GROUPS = 60  # of duplicates
+MOST_GROUPS, MOST_SHOWN = 60, 40  # groups of duplicates, and pictures of one
+NO_COPIES: dict[Level, str] = {
+    "exact": "have the same bytes",
+    "near": "are nearly the same",
+    "similar": "are of one burst",
+}
 NO_FOLDER = (
     "Type a folder of pictures below, and press Add and index: ~/Pictures, say.",
     "It is indexed here; nothing leaves this machine.",
@@ -100,7 +109,9 @@ class LibraryActions:
             "stop": self._stop,
             "check": self._check,
             "prune": self._prune,
-            "twins": self._twins,
+            "twins": partial(self._duplicates, "exact"),
+            "near": partial(self._duplicates, "near"),
+            "similar": partial(self._duplicates, "similar"),
             "remove": self._remove,
         }
         if kind == "look":
@@ -146,13 +157,12 @@ class LibraryActions:
     def _prune(self, library: Library) -> tuple[str, str]:
         return f"{counted(len(prune(library.index)), 'missing picture')} removed from the index.", ""
 
-    def _twins(self, library: Library) -> tuple[str, str]:
-        catalogue = library.catalogue()
-        groups = catalogue.duplicates()
-        spare = sum(len(ids) - 1 for ids in groups)
+    def _duplicates(self, level: Level, library: Library) -> tuple[str, str]:
+        groups = find_duplicates(library.index, level=level, catalogue=library.catalogue())
+        spare = sum(len(group) - 1 for group in groups)
         if not groups:
-            return f"No two pictures of {printable(library.name)} have the same bytes.", ""
-        shown = Markup("").join(_group(library, catalogue, ids) for ids in groups[:MOST_GROUPS])
+            return f"No two pictures of {printable(library.name)} {NO_COPIES[level]}.", ""
+        shown = Markup("").join(_group(library, group, level) for group in groups[:MOST_GROUPS])
         more = f"; the first {MOST_GROUPS} are shown" if len(groups) > MOST_GROUPS else ""
         return (
             f"{counted(len(groups), 'picture')} {are(len(groups))} there more than once: {spare:,} extra{more}.",
@@ -204,6 +214,8 @@ def _buttons(library: Library, look: Look | None) -> Iterator[_Button]:
         yield _Button("check", "Check")
         yield _Button("prune", "Remove missing", "Remove pictures that are gone from the disk from the index, too?")
         yield _Button("twins", "Duplicates")
+        yield _Button("near", "Near copies")
+        yield _Button("similar", "Bursts")
     yield _Button("remove", "Hide", "Hide this folder from the page? Nothing on the disk changes.")
 
 
@@ -259,7 +271,11 @@ def _time(seconds: float) -> str:
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _group(library: Library, catalogue: Catalogue, ids: list[int]) -> Markup:
-    found = plain(library, catalogue, ids[:40])
-    cards = html.grid(library.key, Answer(found[:1], len(ids), 0.0), number=0, turn=0)
-    return html.render("copies", count=len(ids), paths=[one.fact.path for one in found], grid=cards)
+def _group(library: Library, group: Sequence[Fact], level: Level) -> Markup:
+    """Pictures of one group side by side, the one to keep first; of equal bytes one is enough to look at."""
+    shown = [Found(Hit(0.0, fact.path, "", fact.id), fact, "weak") for fact in group[:MOST_SHOWN]]
+    cards = html.grid(
+        library.key, Answer(tuple(shown[: 1 if level == "exact" else None]), len(group), 0.0), number=0, turn=0
+    )
+    paths = [one.fact.path for one in shown]
+    return html.render("copies", count=len(group), kept=paths[0], paths=paths[1:], grid=cards)
