@@ -15,14 +15,17 @@ from clipkit.errors import ClipkitError
 from clipkit.explore.choices import Level
 from clipkit.explore.duplicates import find_duplicates
 from clipkit.explore.library import Library
+from clipkit.explore.mapping import map_collection
 from clipkit.explore.metadata import Fact
 from clipkit.explore.question import Answer, Found
 from clipkit.index.check import check, prune
 from clipkit.models.registry import ALIASES
 from clipkit.output.html import Markup
+from clipkit.output.map_html import make_thumbnails, map_page
 from clipkit.search.hits import Hit
 
 from .. import html
+from ..server.routes import Export
 from ..server.runs import Look
 from ..server.state import Page
 from ..theme import piece
@@ -30,6 +33,7 @@ from ..theme import piece
 SECONDS = 1.0  # between two looks at a run
 FEW = 200  # failures listed on a card
 MOST_GROUPS, MOST_SHOWN = 60, 40  # groups of duplicates, and pictures of one
+MOST_THUMBNAILS = 3_000  # of a map: half a minute on two cores
 NO_COPIES: dict[Level, str] = {
     "exact": "have the same bytes",
     "near": "are nearly the same",
@@ -112,6 +116,7 @@ class LibraryActions:
             "twins": partial(self._duplicates, "exact"),
             "near": partial(self._duplicates, "near"),
             "similar": partial(self._duplicates, "similar"),
+            "map": self._map,
             "remove": self._remove,
         }
         if kind == "look":
@@ -169,6 +174,14 @@ class LibraryActions:
             shown,
         )
 
+    def _map(self, library: Library) -> tuple[str, str]:
+        found = map_collection(library.index, encoder=library.encoder)
+        thumbs = make_thumbnails(found, library.place_of, most=MOST_THUMBNAILS)
+        content = "".join(map_page(found, thumbs, title=printable(library.name)))
+        address = self._page.outbox.put(Export("map.html", "text/html; charset=utf-8", content.encode(), is_shown=True))
+        text = f"{counted(len(found), 'picture')}, {counted(len(found.names), 'cluster')}"
+        return f"The map of {printable(library.name)} is made.", html.render("map", address=address, text=text)
+
     def _remove(self, library: Library) -> tuple[str, str]:
         self._stop(library)
         self._page.shelf.remove(library.key)
@@ -216,6 +229,7 @@ def _buttons(library: Library, look: Look | None) -> Iterator[_Button]:
         yield _Button("twins", "Duplicates")
         yield _Button("near", "Near copies")
         yield _Button("similar", "Bursts")
+        yield _Button("map", "Map")
     yield _Button("remove", "Hide", "Hide this folder from the page? Nothing on the disk changes.")
 
 

@@ -38,11 +38,12 @@ MAX_ID = 2**62
 
 @dataclass(frozen=True)
 class Export:
-    """A file that the page has made for somebody to save."""
+    """A file that the page has made for somebody to save, or to look at in a window of its own."""
 
     name: str
     media_type: str
     data: bytes
+    is_shown: bool = False
 
 
 class Outbox:
@@ -155,7 +156,7 @@ class Routes:
         export = self._outbox.get(request.path_params["token"])
         if export is None:
             return PlainTextResponse("this export is gone; make it again\n", status_code=404)
-        disposition = f"attachment; filename*=UTF-8''{quote(export.name, safe='')}"
+        disposition = f"{'inline' if export.is_shown else 'attachment'}; filename*=UTF-8''{quote(export.name, safe='')}"
         headers = {"content-disposition": disposition, "cache-control": "private, no-store"}
         return Response(export.data, media_type=export.media_type, headers=headers)
 

@@ -133,3 +133,46 @@ def _link(groups: Groups, pictures: ImageIndex, *, dry_run: bool) -> None:
     if not dry_run:
         make_links(links)
     say(f"{counted(len(links), 'file')} {'would become' if dry_run else are(len(links)) + ' now'} hard links")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapOptions(options.ModelOptions):
+    """What was asked of `map`."""
+
+    photos: str
+    out: str
+    thumbnails: int | None
+    below: str
+    at: str | None
+
+
+@click.command("map")
+@click.argument("photos", default=".")
+@click.option("--out", default="map.html", show_default=True, metavar="FILE", help="An earlier map is replaced.")
+@click.option(
+    "--thumbnails", type=click.IntRange(min=0), metavar="N", help="At most so many.  [default: what 50 MB hold]"
+)
+@options.below
+@options.engine
+@options.device
+@options.precision
+@options.pickle
+@options.at
+@options.into(MapOptions)
+def map(given: MapOptions) -> None:
+    """Draw a map of PHOTOS as one HTML file: alike pictures lie near one another, in clusters that have names.
+
+    Open FILE in a browser: scroll or pinch to zoom in, point at a picture to see it. Outliers, which are like no other
+    picture, are listed. With `pip install umap-learn` the layout is UMAP's, else that of t-SNE.
+    """
+    from clipkit.explore.mapping import map_collection
+    from clipkit.index.image_index import find
+    from clipkit.output.map_html import write_map
+
+    pictures, inside = find(given.photos, below=given.below, at=given.at, load=given.load)
+    found = map_collection(pictures, below=inside, encoder=given.query_encoder(pictures))
+    title = pictures.root.name if not inside else f"{pictures.root.name}/{inside}"
+    with progress_bar() as progress:
+        shown = write_map(found, pictures.root, Path(given.out), title=title, most=given.thumbnails, progress=progress)
+    clusters = f"{counted(len(found.names), 'cluster')}, {counted(len(found.outliers), 'outlier')}"
+    say(f"{printable(given.out)} shows {counted(len(found), 'picture')} ({shown:,} with a thumbnail): {clusters}")

@@ -68,6 +68,7 @@ app.commands = _Commands(
         "search": "search",
         "serve": "serve",
         "duplicates": "collection",
+        "map": "collection",
         "classify": "classify",
         "evaluate": "evaluate",
         "compare": "evaluate",

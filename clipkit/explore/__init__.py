@@ -3,6 +3,8 @@
 - `search`: the best pictures of an index for a query.
 - `ask`: the best pictures for a question, each with its relevance.
 - `find_duplicates`: pictures that are there more than once, in groups.
+- `map_collection`: pictures in two dimensions, in clusters that have names.
+- `Map`: positions, clusters and their names.
 - `Question`: words, pictures and filters of one question.
 - `Filters`: which pictures may answer.
 - `Catalogue`: metadata of an index's pictures.
@@ -18,6 +20,8 @@ from clipkit.core.lazy import lazy_exports
 if TYPE_CHECKING:
     from clipkit.explore.duplicates import find_duplicates as find_duplicates
     from clipkit.explore.library import Library as Library
+    from clipkit.explore.mapping import Map as Map
+    from clipkit.explore.mapping import map_collection as map_collection
     from clipkit.explore.metadata import Catalogue as Catalogue
     from clipkit.explore.metadata import Filters as Filters
     from clipkit.explore.question import Question as Question
@@ -28,9 +32,11 @@ _HOMES = {
     "Catalogue": "metadata",
     "Filters": "metadata",
     "Library": "library",
+    "Map": "mapping",
     "Question": "question",
     "ask": "question",
     "find_duplicates": "duplicates",
+    "map_collection": "mapping",
     "search": "question",
 }
 

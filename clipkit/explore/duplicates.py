@@ -22,6 +22,7 @@ from clipkit.index.paths import filter_for
 SAME = 0.95  # cosine of near copies, whatever their hashes say
 ALIKE = 0.7  # cosine of near copies whose hashes agree
 BITS = 12  # of 64 in which the perceptual hashes of near copies may differ
+MOST_BITS = 20  # the same where the cosine alone would do: small models give .95 to other scenes of one kind, too
 MIRROR = np.uint64(0x5555_5555_5555_5555)  # the odd horizontal frequencies, which change their sign in a mirror
 SET_BITS = (24, 40)  # of the hash of a picture with some structure; one colour all over says nothing
 BURST, BURST_SECONDS = 0.9, 10.0  # cosine of pictures of a burst, and how long after one another they were taken
@@ -47,8 +48,9 @@ def find_duplicates(
     index : ImageIndex
         Whose pictures are compared.
     level : {"exact", "near", "similar"}, default "exact"
-        Equal bytes; or also near copies: a cosine of .95, or one of .7 and perceptual hashes (of the picture or its
-        mirror image) that differ in at most 12 of 64 bits; or also bursts: a cosine of .9, taken within 10 seconds.
+        Equal bytes; or also near copies: a cosine of .7 and perceptual hashes (of the picture or its mirror image) that
+        differ in at most 12 of 64 bits, or a cosine of .95 and at most 20; or also bursts: a cosine of .9, taken within
+        10 seconds.
     below : str, optional
         Only in that folder, relative to the root.
     catalogue : Catalogue, optional
@@ -114,7 +116,8 @@ class _Signs:
     def _are_alike(self, left: IntArray, right: IntArray, cosines: FloatArray) -> npt.NDArray[np.bool_]:
         different = self.hashes[left] ^ self.hashes[right]
         bits = np.minimum(np.bitwise_count(different), np.bitwise_count(different ^ MIRROR))
-        is_alike = (cosines >= SAME) | (self.is_hashed[left] & self.is_hashed[right] & (bits <= BITS))
+        are_hashed = self.is_hashed[left] & self.is_hashed[right]
+        is_alike = (cosines >= SAME) & ~(are_hashed & (bits > MOST_BITS)) | are_hashed & (bits <= BITS)
         if self.is_burst:
             is_alike |= (cosines >= BURST) & (np.abs(self.seconds[left] - self.seconds[right]) <= BURST_SECONDS)
         return np.asarray(is_alike, dtype=np.bool_)

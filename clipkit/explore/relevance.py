@@ -142,6 +142,11 @@ def vocabulary() -> tuple[str, ...]:
     return tuple(files(__package__).joinpath("vocabulary.txt").read_text("utf-8").split("\n")[:-1])
 
 
+def standing_of_phrases(pictures: Embeddings, phrases: Embeddings) -> FloatArray:
+    """Standard scores (n, v) of phrases (v, d) among one another, on each picture (n, d)."""
+    return _standardized(pictures @ phrases.T)
+
+
 def is_at_least(relevance: Relevance, least: Relevance) -> bool:
     """Whether it is that strong or stronger."""
     return RELEVANCES.index(relevance) <= RELEVANCES.index(least)

@@ -2,6 +2,7 @@
 
 - `write_sheet`: hits as one HTML file that needs nothing else.
 - `copy_hits`: copies of the pictures of hits in a folder.
+- `write_map`: a collection's map as one HTML file that needs nothing else.
 - `write_report`: a comparison as an HTML page, figures and data.
 - `confusion_png`: a confusion matrix as a PNG.
 """
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     from clipkit.output.contact_sheet import write_sheet as write_sheet
     from clipkit.output.copy_files import copy_hits as copy_hits
     from clipkit.output.figures import confusion_png as confusion_png
+    from clipkit.output.map_html import write_map as write_map
 
 _HOMES = {
     "confusion_png": "figures",
     "copy_hits": "copy_files",
+    "write_map": "map_html",
     "write_report": "comparison_html",
     "write_sheet": "contact_sheet",
 }

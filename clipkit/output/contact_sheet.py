@@ -61,30 +61,28 @@ def write_sheet(hits: Hits, file: Path, *, title: str) -> None:
     """
     file = Path(os.path.realpath(file))  # the sheet that a link points to, not the link
     try:
-        _refuse_to_overwrite(file)
+        refuse_to_overwrite(file, HEAD, "contact sheet", "another name: --html sheet.html")
         with replacing(file) as part:
             with open(part, "x", encoding="utf-8", newline="\n") as stream:
                 stream.writelines(_pieces(hits, title))
-            _refuse_to_overwrite(file)  # pictures take a while
+            refuse_to_overwrite(file, HEAD, "contact sheet", "another name: --html sheet.html")  # pictures take a while
     except OSError as error:
         raise ClipkitError(
             f"{file} cannot be written: {error.strerror or error}", hint="another place: --html FILE"
         ) from error
 
 
-def _refuse_to_overwrite(file: Path) -> None:
+def refuse_to_overwrite(file: Path, head: str, what: str, hint: str) -> None:
+    """ClipkitError where `file` is there and does not begin as one of ours."""
     with suppress(FileNotFoundError):
-        is_ours = stat.S_ISREG(file.stat().st_mode) and _begins_as_ours(file)
+        is_ours = stat.S_ISREG(file.stat().st_mode) and _begins_with(file, head)
         if not is_ours:
-            raise ClipkitError(
-                f"{file} is there already, and no contact sheet; it was left as it is",
-                hint="another name: --html sheet.html",
-            )
+            raise ClipkitError(f"{file} is there already, and no {what}; it was left as it is", hint=hint)
 
 
-def _begins_as_ours(file: Path) -> bool:
+def _begins_with(file: Path, head: str) -> bool:
     with open(file, "rb") as stream:
-        return stream.read(len(HEAD)) == HEAD.encode()
+        return stream.read(len(head)) == head.encode()
 
 
 def _pieces(hits: Hits, title: str) -> Iterator[str]:

@@ -113,6 +113,13 @@ def test_hashes_count_only_beside_a_cosine_and_within_twelve_bits() -> None:
     assert list(_groups_around(signs(vectors, hashes=[ours, mirrored, 0]), 3)) == [[0, 1], [2]]
 
 
+def test_other_hashes_speak_against_a_high_cosine() -> None:
+    vectors = [at_angle(0), at_angle(10)]
+    ours = 0xF0F0_F0F0_F0F0_F0F0
+    assert list(_groups_around(signs(vectors, hashes=[ours, ours ^ 0xFFFFF]), 2)) == [[0, 1]]
+    assert list(_groups_around(signs(vectors, hashes=[ours, ours ^ 0x1FFFFF]), 2)) == [[0], [1]]
+
+
 def test_bursts_are_taken_within_ten_seconds_of_the_one_that_is_kept() -> None:
     vectors = [at_angle(0), at_angle(20), at_angle(20), at_angle(20)]
     seconds = [100.0, 110.0, 89.0, np.nan]
