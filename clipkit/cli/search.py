@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -65,6 +66,9 @@ class SearchOptions(options.ModelOptions):
     least: Relevance
     literal: bool
     is_explained: bool
+    save: str | None
+    is_list: bool
+    forget: str | None
 
     def read(self) -> Query:
         """What QUERY asks for."""
@@ -114,6 +118,9 @@ class SearchOptions(options.ModelOptions):
 )
 @click.option("--literal", is_flag=True, help="Take QUERY as words, whatever is in it.")
 @click.option("--explain-query", "is_explained", is_flag=True, help="Say how QUERY is read, and search nothing.")
+@click.option("--save", metavar="NAME", help="Save QUERY as @NAME; see also --saved, --forget.")
+@click.option("--saved", "is_list", is_flag=True, hidden=True, help="List the saved searches, and search nothing.")
+@click.option("--forget", metavar="NAME", hidden=True, help="Forget a saved search, and search nothing.")
 @click.option("--head", "head_file", metavar="FILE", help="With --class: a classifier that probe saved.")
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="Only pictures the head calls so; repeatable.")
 @options.excluded
@@ -138,6 +145,10 @@ def search(given: SearchOptions) -> None:
     The score is a cosine; with AND, OR and NOT it goes from 0 to 1.
     """
     given = _understood(given, click.get_current_context().args)
+    if given.is_list or given.forget:
+        _change_saved(given)
+        return
+    given = _expanded(given)
     if given.is_explained:
         _explain(given)
         return
@@ -158,11 +169,43 @@ def _understood(given: SearchOptions, extra: Sequence[str]) -> SearchOptions:
         raise click.UsageError(f"Got unexpected extra arguments ({' '.join(extra)}); {_quoted(given, extra)}")
     if not os.path.isdir(given.photos) and os.sep not in given.photos:
         raise IndexNotFound(f"{given.photos} is not a folder", hint=_meant(given))
-    has_terms = bool(given.add or given.subtract or given.where)
-    if has_terms and given.photos == "." and os.path.isdir(given.query):
+    needs_no_query = bool(given.add or given.subtract or given.where or given.is_list or given.forget)
+    if needs_no_query and given.photos == "." and os.path.isdir(given.query):
         return replace(given, query="", photos=given.query)
     _say_file_name(given)
     return given
+
+
+def _expanded(given: SearchOptions) -> SearchOptions:
+    """The same with the query that `@NAME` stands for; a query is saved where --save asks for it."""
+    from clipkit.search.saved import expand, is_saved_name
+
+    if given.save and (given.literal or given.add or given.subtract):
+        raise click.UsageError("--save keeps QUERY alone; write the terms into it")
+    if given.save:
+        _index_of(given).save_search(given.save, given.query)
+        say(f"saved: clipkit search @{given.save.removeprefix('@')}")
+    if given.literal or not is_saved_name(given.query):
+        return given
+    return replace(given, query=expand(given.query, _index_of(given).saved_searches))
+
+
+def _change_saved(given: SearchOptions) -> None:
+    if given.query:
+        raise IndexNotFound(f"{given.query} is not a folder", hint="clipkit search --saved PHOTOS")
+    index = _index_of(given)
+    if given.forget:
+        index.forget_search(given.forget)
+        return
+    for name, query in sorted(index.saved_searches.items()):
+        line = json.dumps({"name": name, "query": query}) if given.as_json else f"@{name}\t{printable(query)}"
+        echo_lines([line])
+
+
+def _index_of(given: SearchOptions) -> ImageIndex:
+    from clipkit.index.image_index import find
+
+    return find(given.photos, at=given.at)[0]
 
 
 def _say_file_name(given: SearchOptions) -> None:

@@ -27,7 +27,7 @@ IDLE_SECONDS = 600.0
 REQUEST_SECONDS = 2.0  # to read one; a client writes it at once
 MAX_INDEXES = 8
 STOP = "stop"
-_WRITES = ("preview", "copy_to", "sheet")  # to files or for a terminal: done where it is asked
+_WRITES = ("preview", "copy_to", "sheet", "save", "forget")  # to files or for a terminal: done where it is asked
 _MODELS = ("engine", "device", "precision")
 
 

@@ -21,6 +21,7 @@ from clipkit.index.image_index import ImageIndex, Loader
 from clipkit.index.places import FOLDER
 from clipkit.models.encoder import Encoder
 from clipkit.search.query import Query, Sum, embed, parse_query
+from clipkit.search.saved import expand, is_saved_name
 from clipkit.store.database import FILE
 from clipkit.store.records import IndexInfo
 
@@ -142,13 +143,15 @@ class Library:
         Parameters
         ----------
         text : str
-            In the query language; "" is a query for everything.
+            In the query language; "" is a query for everything, "@beaches" the search that was saved as beaches.
 
         Returns
         -------
         Query
             Tree, filters and notes.
         """
+        if is_saved_name(text):
+            text = expand(text, dict(self.info.searches))
         return parse_query(text, words_only=True) if text.strip() else Query(None)
 
     def embed(self, leaf: Sum) -> Embeddings:

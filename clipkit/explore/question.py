@@ -23,6 +23,7 @@ from clipkit.models.tokenizer import LONG_BYTES
 from clipkit.search.hits import Hit, Hits, Relevance, Verdict
 from clipkit.search.language import foreign_notes
 from clipkit.search.query import MAX_WORDS, AllOf, Node, Query, Sum, Term, embed, leaves, parse_query, word_weight
+from clipkit.search.saved import expand, is_saved_name
 
 if TYPE_CHECKING:
     from clipkit.explore.library import Library
@@ -272,6 +273,8 @@ def search(
     >>> [hit.path for hit in search(index, "a cat type:jpeg", k=2)]
     ['rocket.jpg']
     """
+    if isinstance(query, str) and is_saved_name(query):
+        query = expand(query, index.saved_searches)
     asked = parse_query(query) if isinstance(query, str) else query
     chosen = _meeting(candidates(index, filters, only), ids_that_meet(index, asked.conditions))
     if asked.tree is None:

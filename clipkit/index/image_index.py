@@ -30,7 +30,8 @@ from clipkit.models.exports import model_cfg_beside
 from clipkit.models.load import ensure_export, load_encoder, load_query_encoder
 from clipkit.models.registry import find_weights
 from clipkit.search.hits import Hit, Hits
-from clipkit.search.query import embed, parse
+from clipkit.search.query import embed, parse, parse_query
+from clipkit.search.saved import LIST, MOST_SEARCHES, check_name, expand, is_saved_name
 from clipkit.search.vector_cache import IndexCache
 from clipkit.store.database import FILE, Store, make_folder, writing
 from clipkit.store.records import IndexInfo, Known, ScannedFile
@@ -253,6 +254,65 @@ class ImageIndex:
         if self._query_encoder is not None:
             self._query_encoder = self._load_query_encoder(self.info)
 
+    @property
+    def saved_searches(self) -> dict[str, str]:
+        """Queries by name, as `@name` asks for them."""
+        return dict(self.info.searches)
+
+    def save_search(self, name: str, query: str) -> None:
+        """Remember a query by name, in the index: `search("@name")` asks it again.
+
+        Parameters
+        ----------
+        name : str
+            Letters, digits, dots and dashes; an earlier search of that name is replaced.
+        query : str
+            As `clipkit search` reads it.
+
+        Raises
+        ------
+        QueryError
+            If the name cannot be one, or the query cannot be read.
+        IndexLocked
+            While another process writes.
+
+        Examples
+        --------
+        >>> index = clipkit.ImageIndex.open("photos")
+        >>> index.save_search("cats", "a cat")
+        >>> index.search("@cats", k=1)[0].path
+        'chelsea.png'
+        """
+        own = check_name(name)
+        words = expand(query, self.saved_searches)
+        parse_query(words)
+        self._change_searches(lambda searches: {**searches, own: words})
+
+    def forget_search(self, name: str) -> None:
+        """Forget a saved search.
+
+        Parameters
+        ----------
+        name : str
+            With or without its @.
+
+        Raises
+        ------
+        QueryError
+            If there is none of that name.
+
+        Examples
+        --------
+        >>> index = clipkit.ImageIndex.open("photos")
+        >>> index.save_search("cats", "a cat")
+        >>> index.forget_search("cats")
+        >>> index.saved_searches
+        {}
+        """
+        own = check_name(name)
+        expand(f"@{own}", self.saved_searches)
+        self._change_searches(lambda searches: {key: text for key, text in searches.items() if key != own})
+
     def counts(self) -> dict[str, int]:
         """Number of pictures by state.
 
@@ -422,7 +482,8 @@ class ImageIndex:
         >>> [hit.path for hit in index.search("a cup of coffee", k=2)]
         ['coffee.png', 'chelsea.png']
         """
-        terms = parse(query, add=add, subtract=subtract)
+        words = expand(query, self.saved_searches) if is_saved_name(query) else query
+        terms = parse(words, add=add, subtract=subtract)
         is_mixed = len({term.is_file for term in terms}) > 1
         vector = embed(terms, self.query_encoder, sample=self.sample_embeddings() if is_mixed else None)
         return self.search_embeddings(vector, k, below=below, exclude_dirs=exclude_dirs)[0]
@@ -563,6 +624,14 @@ class ImageIndex:
             return None
         return np.fromiter((id_ for id_, path in paths.items() if is_chosen(path)), dtype=np.int64)
 
+    def _change_searches(self, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
+        with writing(self.folder):
+            searches = change(self.saved_searches)
+            if len(searches) > MOST_SEARCHES:
+                raise QueryError(f"{MOST_SEARCHES:,} searches are saved already", hint=LIST)
+            with self.store.transaction() as writer:
+                writer.save_searches(searches)
+
     def _apply(
         self,
         store: Store,
@@ -620,11 +689,10 @@ class ImageIndex:
     def _begin_rebuild(self, encoder: Encoder, *, is_outside: bool) -> None:
         make_folder(self.folder)
         with writing(self.folder):
-            excluded: tuple[str, ...] = ()
-            with suppress(BadIndex):
-                excluded = self.info.excluded
             info = self._new_info(encoder, is_outside=is_outside)
-            self._rebuild = Rebuild.begin(self.folder, replace(info, excluded=excluded))
+            with suppress(BadIndex):  # what somebody has set up for this folder stays
+                info = replace(info, excluded=self.info.excluded, searches=self.info.searches)
+            self._rebuild = Rebuild.begin(self.folder, info)
 
     def _complete_rebuild(self) -> None:
         """What was built beside the old database takes its place; what a dead run left there goes."""

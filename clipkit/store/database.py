@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,6 +81,7 @@ class Store:
             fields = {key: str(value) for key, value in vars(info).items() if value is not None}
             del fields["revision"], fields["token"]  # these live in `revisions`
             fields["excluded"] = json.dumps(info.excluded)
+            fields["searches"] = json.dumps(dict(info.searches))
             db.executemany("INSERT INTO meta VALUES (?, ?)", fields.items())
             db.execute("INSERT INTO revisions VALUES (?, ?)", (info.revision, info.token))
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -443,6 +444,10 @@ class Writer:
     def exclude(self, texts: Sequence[str]) -> None:
         """Remember which folders are left out, and forget which were."""
         self.note("excluded", json.dumps(texts))
+
+    def save_searches(self, searches: Mapping[str, str]) -> None:
+        """Remember these searches by name, and forget which were."""
+        self.note("searches", json.dumps(searches))
 
     def drop_replaced(self) -> None:
         """Drop the old contents of replaced files: the run is complete, nobody can ask for them any more."""

@@ -133,4 +133,5 @@ class IndexInfo:
     created_by: str
     root: str | None  # only where the index lies outside its folder
     model_cfg_sha256: str = ""  # of the config by which the weights are read; "" where nobody knew it
+    searches: tuple[tuple[str, str], ...] = ()  # that were saved: name and query
     excluded: tuple[str, ...] = ()  # folders that `index` leaves out, as FolderPatterns remembers them

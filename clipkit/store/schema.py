@@ -154,12 +154,16 @@ def read_info(db: sqlite3.Connection, file: Path) -> IndexInfo:
         meta = {**meta, **OLD_META} if read_format(db) == 1 else meta
         dim = int(meta.pop("dim"))
         excluded = tuple(json.loads(meta.pop("excluded", "[]")))
+        searches = tuple(json.loads(meta.pop("searches", "{}")).items())
         root = meta.pop("root", None)
-        info = IndexInfo(revision=revision, token=token, dim=dim, root=root, excluded=excluded, **meta)
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        own = {"root": root, "excluded": excluded, "searches": searches}
+        info = IndexInfo(revision=revision, token=token, dim=dim, **own, **meta)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise IndexDamaged(f"{file} does not say what it holds: {error}", hint=_rebuild(file)) from error
     if not all(isinstance(text, str) for text in excluded):
         raise IndexDamaged(f"{file} leaves out folders that have no name", hint=_rebuild(file))
+    if not all(isinstance(text, str) for pair in searches for text in pair):
+        raise IndexDamaged(f"{file} has saved searches that are no text", hint=_rebuild(file))
     if not 0 < dim <= MAX_DIM:
         raise IndexDamaged(f"{file} claims vectors of {dim} values", hint=_rebuild(file))
     if not (_HEX.fullmatch(info.index_id) and _HEX.fullmatch(token)):  # they name files in the cache folder
