@@ -53,6 +53,7 @@ DOORS = {
     "pillow_heif": "clipkit.images",
     "imagehash": "clipkit.images.perceptual_hash",
     "pyarrow": "clipkit.index.vector_files",
+    "watchfiles": "clipkit.index.watch",
     "platformdirs": "clipkit.core.folders",
     "matplotlib": "clipkit.output.figures",
     "pydantic": "clipkit.evaluate.results",

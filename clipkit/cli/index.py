@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from clipkit.cli import options
-from clipkit.cli.output import on_interrupt, print_failure, print_info, print_plan, print_report, progress_bar
-from clipkit.core.text import are, counted
+from clipkit.cli.output import on_interrupt, print_failure, print_info, print_plan, print_report, progress_bar, say
+from clipkit.core.text import are, counted, printable
 
 if TYPE_CHECKING:
     from clipkit.index.image_index import ImageIndex
@@ -36,6 +36,7 @@ class IndexOptions(options.ModelOptions):
     rebuild: bool
     dry_run: bool
     exact_pixels: bool
+    is_watching: bool
     at: str | None
 
     @property
@@ -74,6 +75,7 @@ class IndexOptions(options.ModelOptions):
 @click.option("--rebuild", is_flag=True, help="Make the index anew; the old one answers until the new one is complete.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--exact-pixels", is_flag=True, help="Decode exactly as open_clip does: slower, differs by 0.3 of 255.")
+@click.option("--watch", "is_watching", is_flag=True, help="Go on, and index what changes, until Ctrl-C.")
 @options.pickle
 @options.at
 @options.into(IndexOptions)
@@ -83,6 +85,8 @@ def index(given: IndexOptions) -> None:
     PHOTOS is a folder, by default the current one. New and changed pictures are encoded; moved ones keep what
     is known of them; a picture that is gone leaves the results but is remembered. Nothing in PHOTOS is changed,
     except that the index is kept in PHOTOS/.clipkit. An interrupted run goes on where it stopped.
+
+    With --watch a change can be found two seconds after a file's last write; a disk that is unplugged is waited for.
     """
     from clipkit.index.crash_recovery import is_watched, watch
     from clipkit.index.places import place_of
@@ -109,6 +113,23 @@ def index(given: IndexOptions) -> None:
         from clipkit.explore.relevance import embed_vocabulary
 
         embed_vocabulary(pictures.query_encoder)
+    if given.is_watching:
+        _watch(pictures, given)
+
+
+def _watch(pictures: ImageIndex, given: IndexOptions) -> None:
+    """Index what changes, with the model loaded; every burst of changes is a line."""
+    from clipkit.index.watch import watch_folder
+
+    def update() -> None:
+        report = pictures.update(workers=given.workers, include_hidden=given.include_hidden)
+        if report.encoded or report.reused or report.restored or report.missing or report.failed:
+            print_report(report, pictures, given.photos)
+
+    with on_interrupt(lambda: _committed(pictures, replace(given, rebuild=False))):
+        _ = pictures.encoder  # loaded now: the first change does not wait for it
+        say(f"watching {printable(given.photos)}: what changes is indexed  (Ctrl-C ends it)")
+        watch_folder(pictures, update, include_hidden=given.include_hidden, notify=say)
 
 
 def _committed(pictures: ImageIndex, given: IndexOptions) -> str:

@@ -79,7 +79,6 @@ def apply_changes(
                     last = time.monotonic()
             if progress:
                 progress(Progress(done, len(files), reading.found.path))
-        run.flush()
     run.finish()
     return run.tally
 
@@ -126,24 +125,36 @@ class _Run:
             return
         rows = self._encode([reading for reading in self._queue if reading.picture is not None])
         with self._store.transaction() as writer:
-            for reading in self._queue:
-                self._write(writer, reading, rows)
+            self._write_all(writer, rows)
+
+    def finish(self) -> None:
+        """The scan was complete and everything is read: commit the last of it, hide what is gone, show what is back."""
+        restore = [row.id for row in self._changes.restored]
+        if self._queue or self._hidden() or restore or self.ledger.has_replaced:
+            rows = self._encode([reading for reading in self._queue if reading.picture is not None])
+            with self._store.transaction() as writer:
+                self._write_all(writer, rows)
+                hide = self._hidden()
+                writer.hide(hide)
+                writer.restore(restore)
+                if self.ledger.has_replaced:
+                    writer.drop_replaced()
+            self.tally.hidden = len(hide)
+        self.tally.failed.sort(key=lambda failure: failure.path)
+
+    def _hidden(self) -> list[int]:
+        """Ids of what is gone, as far as is known by now."""
+        return [row.id for row in self._changes.gone if self.ledger.is_absent(row.id)] + self._vanished
+
+    def _write_all(self, writer: Writer, rows: Mapping[str, PictureRow]) -> None:
+        for reading in self._queue:
+            self._write(writer, reading, rows)
         self._queue = []
         self._committed = time.monotonic()
 
-    def finish(self) -> None:
-        """The scan was complete and everything is read: hide what is gone, show what is back."""
-        hide = [row.id for row in self._changes.gone if self.ledger.is_absent(row.id)] + self._vanished
-        restore = [row.id for row in self._changes.restored]
-        if hide or restore or self.ledger.has_replaced:
-            with self._store.transaction() as writer:
-                writer.hide(hide)
-                writer.restore(restore)
-                writer.drop_replaced()
-        self.tally.hidden = len(hide)
-        self.tally.failed.sort(key=lambda failure: failure.path)
-
     def _encode(self, readings: list[Reading]) -> dict[str, PictureRow]:
+        if not readings:
+            return {}
         assert self._encoder is not None
         try:
             vectors = _vectors(self._encoder, readings)
