@@ -68,18 +68,19 @@ def duplicates(given: DuplicateOptions) -> None:
 
     Nothing is deleted or overwritten, and if anything fails all pictures are put back.
     """
-    from clipkit.explore.duplicates import find_duplicates
+    from clipkit.explore.duplicates import find_duplicates, unhashed_count
     from clipkit.index.image_index import find
 
     options.only_one(json=given.as_json, csv=given.as_csv)
     options.only_one(move_to=bool(given.move_to), hardlink=given.hardlink)
     pictures, inside = find(given.photos, below=given.below, at=given.at)
-    with progress_bar() as progress:
-        groups = find_duplicates(pictures, level=given.level, below=inside, progress=progress)
+    groups = find_duplicates(pictures, level=given.level, below=inside)
     _print_groups(groups, pictures, given)
     one, several, none = COPIES[given.level]
     spare = sum(len(group) - 1 for group in groups)
     say(one if spare == 1 else several.format(spare) if spare else none)
+    if given.level != "exact" and (count := unhashed_count(pictures)):
+        say(f"{counted(count, 'picture')} were indexed before hashes were kept: clipkit index --refresh-metadata")
     if given.move_to:
         _move(groups, pictures, given.move_to, dry_run=given.dry_run)
     if given.hardlink:

@@ -123,7 +123,7 @@ def _watch(pictures: ImageIndex, given: IndexOptions) -> None:
 
     def update() -> None:
         report = pictures.update(workers=given.workers, include_hidden=given.include_hidden)
-        if report.encoded or report.reused or report.restored or report.missing or report.failed:
+        if report.encoded or report.reused or report.restored or report.missing or report.refreshed or report.failed:
             print_report(report, pictures, given.photos)
 
     with on_interrupt(lambda: _committed(pictures, replace(given, rebuild=False))):

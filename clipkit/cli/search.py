@@ -118,9 +118,9 @@ class SearchOptions(options.ModelOptions):
 )
 @click.option("--literal", is_flag=True, help="Take QUERY as words, whatever is in it.")
 @click.option("--explain-query", "is_explained", is_flag=True, help="Say how QUERY is read, and search nothing.")
-@click.option("--save", metavar="NAME", help="Save QUERY as @NAME; see also --saved, --forget.")
-@click.option("--saved", "is_list", is_flag=True, hidden=True, help="List the saved searches, and search nothing.")
-@click.option("--forget", metavar="NAME", hidden=True, help="Forget a saved search, and search nothing.")
+@click.option("--save", metavar="NAME", help="Save QUERY; @NAME asks it again.")
+@click.option("--saved", "is_list", is_flag=True, help="List what is saved, and search nothing.")
+@click.option("--forget", metavar="NAME", help="Forget what is saved so; search nothing.")
 @click.option("--head", "head_file", metavar="FILE", help="With --class: a classifier that probe saved.")
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="Only pictures the head calls so; repeatable.")
 @options.excluded
@@ -180,8 +180,8 @@ def _expanded(given: SearchOptions) -> SearchOptions:
     """The same with the query that `@NAME` stands for; a query is saved where --save asks for it."""
     from clipkit.search.saved import expand, is_saved_name
 
-    if given.save and (given.literal or given.add or given.subtract):
-        raise click.UsageError("--save keeps QUERY alone; write the terms into it")
+    if given.save and (given.literal or given.add or given.subtract or given.where):
+        raise click.UsageError("--save keeps QUERY alone; write terms and filters into it")
     if given.save:
         _index_of(given).save_search(given.save, given.query)
         say(f"saved: clipkit search @{given.save.removeprefix('@')}")

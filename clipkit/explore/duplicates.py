@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,9 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.core.arrays import FloatArray, IntArray
-from clipkit.core.progress import Progress
 from clipkit.explore.choices import Level
-from clipkit.explore.hash_cache import Hashes, perceptual_hashes
 from clipkit.explore.metadata import Catalogue, Fact
 from clipkit.index.image_index import ImageIndex
 from clipkit.index.paths import filter_for
@@ -29,6 +27,8 @@ BURST, BURST_SECONDS = 0.9, 10.0  # cosine of pictures of a burst, and how long 
 ROWS, COLUMNS = 512, 8_192  # of one block of cosines: 16 MB
 UNDATED = "9999"
 
+Hashes = npt.NDArray[np.uint64]
+
 
 def find_duplicates(
     index: ImageIndex,
@@ -36,7 +36,6 @@ def find_duplicates(
     level: Level = "exact",
     below: str = "",
     catalogue: Catalogue | None = None,
-    progress: Callable[[Progress], None] | None = None,
 ) -> list[tuple[Fact, ...]]:
     """Groups of two or more pictures that are there more than once, the largest group first.
 
@@ -55,8 +54,6 @@ def find_duplicates(
         Only in that folder, relative to the root.
     catalogue : Catalogue, optional
         Metadata that was read already.
-    progress : callable, optional
-        Given a `Progress` for each picture whose hash is made; each is made once.
 
     Returns
     -------
@@ -86,7 +83,7 @@ def find_duplicates(
     groups = _equal_bytes(facts)
     if level != "exact":
         first = [facts[rows[0]] for rows in groups]  # of equal bytes one stands for all
-        signs = _signs(index, first, level, progress)
+        signs = _signs(index, first, level)
         groups = [[row for place in places for row in groups[place]] for places in _groups_around(signs, len(first))]
     found = (tuple(facts[row] for row in sorted(rows)) for rows in groups if len(rows) > 1)
     return sorted(found, key=len, reverse=True)
@@ -144,14 +141,23 @@ def _equal_bytes(facts: Sequence[Fact]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _signs(
-    index: ImageIndex, facts: Sequence[Fact], level: Level, progress: Callable[[Progress], None] | None
-) -> _Signs:
-    hashes, is_hashed = perceptual_hashes(index, facts, progress=progress)
+def unhashed_count(index: ImageIndex) -> int:
+    """Pictures without a perceptual hash: those that were indexed before there was one."""
+    return len(index) - len(index.store.hashes())
+
+
+def _signs(index: ImageIndex, facts: Sequence[Fact], level: Level) -> _Signs:
+    hashes = perceptual_hashes(index, facts)
     count = np.bitwise_count(hashes)
-    is_hashed &= (count >= SET_BITS[0]) & (count <= SET_BITS[1])
+    is_hashed = (count >= SET_BITS[0]) & (count <= SET_BITS[1])
     seconds = np.array([_seconds(fact.taken) for fact in facts], dtype=np.float64)
     return _Signs(_vectors(index, facts), hashes, is_hashed, seconds, is_burst=level == "similar")
+
+
+def perceptual_hashes(index: ImageIndex, facts: Sequence[Fact]) -> Hashes:
+    """Hashes (n,) of 64 bits of these pictures; 0, which says nothing, where the index has none."""
+    known = index.store.hashes()
+    return np.frombuffer(b"".join(known.get(fact.id, bytes(8)) for fact in facts), dtype=">u8").astype(np.uint64)
 
 
 def _vectors(index: ImageIndex, facts: Sequence[Fact]) -> npt.NDArray[np.float16]:

@@ -111,6 +111,12 @@ class Store:
             query = "SELECT count(*) FROM images WHERE state = 'ok' AND sidecar IS NULL"
             return int(db.execute(query).fetchone()[0])
 
+    def hashes(self) -> dict[int, bytes]:
+        """Perceptual hashes, 8 bytes each, of the rows that answer, by id; those without one are left out."""
+        with self._read() as db:
+            rows = db.execute("SELECT id, phash FROM images WHERE state = 'ok' AND length(phash) = 8").fetchall()
+        return {id_: value for id_, value in rows if isinstance(value, bytes)}
+
     def partial_among(self, ids: Iterable[int]) -> set[int]:
         """Those of `ids` of whose rows the file has only a part."""
         one = f"SELECT id FROM images WHERE id = ? AND {_IS_PARTIAL}"
