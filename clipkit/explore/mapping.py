@@ -138,7 +138,7 @@ def lay_out(embeddings: Embeddings, seed: int) -> FloatArray:
 
 
 def find_clusters(layout: FloatArray) -> IntArray:
-    """The cluster (n,) of each position (n, 2), from 0, the largest first; -1 for outliers."""
+    """The cluster (n,) of each position (n, 2), from 0, the largest first; -1 for outliers. One where there is none."""
     smallest = max(SMALLEST, round(len(layout) ** 0.5 / 2))
     if len(layout) < 2 * smallest:
         return np.zeros(len(layout), dtype=np.int64)
@@ -146,7 +146,9 @@ def find_clusters(layout: FloatArray) -> IntArray:
 
     engine = HDBSCAN(min_cluster_size=smallest, min_samples=SMALLEST, cluster_selection_method="leaf", copy=True)
     found = np.asarray(engine.fit_predict(layout), dtype=np.int64)
-    sizes = np.bincount(found[found >= 0], minlength=1)
+    if not (found >= 0).any():  # no part of it is denser than the rest
+        return np.zeros(len(layout), dtype=np.int64)
+    sizes = np.bincount(found[found >= 0])
     rank = np.empty(len(sizes), dtype=np.int64)
     rank[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
     return np.where(found >= 0, rank[found], OUTLIER)

@@ -4,7 +4,7 @@
   const canvas = document.getElementById("map"), stage = document.getElementById("stage");
   const pen = canvas.getContext("2d"), tip = document.getElementById("tip");
   const count = data.paths.length, UNIT = 65535;
-  const MOST_PICTURES = 500, REACH = 14, NEAREST_ZOOM = 0.8, DEEPEST = 400; // drawn at once; px of a hit; zoom
+  const MOST_PICTURES = 500, REACH = 14, EDGE = 40, WIDEST = 0.5, DEEPEST = 400; // drawn at once; px; zoom
   const thumbs = new Map(data.thumb_rows.map((row, place) => [row, data.thumbs[place]]));
   const images = new Map(); // decoded thumbnails, made when they are first seen
   const view = { zoom: 1, x: 0.5, y: 0.5 }; // of the middle, from 0 to 1
@@ -98,7 +98,7 @@
 
   function zoomAt(factor, x = width / 2, y = height / 2) {
     const before = unit();
-    view.zoom = Math.max(NEAREST_ZOOM, Math.min(DEEPEST, view.zoom * factor));
+    view.zoom = Math.max(WIDEST, Math.min(DEEPEST, view.zoom * factor));
     view.x += (x - width / 2) * (1 / before - 1 / unit());
     view.y += (y - height / 2) * (1 / before - 1 / unit());
     redraw();
@@ -110,14 +110,15 @@
     redraw();
   }
 
-  function showRows(rows, margin = 0.02) {
+  function showRows(rows, margin = 0.005) {
     let [left, top, right, bottom] = [1, 1, 0, 0];
     for (const row of rows) {
       left = Math.min(left, xOf(row)); right = Math.max(right, xOf(row));
       top = Math.min(top, yOf(row)); bottom = Math.max(bottom, yOf(row));
     }
-    const scale = Math.min(width / (right - left + 2 * margin), height / (bottom - top + 2 * margin));
-    view.zoom = Math.max(NEAREST_ZOOM, Math.min(DEEPEST, scale / Math.min(width, height)));
+    const [wide, high] = [Math.max(width - 2 * EDGE, 1), Math.max(height - 2 * EDGE, 1)];
+    const scale = Math.min(wide / (right - left + 2 * margin), high / (bottom - top + 2 * margin));
+    view.zoom = Math.max(WIDEST, Math.min(DEEPEST, scale / Math.min(width, height)));
     [view.x, view.y] = [(left + right) / 2, (top + bottom) / 2];
     redraw();
   }

@@ -154,6 +154,29 @@ def test_duplicates_are_found_from_a_picture_and_in_the_library(page: Robot) -> 
     copies.wait_for()
     assert "2 copies" in copies.inner_text()
     assert "twin of chelsea.png" in copies.inner_text()
+    assert copies.locator("b").nth(1).inner_text() in ("chelsea.png", "twin of chelsea.png")
+    page.window.get_by_role("button", name="Near copies").click()
+    page.window.get_by_text("pictures are there more than once").or_(
+        page.window.get_by_text("picture is there more than once")
+    ).first.wait_for()
+
+
+def test_a_map_is_made_in_the_library_and_opens_in_a_window_of_its_own(page: Robot) -> None:
+    page.tab("Library")
+    page.window.get_by_role("button", name="Map", exact=True).click()
+    link = page.window.get_by_role("link", name="Open the map")
+    link.wait_for(timeout=60_000)
+    with page.window.expect_popup() as opened:
+        link.click()
+    shown = opened.value
+    shown.locator("#clusters li").first.wait_for()
+    points = shown.evaluate("""() => {
+        const canvas = document.getElementById("map");
+        const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+        return pixels.some((value, place) => place % 4 === 3 && value > 0);
+    }""")
+    assert points
+    shown.close()
 
 
 def test_a_picture_that_cannot_be_shown_says_its_name(page: Robot) -> None:
