@@ -25,7 +25,7 @@ at = click.option("--index", "at", metavar="FOLDER", help="The index is there, n
 engine = click.option("--engine", type=click.Choice(ENGINES), default="auto", help="What computes.")
 device = click.option("--device", type=click.Choice(DEVICES), default="auto", help="Where the model runs.")
 precision = click.option("--precision", type=click.Choice(PRECISIONS), default="auto", help="How it computes.")
-pickle = click.option("--allow-pickle", is_flag=True, help="Load pickled weights, from someone you trust.")
+pickle = click.option("--allow-pickle", is_flag=True, help="Load weights that are a pickle you trust.")
 below = click.option(
     "--in",
     "below",
