@@ -12,10 +12,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipkit.cli import options
-from clipkit.cli.output import on_interrupt, print_failure, print_info, print_plan, print_report, progress_bar, say
+from clipkit.cli.output import (
+    described_ann,
+    on_interrupt,
+    print_failure,
+    print_info,
+    print_plan,
+    print_report,
+    progress_bar,
+    say,
+)
 from clipkit.core.text import are, counted, printable
 
 if TYPE_CHECKING:
+    from clipkit.core.arrays import Embeddings
     from clipkit.index.image_index import ImageIndex
 
 
@@ -37,6 +47,7 @@ class IndexOptions(options.ModelOptions):
     dry_run: bool
     exact_pixels: bool
     is_watching: bool
+    ann: str | None
     at: str | None
 
     @property
@@ -76,6 +87,11 @@ class IndexOptions(options.ModelOptions):
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--exact-pixels", is_flag=True, help="Decode exactly as open_clip does: slower, differs by 0.3 of 255.")
 @click.option("--watch", "is_watching", is_flag=True, help="Go on, and index what changes, until Ctrl-C.")
+@click.option(
+    "--ann",
+    type=click.Choice(["auto", "off", "ivf"]),
+    help="Approximate search; remembered. auto, the default: from millions of pictures on.",
+)
 @options.pickle
 @options.at
 @options.into(IndexOptions)
@@ -113,6 +129,7 @@ def index(given: IndexOptions) -> None:
         from clipkit.explore.relevance import embed_vocabulary
 
         embed_vocabulary(pictures.query_encoder)
+    _refresh_ann(pictures, given)
     if given.is_watching:
         _watch(pictures, given)
 
@@ -130,6 +147,20 @@ def _watch(pictures: ImageIndex, given: IndexOptions) -> None:
         _ = pictures.encoder  # loaded now: the first change does not wait for it
         say(f"watching {printable(given.photos)}: what changes is indexed  (Ctrl-C ends it)")
         watch_folder(pictures, update, include_hidden=given.include_hidden, notify=say)
+
+
+def _refresh_ann(pictures: ImageIndex, given: IndexOptions) -> None:
+    from clipkit.index.approximate import refresh_ann
+
+    def queries() -> Embeddings:
+        from clipkit.explore.relevance import embed_vocabulary
+
+        say("sorting the vectors into lists, for faster search")
+        return embed_vocabulary(pictures.query_encoder)
+
+    quality = refresh_ann(pictures, given.ann, queries)
+    if quality is not None:
+        say(described_ann("ivf", quality))
 
 
 def _committed(pictures: ImageIndex, given: IndexOptions) -> str:

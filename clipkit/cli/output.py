@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from clipkit.index.update import IndexReport
     from clipkit.output.copy_files import Transfer
     from clipkit.search.hits import Hits
+    from clipkit.search.inverted_file import Quality
 
 
 _TYPED = re.compile(r"--[A-Za-z]|(clipkit|pip|rm|ls) ")
@@ -207,6 +208,7 @@ def print_info(index: ImageIndex, *, as_json: bool) -> None:
         "width": info.dim,
         "pixels": info.pixel_recipe,
         "revision": info.revision,
+        "search": described_ann(info.ann, index.ann_quality),
         "bytes": index.store.file.stat().st_size,
         "made by": info.created_by,
     }
@@ -221,6 +223,16 @@ def print_info(index: ImageIndex, *, as_json: bool) -> None:
         facts["excluded"] = ", ".join(info.excluded)
     for name, fact in facts.items():
         print(f"{name:<10}{printable(f'{fact:,}' if isinstance(fact, int) else fact)}")
+
+
+def described_ann(mode: str, quality: Quality | None) -> str:
+    """How an index is searched: exactly, or approximately with what was measured."""
+    if mode == "off" or quality is None:
+        return "exact"
+    recall = f"recall@10 {quality.recall:.3f} for {quality.queries} texts over {quality.rows:,} pictures"
+    if not quality.nprobe:
+        return f"exact ({quality.nlist:,} lists: {recall} at a quarter of them)"
+    return f"approximate: {quality.nprobe:,} of {quality.nlist:,} lists, {recall}"
 
 
 def print_failure(failure: Failure, as_json: bool) -> None:

@@ -58,6 +58,7 @@ class SearchOptions(options.ModelOptions):
     exclude_dirs: tuple[str, ...]
     no_indexing: bool
     keep_warm: bool
+    exact: bool
     at: str | None
     after: str
     before: str
@@ -130,6 +131,7 @@ class SearchOptions(options.ModelOptions):
 @options.pickle
 @click.option("-n", "--no-indexing", is_flag=True, hidden=True, help="Accepted from rclip; search never indexes.")
 @click.option("--keep-warm", is_flag=True, help="Answer the next searches sooner.")
+@click.option("--exact", is_flag=True, help="Look at every picture, where `index --ann` would look at the nearest.")
 @options.at
 @options.into(SearchOptions)
 def search(given: SearchOptions) -> None:
@@ -252,6 +254,7 @@ def _hits(given: SearchOptions) -> Hits:
     query = given.read()
     open_index = options.program().open_index or ImageIndex.open
     pictures, inside = find(given.photos, below=given.below, at=given.at, load=given.load, open_index=open_index)
+    pictures.is_exact = given.exact
     filters = given.filters(inside)
     only = _ids_of(pictures, given, filters) if given.head_file or given.classes else None
     if given.exclude_dirs:

@@ -30,6 +30,7 @@ from clipkit.models.exports import model_cfg_beside
 from clipkit.models.load import ensure_export, load_encoder, load_query_encoder
 from clipkit.models.registry import find_weights
 from clipkit.search.hits import Hit, Hits
+from clipkit.search.inverted_file import Quality
 from clipkit.search.query import embed, parse, parse_query
 from clipkit.search.saved import LIST, MOST_SEARCHES, check_name, expand, is_saved_name
 from clipkit.search.vector_cache import IndexCache
@@ -70,6 +71,8 @@ class ImageIndex:
         The folder of pictures, absolute.
     folder : Path
         Where `index.db` lies: `root/.clipkit`, or what was given as `at`.
+    is_exact : bool
+        Whether every search is exact, also where an inverted file would answer sooner; False by default.
     store : Store
         The rows that answer; those of a rebuild take their place when `update` has completed.
 
@@ -96,6 +99,7 @@ class ImageIndex:
         self._query_encoder: Encoder | None = None
         self._cache = IndexCache(self.store)
         self._rebuild: Rebuild | None = None
+        self.is_exact = False
 
     @classmethod
     def create(
@@ -312,6 +316,11 @@ class ImageIndex:
         own = check_name(name)
         expand(f"@{own}", self.saved_searches)
         self._change_searches(lambda searches: {key: text for key, text in searches.items() if key != own})
+
+    @property
+    def ann_quality(self) -> Quality | None:
+        """What approximate search was measured to find; None where there is none."""
+        return Quality.parse(self.info.ann_quality)
 
     def counts(self) -> dict[str, int]:
         """Number of pictures by state.
@@ -565,7 +574,7 @@ class ImageIndex:
         queries = check_embeddings(np.atleast_2d(np.asarray(embeddings, dtype=np.float32)), self.info.dim)
         for _ in range(3):  # an index run may commit between the search and the look-up of the names
             chosen = self.ids_in(below, exclude_dirs) if only is None else only
-            revision, scores, ids = self._cache.search(queries, k, only=chosen)
+            revision, scores, ids = self._cache.search(queries, k, only=chosen, exact=self.is_exact)
             now, paths = self.store.paths(dict.fromkeys(ids.ravel().tolist()))
             if now == revision:
                 break
@@ -691,7 +700,8 @@ class ImageIndex:
         with writing(self.folder):
             info = self._new_info(encoder, is_outside=is_outside)
             with suppress(BadIndex):  # what somebody has set up for this folder stays
-                info = replace(info, excluded=self.info.excluded, searches=self.info.searches)
+                old = self.info
+                info = replace(info, excluded=old.excluded, searches=old.searches, ann=old.ann)
             self._rebuild = Rebuild.begin(self.folder, info)
 
     def _complete_rebuild(self) -> None:

@@ -1,8 +1,10 @@
-"""Search cache of one index: the last FAISS file, and exactly the rows that changed since."""
+"""Search cache of one index: the last FAISS files, and exactly the rows that changed since."""
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +14,13 @@ import numpy as np
 from clipkit.core.arrays import Embeddings, FloatArray, IntArray
 from clipkit.core.folders import cache_folder
 from clipkit.errors import BadIndex
-from clipkit.search.vectors import Neighbors
+from clipkit.search.inverted_file import InvertedFile, Quality, carry, covers
+from clipkit.search.vectors import Neighbors, part
 from clipkit.store.database import Store
 from clipkit.store.records import IndexInfo
+
+STALE = 0.1  # share of the rows that are in no list, above which the inverted file is made anew
+_SUFFIXES = (".faiss", ".ids", ".json", ".ivf", ".members", ".ann")
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,7 @@ class _View:
     base_key: tuple[int, str]  # revision and token the base was made from
     changed: IntArray
     fresh: Neighbors
+    inverted: InvertedFile | None
 
 
 class IndexCache:
@@ -36,10 +43,18 @@ class IndexCache:
         self._view: _View | None = None
         self._lock = threading.Lock()
 
-    def search(self, queries: Embeddings, k: int, *, only: IntArray | None = None) -> tuple[int, FloatArray, IntArray]:
-        """The revision that answered, scores (q, k) and ids (q, k), best first, ties by id."""
+    def search(
+        self, queries: Embeddings, k: int, *, only: IntArray | None = None, exact: bool = False
+    ) -> tuple[int, FloatArray, IntArray]:
+        """The revision that answered, scores (q, k) and ids (q, k), best first, ties by id.
+
+        By the inverted file where there is one, unless `exact`.
+        """
         view = self._current()
-        scores, ids = view.base.search(queries, k, without=view.changed, only=only)
+        found = None
+        if view.inverted is not None and not exact:
+            found = view.inverted.search(view.base, queries, k, without=view.changed, only=only)
+        scores, ids = found or view.base.search(queries, k, without=view.changed, only=only)
         if len(view.fresh):
             more_scores, more_ids = view.fresh.search(queries, k, only=only)
             scores = np.concatenate([scores, more_scores], axis=1)
@@ -53,16 +68,56 @@ class IndexCache:
         info = self._store.info()
         prefix = _prefix(info.index_id, info.revision, info.token)
         if afresh or not prefix.with_suffix(".json").exists():
-            self._save(*self._gather())
+            self._save(*self._gather(), verify=afresh)
         else:
             _drop(info.index_id, keep=prefix.name)  # what a run that died here has left
+
+    def needs_inverted_file(self) -> bool:
+        """Whether there is none at the newest revision that was written, or a tenth of the rows is in no list."""
+        written = self._newest_written()
+        sizes = covers(_prefix(self._store.info().index_id, *written)) if written else None
+        return sizes is None or self._store.counts()["ok"] - sizes[0] > STALE * self._store.counts()["ok"]
+
+    def build_inverted_file(self, queries: Embeddings) -> Quality:
+        """Make one for the newest revision; `queries` (q, d) are what its recall is measured on. OSError if it cannot.
+
+        It is written only where it pays: quality.nprobe is above 0.
+        """
+        self.write()
+        info = self._store.info()
+        prefix = _prefix(info.index_id, info.revision, info.token)
+        base = Neighbors.load(prefix, info.dim)
+        if base is None:
+            raise OSError("the search cache cannot be read")
+        inverted = InvertedFile.build(base, queries)
+        if inverted.quality.nprobe:
+            inverted.save(prefix)
+        self.clear()
+        return inverted.quality
+
+    def drop_inverted_file(self) -> None:
+        """Remove it: from now on search is exact."""
+        _remove((cache_folder() / "faiss").glob(f"{self._store.info().index_id}-*"), {".ann", ".ivf", ".members"})
+        self.clear()
+
+    def advance(self, before: IndexInfo) -> None:
+        """Let the files of revision `before` stand for the newest, where no picture changed in between."""
+        now = self._store.info()
+        old = _prefix(before.index_id, before.revision, before.token)
+        new = _prefix(now.index_id, now.revision, now.token)
+        for suffix in _SUFFIXES:  # checksums last
+            with suppress(OSError):
+                os.replace(old.with_suffix(suffix), new.with_suffix(suffix))
 
     def verify(self, *, with_rows: bool = True) -> bool:
         """Whether the FAISS files of this index have the checksum they were written with, and the rows of the store."""
         info = self._store.info()
         for revision, token in _written(info.index_id):
-            cached = Neighbors.load(_prefix(info.index_id, revision, token), info.dim, verify=True)
+            prefix = _prefix(info.index_id, revision, token)
+            cached = Neighbors.load(prefix, info.dim, verify=True)
             if cached is None:
+                return False
+            if part(prefix, "ann").exists() and InvertedFile.load(prefix, cached, verify=True) is None:
                 return False
             is_newest = (revision, token) == (info.revision, info.token)
             if with_rows and is_newest and not self._has_rows_of_store(cached):
@@ -102,8 +157,20 @@ class IndexCache:
                     break
                 info, revisions = self._store.revisions()  # rebuilt in between
             fresh = Neighbors(snapshot.ids, info.dim, rows=snapshot.embeddings)
-            self._view = _View(snapshot.info, base, key, snapshot.changed, fresh)
+            inverted = self._inverted(info.index_id, base, key)
+            self._view = _View(snapshot.info, base, key, snapshot.changed, fresh, inverted)
             return self._view
+
+    def _inverted(self, index_id: str, base: Neighbors, key: tuple[int, str]) -> InvertedFile | None:
+        view = self._view
+        if view is not None and view.base is base:
+            return view.inverted
+        return InvertedFile.load(_prefix(index_id, *key), base)
+
+    def _newest_written(self) -> tuple[int, str] | None:
+        info, revisions = self._store.revisions()
+        ours = (key for key in _written(info.index_id) if revisions.get(key[0]) == key[1])
+        return max(ours, default=None)
 
     def _base(self, info: IndexInfo, revisions: dict[int, str]) -> tuple[Neighbors, tuple[int, str]]:
         view = self._view
@@ -125,9 +192,11 @@ class IndexCache:
         blocks = ((ids, rows) for _, ids, rows in self._store.blocks())
         return info, Neighbors.build(blocks, info.dim, expected=self._store.last_id())
 
-    def _save(self, info: IndexInfo, neighbors: Neighbors) -> None:
+    def _save(self, info: IndexInfo, neighbors: Neighbors, *, verify: bool = False) -> None:
         prefix = _prefix(info.index_id, info.revision, info.token)
         neighbors.save(prefix)
+        for file in (cache_folder() / "faiss").glob(f"{info.index_id}-*.ann"):
+            carry(file.with_suffix(""), prefix, neighbors, verify=verify)
         _drop(info.index_id, keep=prefix.name)
 
 
@@ -140,10 +209,13 @@ def _drop(index_id: str, *, keep: str = "") -> None:
 
     One that lives writes anew, or does without: it is only a cache.
     """
-    files = (cache_folder() / "faiss").glob(f"{index_id}-*")
+    _remove(file for file in (cache_folder() / "faiss").glob(f"{index_id}-*") if file.stem != keep)
+
+
+def _remove(files: Iterable[Path], suffixes: Collection[str] = ()) -> None:
     # Checksums first: without them nobody opens the rest.
-    for file in sorted(files, key=lambda file: file.suffix != ".json"):
-        if file.stem != keep:
+    for file in sorted(files, key=lambda file: file.suffix not in (".json", ".ann")):
+        if not suffixes or file.suffix in suffixes:
             with suppress(OSError):
                 file.unlink()
 

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -75,7 +75,7 @@ class Neighbors:
     @cached_property
     def _engine(self) -> Any:
         """FAISS's index of the rows, opened when it is needed."""
-        faiss = _faiss()
+        faiss = import_faiss()
         if self._given is not None:
             return self._given
         if self._file is not None:
@@ -88,14 +88,14 @@ class Neighbors:
     def save(self, prefix: Path) -> None:
         """Write `prefix`.faiss, .ids and .json: each under another name, synced, renamed; the .json comes last."""
         prefix.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with replacing(_part(prefix, "faiss"), stem=prefix.name) as file:
+        with replacing(part(prefix, "faiss"), stem=prefix.name) as file:
             try:
-                _faiss().write_index(self._engine, str(file))
+                import_faiss().write_index(self._engine, str(file))
             except RuntimeError as error:
                 raise OSError(f"faiss cannot write it: {error}") from error
             if not np.array_equal(_mapped(file, self._rows.shape)[-1:], self._rows[-1:]):
                 raise RuntimeError("this faiss writes an index whose rows do not come last")
-        replace_file(_part(prefix, "ids"), self.ids.astype("<i8").tobytes(), stem=prefix.name)
+        replace_file(part(prefix, "ids"), self.ids.astype("<i8").tobytes(), stem=prefix.name)
         _write_header(prefix, self.dim, _checksum(prefix))
 
     @classmethod
@@ -106,16 +106,16 @@ class Neighbors:
         stamp differs from the one that was verified.
         """
         try:
-            header = json.loads(_part(prefix, "json").read_bytes())
-            if header["dim"] != dim or not _is_own(prefix):
+            header = json.loads(part(prefix, "json").read_bytes())
+            if header["dim"] != dim or not is_own(prefix):
                 return None
             if verify or header["stamp"] != _stamp(prefix):
                 if header["sha256"] != _checksum(prefix):
                     return None
                 with suppress(OSError):  # a full or read-only cache folder only costs the next check
                     _write_header(prefix, dim, header["sha256"])
-            ids = np.frombuffer(_part(prefix, "ids").read_bytes(), dtype="<i8").astype(np.int64)
-            file = _part(prefix, "faiss")
+            ids = np.frombuffer(part(prefix, "ids").read_bytes(), dtype="<i8").astype(np.int64)
+            file = part(prefix, "faiss")
             return cls(ids, dim, file=file, rows=_mapped(file, (len(ids), dim)))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError):
             return None
@@ -133,7 +133,7 @@ class Neighbors:
         queries (q, d) -> scores (q, k), ids (q, k). `without` and `only` are ids, applied before the search; k is cut
         to the rows that remain.
         """
-        allowed = self._allowed(without, only)
+        allowed = self.allowed(without, only)
         count = len(self) if allowed is None else int(allowed.sum())
         k = min(k, count)
         if k <= 0 or not len(queries):
@@ -141,17 +141,18 @@ class Neighbors:
             return np.empty(empty, dtype=np.float32), np.empty(empty, dtype=np.int64)
         if "faiss" not in sys.modules and len(queries) * len(self) * self.dim <= SMALL:
             scores, positions = self._blocked(queries, k, allowed)
-        elif allowed is None and k + GPU_MARGIN <= _GPU_K and _faiss().get_num_gpus() > 0:
+        elif allowed is None and k + GPU_MARGIN <= _GPU_K and import_faiss().get_num_gpus() > 0:
             # Half precision may swap near neighbours there: ask for some more, and put them in order here.
             _, found = self._gpu().search(queries, min(k + GPU_MARGIN, count))
-            scores, positions = self._ordered(queries, found, k)
+            scores, positions = self.ordered(queries, found, k)
         elif len(queries) >= MANY:
             scores, positions = self._blocked(queries, k, allowed)
         else:
             scores, positions = self._scan(queries, k, allowed, count)
         return scores, self.ids[positions]
 
-    def _allowed(self, without: IntArray | None, only: IntArray | None) -> npt.NDArray[np.bool_] | None:
+    def allowed(self, without: IntArray | None, only: IntArray | None) -> npt.NDArray[np.bool_] | None:
+        """Which rows (n,) may answer; None for all of them."""
         if only is None and (without is None or not len(without)):
             return None
         mask = np.ones(len(self), dtype=np.bool_) if only is None else np.isin(self.ids, only)
@@ -167,10 +168,10 @@ class Neighbors:
             if wanted == count or bool((scores[:, -1] < scores[:, k - 1] - ROUNDING).all()):
                 break
             wanted = min(2 * wanted, count)
-        return self._ordered(queries, positions, k)
+        return self.ordered(queries, positions, k)
 
     def _ask(self, queries: Embeddings, k: int, allowed: npt.NDArray[np.bool_] | None) -> tuple[FloatArray, IntArray]:
-        faiss = _faiss()
+        faiss = import_faiss()
         if allowed is None:
             found = self._engine.search(queries, k)
         else:
@@ -185,21 +186,30 @@ class Neighbors:
     def _blocked(
         self, queries: Embeddings, k: int, allowed: npt.NDArray[np.bool_] | None
     ) -> tuple[FloatArray, IntArray]:
+        everything = np.arange(len(self)) if allowed is None else np.flatnonzero(allowed)
+        return self.ordered(queries, self.nearest_among(queries, k, everything), k)
+
+    def nearest_among(self, queries: Embeddings, k: int, positions: IntArray) -> IntArray:
+        """Candidates (q, k or more) for the k nearest rows at `positions` (m,), ascending; not in order."""
+        if k <= 0:
+            return np.empty((len(queries), 0), dtype=np.int64)
         best = np.empty((len(queries), 0), dtype=np.float32)
         where = np.empty((len(queries), 0), dtype=np.int64)
         rows = self.rows()
-        for start in range(0, len(self), _BLOCK):
-            block = rows[start : start + _BLOCK]
-            positions = np.arange(start, start + len(block))
-            if allowed is not None:
-                block, positions = block[allowed[positions]], positions[allowed[positions]]
+        for start in range(0, len(positions), _BLOCK):
+            chosen = positions[start : start + _BLOCK]
+            is_whole = chosen[-1] - chosen[0] + 1 == len(chosen)
+            block = rows[chosen[0] : chosen[-1] + 1] if is_whole else rows[chosen]
             scores = queries @ block.astype(np.float32).T  # (q, rows): cosine, because rows have length 1
             best = np.concatenate([best, scores], axis=1)
-            where = np.concatenate([where, np.broadcast_to(positions, scores.shape)], axis=1)
+            where = np.concatenate([where, np.broadcast_to(chosen, scores.shape)], axis=1)
             best, where = _candidates(best, where, k)
-        return self._ordered(queries, where, k)
+        return where
 
-    def _ordered(self, queries: Embeddings, positions: IntArray, k: int) -> tuple[FloatArray, IntArray]:
+    def ordered(
+        self, queries: Embeddings, positions: Sequence[IntArray] | IntArray, k: int
+    ) -> tuple[FloatArray, IntArray]:
+        """Scores and positions (q, k) of the best of each query's `positions`; equal scores in their order."""
         # A matrix product rounds equal rows differently, by their place in a block; einsum treats every row alike.
         rows = self.rows()
         found = np.empty((len(queries), k), dtype=np.int64)
@@ -218,7 +228,7 @@ class Neighbors:
         """The rows once more, as float16, on the first CUDA device; the CPU copy stays the master."""
         with self._mirror_lock:
             if self._mirror is None:
-                faiss = _faiss()
+                faiss = import_faiss()
                 config = faiss.GpuIndexFlatConfig()
                 config.useFloat16 = True
                 resources = faiss.StandardGpuResources()
@@ -243,7 +253,7 @@ def _candidates(scores: FloatArray, positions: IntArray, k: int) -> tuple[FloatA
 
 
 def _empty_engine(dim: int) -> Any:
-    faiss = _faiss()
+    faiss = import_faiss()
     return faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
 
 
@@ -252,7 +262,7 @@ def _rows_of(engine: Any) -> Half:
     size = engine.ntotal * engine.d * 2
     if not size:
         return np.empty((0, engine.d), dtype=np.float16)
-    codes: Half = _faiss().rev_swig_ptr(engine.codes.data(), size).view(np.float16)
+    codes: Half = import_faiss().rev_swig_ptr(engine.codes.data(), size).view(np.float16)
     return codes.reshape(-1, engine.d)
 
 
@@ -269,44 +279,46 @@ def _mapped(file: Path, shape: tuple[int, int]) -> Half:
 
 def faiss_build() -> FaissBuild:
     """By import of faiss."""
-    faiss = _faiss()
+    faiss = import_faiss()
     return FaissBuild(
         code=faiss.get_compile_options().strip(),
         gpus=faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0,
     )
 
 
-def _faiss() -> Any:
+def import_faiss() -> Any:
+    """The library, where it is first needed."""
     import faiss
 
     return faiss
 
 
-def _part(prefix: Path, suffix: str) -> Path:
+def part(prefix: Path, suffix: str) -> Path:
+    """A file of the cache at `prefix`."""
     return prefix.with_name(f"{prefix.name}.{suffix}")
 
 
 def _checksum(prefix: Path) -> str:
     digest = hashlib.sha256()
     for suffix in ("faiss", "ids"):
-        with open(_part(prefix, suffix), "rb") as file:
+        with open(part(prefix, suffix), "rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
 
 
 def _stamp(prefix: Path) -> list[list[int]]:
-    infos = [os.stat(_part(prefix, suffix)) for suffix in ("faiss", "ids")]
+    infos = [os.stat(part(prefix, suffix)) for suffix in ("faiss", "ids")]
     return [[info.st_size, info.st_mtime_ns, info.st_ino] for info in infos]
 
 
-def _is_own(prefix: Path) -> bool:
+def is_own(prefix: Path, suffixes: Iterable[str] = ("faiss", "ids", "json")) -> bool:
     """Written by this user: the FAISS reader must not meet a file that someone else has planted."""
     if not hasattr(os, "getuid"):
         return True
-    return all(os.stat(_part(prefix, suffix)).st_uid == os.getuid() for suffix in ("faiss", "ids", "json"))
+    return all(os.stat(part(prefix, suffix)).st_uid == os.getuid() for suffix in suffixes)
 
 
 def _write_header(prefix: Path, dim: int, checksum: str) -> None:
     header = json.dumps({"dim": dim, "sha256": checksum, "stamp": _stamp(prefix)})
-    replace_file(_part(prefix, "json"), header.encode(), stem=prefix.name)
+    replace_file(part(prefix, "json"), header.encode(), stem=prefix.name)

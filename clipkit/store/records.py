@@ -134,4 +134,6 @@ class IndexInfo:
     root: str | None  # only where the index lies outside its folder
     model_cfg_sha256: str = ""  # of the config by which the weights are read; "" where nobody knew it
     searches: tuple[tuple[str, str], ...] = ()  # that were saved: name and query
+    ann: str = "auto"  # approximate search: "auto", "off" or "ivf"
+    ann_quality: str = ""  # JSON: what it was measured to find when its lists were made
     excluded: tuple[str, ...] = ()  # folders that `index` leaves out, as FolderPatterns remembers them
