@@ -459,3 +459,22 @@ def test_ctrl_c_ends_a_program_at_once(here: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], timeout=50, check=False)
     assert done.returncode == 130
     assert time.monotonic() - started < 30
+
+
+def test_approximate_search_is_said_and_can_be_left_out(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipkit.index.approximate.LEAST_ROWS", 8)
+    monkeypatch.setattr("clipkit.search.inverted_file.RECALL", 0.0)
+    code, _, err = run(capfd, "index", "photos", "--ann", "ivf")
+    assert code == 0
+    assert "sorting the vectors into lists" in err
+    assert "approximate: 1 of 4 lists, recall@10 " in err
+    _, out, _ = run(capfd, "info", "photos")
+    assert "approximate: 1 of 4 lists, recall@10 " in out
+    assert json.loads(run(capfd, "info", "photos", "--json")[1])["search"].startswith("approximate")
+    assert run(capfd, "search", "--exact", "red", "photos", "-t", "8", "-f")[1].count("\n") == 8
+    assert run(capfd, "search", "red", "photos", "-t", "1", "-f")[1].endswith("red.png\n")
+    assert run(capfd, "index", "photos", "--ann", "off")[0] == 0
+    assert "exact" in run(capfd, "info", "photos")[1]
+    assert run(capfd, "index", "photos", "--ann", "hnsw")[0] == 2
