@@ -71,7 +71,7 @@ def _vectors(count: int, rounds: int) -> dict[str, Any]:
     if neighbors is None:
         raise RuntimeError("what was saved could not be loaded")
     queries = unit_queries(MANY)
-    readers = {"one read, torch": _torch_reader(neighbors.rows()), "one read, numpy": _numpy_reader(neighbors.rows())}
+    readers = {"one read, torch": torch_reader(neighbors.rows()), "one read, numpy": numpy_reader(neighbors.rows())}
     one = partial(neighbors.search, queries[:1], K)
     interleaved({**readers, "one query": one}, rounds=2)  # every page is in memory from here on
     times = interleaved({**readers, "one query": one}, rounds)
@@ -97,7 +97,7 @@ def _blocks(count: int) -> Iterator[tuple[npt.NDArray[np.int64], Half]]:
         yield np.arange(len(rows), dtype=np.int64) + number * BLOCK, rows
 
 
-def _torch_reader(rows: Half) -> Callable[[], object]:
+def torch_reader(rows: Half) -> Callable[[], object]:
     import warnings
 
     import torch
@@ -108,7 +108,7 @@ def _torch_reader(rows: Half) -> Callable[[], object]:
     return words.sum
 
 
-def _numpy_reader(rows: Half) -> Callable[[], object]:
+def numpy_reader(rows: Half) -> Callable[[], object]:
     words = rows.reshape(-1).view(np.int64)
     slices = np.array_split(words, usable_cores())
     pool = ThreadPoolExecutor(len(slices))

@@ -227,7 +227,7 @@ def _measure(engine: Any, base: Neighbors, queries: Embeddings) -> Quality:
 
 
 def _ladder(most: int) -> Iterable[int]:
-    """1, 2, 3, 4, 5, 6, 8, 10, 12, ...: steps of a fifth up to `most`."""
+    """1, 2, 3, 4, 5, 6, 8, 10, 12, ...: steps of an eighth up to `most`."""
     steps = {min(most, int(np.ceil(1.2**step))) for step in range(80)}
     return sorted(steps)
 
