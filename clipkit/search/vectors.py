@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _BLOCK = 65_536  # rows of one product: 128 MB as float32 at 512 dimensions
 ROUNDING = 1e-5  # two float32 sums of the same 1,000 products differ by less
 GPU_MARGIN = 32  # answers asked for beyond k
 _GPU_K = 2048  # FAISS's own limit on a GPU
+_GPU_TEMP_BYTES = 256 << 20  # FAISS would take 1.5 GB for itself, beside the model on the same device
 
 Half = npt.NDArray[np.float16]
 
@@ -51,6 +53,7 @@ class Neighbors:
         self.dim = dim
         self._given, self._file, self._rows = engine, file, rows
         self._mirror: Any = None
+        self._is_gpu_refused = False
         self._mirror_lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -141,9 +144,7 @@ class Neighbors:
             return np.empty(empty, dtype=np.float32), np.empty(empty, dtype=np.int64)
         if "faiss" not in sys.modules and len(queries) * len(self) * self.dim <= SMALL:
             scores, positions = self._blocked(queries, k, allowed)
-        elif allowed is None and k + GPU_MARGIN <= _GPU_K and import_faiss().get_num_gpus() > 0:
-            # Half precision may swap near neighbours there: ask for some more, and put them in order here.
-            _, found = self._gpu().search(queries, min(k + GPU_MARGIN, count))
+        elif allowed is None and (found := self._gpu_candidates(queries, k, count)) is not None:
             scores, positions = self.ordered(queries, found, k)
         elif len(queries) >= MANY:
             scores, positions = self._blocked(queries, k, allowed)
@@ -224,6 +225,20 @@ class Neighbors:
         """The stored matrix, float16 (n, d), without a copy; it lives as long as this object."""
         return self._rows
 
+    def _gpu_candidates(self, queries: Embeddings, k: int, count: int) -> IntArray | None:
+        """Positions (q, k or more) by the first CUDA device; None where there is none, or it has no room for them."""
+        if k + GPU_MARGIN > _GPU_K or self._is_gpu_refused or import_faiss().get_num_gpus() == 0:
+            return None
+        try:
+            # Half precision may swap near neighbours there: ask for some more, and put them in order here.
+            found: IntArray = self._gpu().search(queries, min(k + GPU_MARGIN, count))[1]
+        except RuntimeError as error:  # FAISS's only exception: no memory, a lost device
+            self._is_gpu_refused, self._mirror = True, None
+            reason = str(error).strip().splitlines()[-1:] or ["no reason was given"]
+            warnings.warn(f"the GPU cannot search {len(self):,} vectors, so the CPU does: {reason[0]}", stacklevel=2)
+            return None
+        return found if (found >= 0).all() else None
+
     def _gpu(self) -> Any:
         """The rows once more, as float16, on the first CUDA device; the CPU copy stays the master."""
         with self._mirror_lock:
@@ -232,6 +247,7 @@ class Neighbors:
                 config = faiss.GpuIndexFlatConfig()
                 config.useFloat16 = True
                 resources = faiss.StandardGpuResources()
+                resources.setTempMemory(_GPU_TEMP_BYTES)
                 mirror = faiss.GpuIndexFlatIP(resources, self.dim, config)
                 rows = self.rows()
                 for start in range(0, len(rows), _BLOCK):

@@ -123,3 +123,67 @@ def test_the_gpu_gives_the_answers_of_the_cpu(neighbors: Neighbors, ids: np.ndar
     scores, found = neighbors.search(queries, 10)
     np.testing.assert_array_equal(found, full_sort(queries, ids, matrix, 10))
     np.testing.assert_allclose(scores[0, 0], (queries @ matrix.astype(np.float32).T)[0].max(), atol=1e-3)
+
+
+class _FakeGpu:
+    """FAISS's border to a CUDA device: what it is given, in half precision, answered by the CPU."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, room: float = np.inf) -> None:
+        import faiss
+
+        self.temp_bytes: list[int] = []
+        self.searches = 0
+        fake = self
+
+        class Resources:
+            def setTempMemory(self, size: int) -> None:  # noqa: N802
+                fake.temp_bytes.append(size)
+
+        class Flat(faiss.IndexFlatIP):
+            def __init__(self, resources: Resources, dim: int, config: object) -> None:
+                super().__init__(dim)
+                assert config.useFloat16  # type: ignore[attr-defined]
+
+            def add(self, rows: np.ndarray) -> None:
+                if self.ntotal + len(rows) > room:
+                    raise RuntimeError("Error in allocMemory\nout of memory")
+                super().add(rows)
+
+            def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+                fake.searches += 1
+                scores, found = super().search(queries, k)
+                return np.asarray(scores).astype(np.float16), found[:, ::-1]
+
+        monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+        monkeypatch.setattr(faiss, "StandardGpuResources", Resources, raising=False)
+        monkeypatch.setattr(faiss, "GpuIndexFlatIP", Flat, raising=False)
+        monkeypatch.setattr(faiss, "GpuIndexFlatConfig", type("Config", (), {}), raising=False)
+
+
+def test_a_gpu_answers_as_the_cpu_within_bounded_memory(
+    ids: np.ndarray, matrix: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = _FakeGpu(monkeypatch)
+    own = Neighbors.build([(ids, matrix)], D)
+    queries = rows(20, seed=4).astype(np.float32)
+    np.testing.assert_array_equal(own.search(queries, 10)[1], full_sort(queries, ids, matrix, 10))
+    assert gpu.searches == 1
+    assert len(gpu.temp_bytes) == 1
+    assert gpu.temp_bytes[0] <= 1 << 28
+    own.search(queries, 2100)  # above FAISS's limit on a GPU
+    own.search(queries, 10, only=ids[:50])
+    assert gpu.searches == 1
+
+
+def test_a_gpu_without_room_leaves_the_search_to_the_cpu_with_a_sentence(
+    ids: np.ndarray, matrix: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = _FakeGpu(monkeypatch, room=1000)
+    own = Neighbors.build([(ids, matrix)], D)
+    queries = rows(3, seed=4).astype(np.float32)
+    with pytest.warns(UserWarning, match="the GPU cannot search 3,000 vectors, so the CPU does: out of memory"):
+        _, found = own.search(queries, 10)
+    np.testing.assert_array_equal(found, full_sort(queries, ids, matrix, 10))
+    own.search(queries, 10)  # without a second warning, which would be an error
+    assert gpu.searches == 0
+    assert len(gpu.temp_bytes) == 1
