@@ -108,7 +108,14 @@ class SearchOptions(options.ModelOptions):
 @options.below
 @click.option("--after", metavar="DATE", default="", help="Only taken then or later: 2019, 2019-07.")
 @click.option("--before", metavar="DATE", default="", help="Only taken then or earlier.")
-@click.option("--shape", "shapes", multiple=True, type=click.Choice(SHAPES), help="Only of this shape; repeatable.")
+@click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    type=click.Choice(SHAPES),
+    metavar="SHAPE",
+    help="Only landscape, portrait, square; repeatable.",
+)
 @click.option("--type", "kinds", multiple=True, metavar="TYPE", help="Only files such as jpeg, heic; repeatable.")
 @click.option(
     "--min-relevance",
@@ -131,7 +138,7 @@ class SearchOptions(options.ModelOptions):
 @options.pickle
 @click.option("-n", "--no-indexing", is_flag=True, hidden=True, help="Accepted from rclip; search never indexes.")
 @click.option("--keep-warm", is_flag=True, help="Answer the next searches sooner.")
-@click.option("--exact", is_flag=True, help="Look at every picture, where `index --ann` would look at the nearest.")
+@click.option("--exact", is_flag=True, help="Look at every picture, whatever --ann says.")
 @options.at
 @options.into(SearchOptions)
 def search(given: SearchOptions) -> None:
