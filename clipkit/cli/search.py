@@ -114,7 +114,7 @@ class SearchOptions(options.ModelOptions):
     multiple=True,
     type=click.Choice(SHAPES),
     metavar="SHAPE",
-    help="Only landscape, portrait, square; repeatable.",
+    help="landscape, portrait or square; repeatable.",
 )
 @click.option("--type", "kinds", multiple=True, metavar="TYPE", help="Only files such as jpeg, heic; repeatable.")
 @click.option(
