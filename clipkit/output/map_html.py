@@ -72,9 +72,9 @@ def write_map(
     >>> from pathlib import Path
     >>> from clipkit.explore import map_collection
     >>> from clipkit.output import write_map
-    >>> index = clipkit.ImageIndex.open("animals")
-    >>> write_map(map_collection(index), index.root, Path("map.html"), title="animals")
-    10
+    >>> index = clipkit.ImageIndex.open("photos")
+    >>> write_map(map_collection(index), index.root, Path("map.html"), title="photos")
+    4
     """
     file = Path(os.path.realpath(file))
     hint = "another name: --out map.html"

@@ -170,12 +170,11 @@ def test_a_map_is_made_in_the_library_and_opens_in_a_window_of_its_own(page: Rob
         link.click()
     shown = opened.value
     shown.locator("#clusters li").first.wait_for()
-    points = shown.evaluate("""() => {
+    shown.wait_for_function("""() => {
         const canvas = document.getElementById("map");
         const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
         return pixels.some((value, place) => place % 4 === 3 && value > 0);
-    }""")
-    assert points
+    }""")  # something is drawn
     shown.close()
 
 
