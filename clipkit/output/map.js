@@ -238,13 +238,14 @@
   }
   if (!data.outliers.length) document.getElementById("outliers").append(element("li", "none"));
 
+  let isFirst = true; // nothing is known of the size before
   new ResizeObserver(() => {
     [width, height] = [stage.clientWidth, stage.clientHeight];
     canvas.width = width * devicePixelRatio;
     canvas.height = height * devicePixelRatio;
-    redraw();
+    if (isFirst) all(); else redraw();
+    isFirst = false;
   }).observe(stage);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { paint(); redraw(); });
   paint();
-  requestAnimationFrame(all);
 })();
