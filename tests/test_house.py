@@ -51,7 +51,6 @@ DOORS = {
     "PIL": "clipkit.images",
     "simplejpeg": "clipkit.images",
     "pillow_heif": "clipkit.images",
-    "imagehash": "clipkit.images.perceptual_hash",
     "pyarrow": "clipkit.index.vector_files",
     "watchfiles": "clipkit.index.watch",
     "platformdirs": "clipkit.core.folders",
