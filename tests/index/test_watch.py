@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -176,7 +177,9 @@ def test_only_what_an_update_would_read_wakes_it(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_command_watches_until_it_is_interrupted(photos: Path) -> None:
     command = [sys.executable, "-m", "clipkit", "index", str(photos), "--model", "starter", "--watch"]
-    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as child:
+    # Whoever runs the tests in the background has SIGINT ignored, and a child would inherit that.
+    listening = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, preexec_fn=listening) as child:
         assert child.stderr is not None
         lines = iter(child.stderr.readline, "")
         assert any("watching" in line for line in lines)
