@@ -180,13 +180,13 @@ def test_a_search_cache_of_another_user_is_never_opened(
     for file in files:
         os.chown(file, 12345, 12345)
     opened = []
-    read = clipkit.search.vectors._faiss().read_index
+    read = clipkit.search.vectors.import_faiss().read_index
 
     def spy(name: str, *options: int) -> object:
         opened.append(os.stat(name).st_uid)
         return read(name, *options)
 
-    monkeypatch.setattr(clipkit.search.vectors._faiss(), "read_index", spy)
+    monkeypatch.setattr(clipkit.search.vectors.import_faiss(), "read_index", spy)
     check_answers(ImageIndex.open(photos))
     assert set(opened) <= {os.getuid()}
     assert index.search("red", k=1)[0].path == "red.png"
