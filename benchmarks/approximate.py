@@ -146,7 +146,7 @@ def _nearest(vectors: Embeddings) -> npt.NDArray[np.int64]:
 
 
 def _sources() -> tuple[Embeddings, Embeddings]:
-    """Embeddings of the photographs and of the vocabulary, in DIM dimensions; an index of them is kept."""
+    """Embeddings of photographs and of the vocabulary, in DIM dimensions; their index stays for the next run."""
     import clipkit
     from clipkit.explore.relevance import embed_vocabulary
 

@@ -6,22 +6,18 @@ LEAST photographs show both. Precision at 10 is the share of the ten best photog
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import combinations
-from typing import Any
 
 import numpy as np
-from common import photographs, print_table, read_arguments, work_folder, write
-from relevance import NOUNS, Captions
+from captioned import LEAST, Captions, are_apart, captioned, cells, mean_over_pairs
+from common import photographs, print_table, read_arguments, write
 from sklearn.metrics import roc_auc_score
 
 from clipkit.core.arrays import FloatArray
 from clipkit.explore.relevance import RelevanceScale, embed_vocabulary
 from clipkit.models.encoder import Encoder
-from clipkit.models.load import load_encoder
 
-LEAST, DRAWS = 5, 2_000
 Scores = Callable[[str, str], FloatArray]
 
 
@@ -30,26 +26,21 @@ def main() -> None:
     data = photographs()
     if data is None:
         return
-    os.environ.setdefault("CLIPKIT_CACHE", str(work_folder() / "zeroshot-cache"))
-    encoder = load_encoder("starter")
-    captions = Captions(data, encoder)
+    encoder, captions = captioned(data)
     pairs = [(a, b) for a, b in combinations(captions.shown, 2) if _is_pair(captions, a, b)]
     ways = methods(encoder, captions)
     found = {name: [_measured(captions, a, b, scores(a, b)) for a, b in pairs] for name, scores in ways.items()}
     print(f"{len(pairs)} pairs")
     results = {"pairs": len(pairs), "photographs": len(captions.names)} | {
-        name: {"precision@10": _mean([p for p, _ in rows]), "AUROC, both against one": _mean([a for _, a in rows])}
+        name: {
+            "precision@10": mean_over_pairs([p for p, _ in rows]),
+            "AUROC, both against one": mean_over_pairs([a for _, a in rows]),
+        }
         for name, rows in found.items()
     }
     lift = np.array([p for p, _ in found["AND"]]) - np.array([p for p, _ in found["sum"]])
-    results["precision@10, AND less sum"] = _mean(lift.tolist())
-    print_table(
-        [
-            (name, *(f"{v['mean']:.3f} {v['ci95']}" for v in row.values()))
-            for name, row in results.items()
-            if isinstance(row, dict) and "mean" not in row
-        ]
-    )
+    results["precision@10, AND less sum"] = mean_over_pairs(lift.tolist())
+    print_table([(name, *cells(row)) for name, row in results.items() if isinstance(row, dict) and "mean" not in row])
     print(results["precision@10, AND less sum"])
     write("boolean", results, [], arguments)
 
@@ -69,7 +60,7 @@ def methods(encoder: Encoder, captions: Captions) -> dict[str, Scores]:
 
 def _is_pair(captions: Captions, a: str, b: str) -> bool:
     """Enough photographs show both, and neither noun is counted as a mention of the other."""
-    return not set(NOUNS[a].split()) & set(NOUNS[b].split()) and len(_both(captions, a, b)) >= LEAST
+    return are_apart(a, b) and len(_both(captions, a, b)) >= LEAST
 
 
 def _both(captions: Captions, a: str, b: str) -> FloatArray:
@@ -82,14 +73,6 @@ def _measured(captions: Captions, a: str, b: str, scores: FloatArray) -> tuple[f
     both = (shows_a == 1) & (shows_b == 1)
     one = ((shows_a == 1) & (shows_b == 0)) | ((shows_a == 0) & (shows_b == 1))
     return float(both[np.argsort(-scores)[:10]].mean()), float(roc_auc_score(both[both | one], scores[both | one]))
-
-
-def _mean(values: Iterable[float]) -> dict[str, Any]:
-    """The mean over pairs, with a bootstrap interval."""
-    array = np.array(list(values))
-    draws = np.random.default_rng(0).choice(array, (DRAWS, len(array))).mean(axis=1)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return {"mean": round(float(array.mean()), 3), "ci95": [round(float(low), 3), round(float(high), 3)]}
 
 
 if __name__ == "__main__":

@@ -7,20 +7,17 @@ the query's own left out, that show both; beside it, which share shows each.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from itertools import permutations
 from typing import Any
 
 import numpy as np
-from boolean import LEAST, NOUNS, _mean
-from common import photographs, print_table, read_arguments, work_folder, write
-from relevance import Captions
+from captioned import LEAST, Captions, are_apart, captioned, cells, mean_over_pairs
+from common import photographs, print_table, read_arguments, write
 
 from clipkit.core.arrays import Embeddings, FloatArray
 from clipkit.explore.relevance import RelevanceScale, embed_vocabulary
 from clipkit.models.encoder import Encoder
-from clipkit.models.load import load_encoder
 from clipkit.search.query import word_weight
 
 PICTURES = 8  # queries of one pair
@@ -32,9 +29,7 @@ def main() -> None:
     data = photographs()
     if data is None:
         return
-    os.environ.setdefault("CLIPKIT_CACHE", str(work_folder() / "zeroshot-cache"))
-    encoder = load_encoder("starter")
-    captions = Captions(data, encoder)
+    encoder, captions = captioned(data)
     pairs = [(a, b) for a, b in permutations(captions.shown, 2) if _is_pair(captions, a, b)]
     words = dict(zip(captions.shown, encoder.encode_texts(list(captions.shown)), strict=True))
     found = {name: _measured(captions, words, pairs, scores) for name, scores in ways(encoder, captions.rows).items()}
@@ -42,7 +37,7 @@ def main() -> None:
     print_table(
         [
             ("of the ten best", *next(iter(found.values()))),
-            *((name, *(f"{v['mean']:.3f} {v['ci95']}" for v in row.values())) for name, row in found.items()),
+            *((name, *cells(row)) for name, row in found.items()),
         ]
     )
     write("mixed", {"pairs": len(pairs), "photographs": len(captions.names), **found}, [], arguments)
@@ -83,7 +78,7 @@ def _measured(
         for a, b in pairs
     ]
     names = ("show both", "show what the picture shows", "show what the word says")
-    return {name: _mean(column) for name, column in zip(names, np.transpose(found).tolist(), strict=True)}
+    return {name: mean_over_pairs(column) for name, column in zip(names, np.transpose(found).tolist(), strict=True)}
 
 
 def _shares(captions: Captions, a: str, b: str, number: int, scores: FloatArray) -> tuple[float, float, float]:
@@ -101,7 +96,7 @@ def _queries(captions: Captions, a: str, b: str) -> Iterator[int]:
 def _is_pair(captions: Captions, a: str, b: str) -> bool:
     both = (captions.shown[a] == 1) & (captions.shown[b] == 1)
     alone = (captions.shown[a] == 1) & (captions.shown[b] == 0)
-    return not set(NOUNS[a].split()) & set(NOUNS[b].split()) and both.sum() >= LEAST and bool(alone.any())
+    return are_apart(a, b) and both.sum() >= LEAST and bool(alone.any())
 
 
 def _unit(vector: FloatArray) -> FloatArray:

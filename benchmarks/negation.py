@@ -6,17 +6,15 @@ at 10 is the share of the ten best that show the first and not the second.
 
 from __future__ import annotations
 
-import os
 from itertools import permutations
 
 import numpy as np
-from boolean import LEAST, NOUNS, Scores, _mean
-from common import photographs, print_table, read_arguments, work_folder, write
-from relevance import Captions
+from boolean import Scores
+from captioned import LEAST, Captions, are_apart, captioned, cells, mean_over_pairs
+from common import photographs, print_table, read_arguments, write
 
 from clipkit.explore.relevance import RelevanceScale, embed_vocabulary
 from clipkit.models.encoder import Encoder
-from clipkit.models.load import load_encoder
 from clipkit.search.query import embed, parse
 
 
@@ -25,17 +23,13 @@ def main() -> None:
     data = photographs()
     if data is None:
         return
-    os.environ.setdefault("CLIPKIT_CACHE", str(work_folder() / "zeroshot-cache"))
-    encoder = load_encoder("starter")
-    captions = Captions(data, encoder)
+    encoder, captions = captioned(data)
     pairs = [(a, b) for a, b in permutations(captions.shown, 2) if _is_pair(captions, a, b)]
     found = {
-        name: _mean([_precision(captions, a, b, scores(a, b)) for a, b in pairs])
+        name: mean_over_pairs([_precision(captions, a, b, scores(a, b)) for a, b in pairs])
         for name, scores in methods(encoder, captions).items()
     }
-    print_table(
-        [(f"{len(pairs)} pairs", "precision@10"), *((k, f"{v['mean']:.3f} {v['ci95']}") for k, v in found.items())]
-    )
+    print_table([(f"{len(pairs)} pairs", "precision@10"), *zip(found, cells(found), strict=True)])
     write("negation", {"pairs": len(pairs), "photographs": len(captions.names), **found}, [], arguments)
 
 
@@ -43,7 +37,7 @@ def methods(encoder: Encoder, captions: Captions) -> dict[str, Scores]:
     """Scores (n,) of all photographs for a noun without another."""
     scale = RelevanceScale.of(embed_vocabulary(encoder), captions.rows, len(captions.rows))
 
-    def said(query: str) -> np.ndarray:
+    def scores_of(query: str) -> np.ndarray:
         return captions.rows @ embed(parse(query, words_only=True), encoder)[0]
 
     def and_not(a: str, b: str) -> np.ndarray:
@@ -52,14 +46,14 @@ def methods(encoder: Encoder, captions: Captions) -> dict[str, Scores]:
 
     return {
         "the sentence as it stands": lambda a, b: captions.rows @ encoder.encode_texts([f"{a} without {b}"])[0],
-        "the first alone": lambda a, b: said(a),
-        "less of the second, as clipkit reads the sentence": lambda a, b: said(f"{a} without {b}"),
+        "the first alone": lambda a, b: scores_of(a),
+        "less of the second, as clipkit reads the sentence": lambda a, b: scores_of(f"{a} without {b}"),
         "AND NOT": and_not,
     }
 
 
 def _is_pair(captions: Captions, a: str, b: str) -> bool:
-    if set(NOUNS[a].split()) & set(NOUNS[b].split()):
+    if not are_apart(a, b):
         return False
     first, second = captions.shown[a] == 1, captions.shown[b]
     return bool((first & (second == 1)).sum() >= LEAST and (first & (second == 0)).sum() >= LEAST)

@@ -8,72 +8,24 @@ mention them (a noun that one caption of five mentions counts neither way); capt
 from __future__ import annotations
 
 import csv
-import os
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from common import photographs, print_table, read_arguments, work_folder, write
+from captioned import Captions, captioned, embedded
+from common import photographs, print_table, read_arguments, write
 from sklearn.metrics import roc_auc_score
 
 from clipkit.classify.zeroshot import neutral_mean
 from clipkit.core.arrays import Embeddings
-from clipkit.core.cache import ArrayCache, cache_key
 from clipkit.explore.relevance import RelevanceScale, embed_vocabulary
 from clipkit.metrics import wilson
-from clipkit.models.encoder import Encoder, identity
-from clipkit.models.load import load_encoder
+from clipkit.models.encoder import Encoder
 
-# A noun of the captions, and the words that mention it.
-NOUNS = {
-    "man": "man men guy",
-    "dog": "dog dogs puppy",
-    "boy": "boy boys",
-    "water": "water",
-    "girl": "girl girls",
-    "child": "child children kid kids boy girl baby toddler",
-    "woman": "woman women lady girl",
-    "grass": "grass grassy",
-    "field": "field",
-    "street": "street road",
-    "snow": "snow snowy",
-    "beach": "beach shore sand",
-    "rock": "rock rocks rocky",
-    "tree": "tree trees forest woods",
-    "ball": "ball baseball football basketball soccer",
-    "toy": "toy toys",
-    "ocean": "ocean sea waves",
-    "rope": "rope",
-    "jacket": "jacket coat",
-    "mountain": "mountain mountains",
-    "wall": "wall",
-    "crowd": "crowd audience",
-    "hill": "hill hills",
-    "sand": "sand sandy beach",
-    "fence": "fence",
-    "river": "river stream creek",
-    "table": "table",
-    "hat": "hat cap",
-    "baby": "baby toddler infant",
-    "food": "food eating eat",
-    "playground": "playground slide swing",
-    "forest": "forest woods",
-    "lake": "lake pond",
-    "waves": "waves wave surf surfing surfer",
-    "baseball": "baseball",
-    "bench": "bench",
-    "train": "train",
-    "bicycle": "bike bicycle biker cyclist",
-    "cliff": "cliff",
-    "swing": "swing swinging",
-    "boat": "boat boats kayak canoe",
-    "skiing": "ski skiing skier skis",
-    "climbing": "climbing climbs climber climb climbed",
-}
 # Labels with enough photographs to fill a folder, none of which is part of another.
 TOPICS = (
     "dog", "cat", "mountain", "elephant", "kitchen", "bedroom", "horse", "guitar", "panda", "rowing", "giraffe",
@@ -90,7 +42,6 @@ LABELLED, PER_TOPIC = 3_000, 60
 SHARES = (0.01, 0.1, 0.25, 0.5, 1.0)
 FOLDER, DRAWS = 100, 20
 SIZES = (50, 200, 400)
-PICTURES_OF_A_CALL = 64
 
 
 def main() -> None:
@@ -98,9 +49,8 @@ def main() -> None:
     data = photographs()
     if data is None:
         return
-    os.environ.setdefault("CLIPKIT_CACHE", str(work_folder() / "zeroshot-cache"))
-    encoder = load_encoder("starter")
-    captions, labelled = Captions(data, encoder), Labelled(data, encoder)
+    encoder, captions = captioned(data)
+    labelled = Labelled(data, encoder)
     found = {
         "pairs": pairs(encoder, captions, labelled),
         "words by share of the topic": by_share(encoder, labelled),
@@ -108,25 +58,6 @@ def main() -> None:
         "verdicts": verdicts(encoder, captions, data),
     }
     write("relevance", found, [], arguments)
-
-
-class Captions:
-    """Photographs with captions: embeddings (n, d), and which noun each of them shows: 1, 0, or -1 for perhaps."""
-
-    def __init__(self, data: Path, encoder: Encoder) -> None:
-        self.texts: dict[str, list[str]] = defaultdict(list)
-        with (data / "captions" / "captions.csv").open() as file:
-            for row in csv.DictReader(file):
-                self.texts[row["image"]].append(row["caption"].lower())
-        self.names = sorted(self.texts)
-        self.rows = _embedded(encoder, [data / "captions" / "images" / name for name in self.names])
-        self.words = [[set(re.findall(r"[a-z]+", text)) for text in self.texts[name]] for name in self.names]
-        shown = {noun: self._shows(set(words.split())) for noun, words in NOUNS.items()}
-        self.shown = {noun: shows for noun, shows in shown.items() if (shows == 1).sum() >= 5}
-
-    def _shows(self, words: set[str]) -> np.ndarray:
-        mentions = np.array([sum(bool(words & caption) for caption in captions) for captions in self.words])
-        return np.select([mentions >= 2, mentions == 1], [1, -1], 0)
 
 
 class Labelled:
@@ -144,24 +75,11 @@ class Labelled:
                 chosen.append(row)
         chosen = sorted(chosen[:LABELLED], key=lambda row: row["file"])
         self.labels = np.array([row["label"] for row in chosen])
-        self.rows = _embedded(encoder, [data / "starter_train" / row["file"] for row in chosen])
+        self.rows = embedded(encoder, [data / "starter_train" / row["file"] for row in chosen])
 
     def others(self, label: str) -> np.ndarray:
         """Places of photographs whose label has nothing of this one."""
         return np.flatnonzero([label not in other and other not in label for other in self.labels])
-
-
-def _embedded(encoder: Encoder, files: Sequence[Path]) -> Embeddings:
-    """(n, d), computed once."""
-    cache = ArrayCache("relevance", form="relevance 1")
-    key = cache_key(identity(encoder), [file.name for file in files])
-    if (stored := cache.get(key)) is None:
-        steps = range(0, len(files), PICTURES_OF_A_CALL)
-        parts = [encoder.encode_images(list(files[at : at + PICTURES_OF_A_CALL])) for at in steps]
-        cache.put(key, {"rows": np.concatenate(parts)})
-        stored = cache.get(key)
-        assert stored is not None
-    return np.asarray(stored[0]["rows"], np.float32)
 
 
 # ---- the two rules: words for pictures of a folder (n, d) ---
