@@ -292,4 +292,4 @@ def _group(library: Library, group: Sequence[Fact], level: Level) -> Markup:
         library.key, Answer(tuple(shown[: 1 if level == "exact" else None]), len(group), 0.0), number=0, turn=0
     )
     paths = [one.fact.path for one in shown]
-    return html.render("copies", count=len(group), kept=paths[0], paths=paths[1:], grid=cards)
+    return html.render("copies", count=len(group), first=paths[0], paths=paths[1:], grid=cards)

@@ -224,8 +224,8 @@ class SearchActions:
         if library is None:
             return self._empty(SearchSession())
         state = from_address(search, library.catalogue())
-        kept, session = state.question, SearchSession(library.key, state.question)
-        box = {self._screen.box: gr.MultimodalTextbox(value={"text": kept.words, "files": []})} if kept.words else {}
+        words, session = state.question.words, SearchSession(library.key, state.question)
+        box = {self._screen.box: gr.MultimodalTextbox(value={"text": words, "files": []})} if words else {}
         shown = self._show(session, library, keep_address=True)
         for fact in state.lost:
             note = html.note(_sentence(fact), "The address names it; this filter is left out.", kind="error")

@@ -62,7 +62,7 @@ def say_error(error: ClipkitError) -> None:
 
 
 def say_hint(hint: str) -> None:
-    """A command or an option to try; anything else is advice, and is not said as if it could be typed."""
+    """A command or an option to try; anything else is advice, and is not printed as if it could be typed."""
     say(f"  {'try' if _TYPED.match(hint) else 'hint'}: {printable(hint)}")
 
 

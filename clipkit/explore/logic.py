@@ -1,4 +1,4 @@
-"""Fuzzy logic of AND, OR and NOT on the relevance of pictures to the parts of a query.
+"""Ranking of pictures by a query: a sum by cosine; AND, OR and NOT by fuzzy logic on the relevance to its parts.
 
 The level of a part is how far it stands above general phrases on a picture (`explore/relevance.py`), which is the same
 scale for every part. AND is the least level, OR the greatest, and NOT mirrors it about the middle between likely and
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipkit.core.arrays import Embeddings, FloatArray, IntArray
-from clipkit.explore.relevance import RelevanceScale
+from clipkit.explore.relevance import RelevanceScale, judge_hits
 from clipkit.index.image_index import ImageIndex
 from clipkit.search.hits import Hit, Relevance, Verdict
 from clipkit.search.query import AllOf, Node, NoneOf, Sum
@@ -42,13 +42,18 @@ def rank(
     k: int,
     only: IntArray | None = None,
 ) -> Ranked:
-    """The k pictures that fit a query with operators best. vectors: the embedding (1, d) of each of its sums.
+    """The k pictures that fit a query best. vectors: the embedding (1, d) of each of its sums.
 
-    A hit's score is the logistic function of its level above the middle: .5 is as much for as against.
+    The score of a hit is the cosine where the query is one sum; else the logistic function of its level above the
+    middle, .5 of which is as much for as against.
     """
+    if isinstance(tree, Sum):
+        nearest = index.search_embeddings(vectors[tree], k + 1, only=only)[0]
+        return Ranked(*judge_hits(index, nearest[:k], vectors[tree], scale, is_words=tree.is_words), len(nearest) > k)
     found = _candidates(index, tree, vectors, only)
     ids, rows = index.store.vectors(found)
-    levels = _levels(tree, vectors, rows.astype(np.float32), scale)
+    pictures = rows.astype(np.float32)
+    levels = _levels(tree, vectors, pictures, scale, scale.on_phrases(pictures))
     order = np.lexsort((ids, -levels))[:k]
     judged = scale.judge_levels(levels[order])
     scores = 1 / (1 + np.exp(scale.middle - levels[order]))
@@ -78,12 +83,19 @@ def _signed(node: Node, *, is_wanted: bool) -> Iterator[tuple[Sum, bool]]:
             yield from _signed(part, is_wanted=is_wanted)
 
 
-def _levels(node: Node, vectors: Mapping[Sum, Embeddings], pictures: Embeddings, scale: RelevanceScale) -> FloatArray:
-    """Levels (n,) of pictures (n, d)."""
+def _levels(
+    node: Node,
+    vectors: Mapping[Sum, Embeddings],
+    pictures: Embeddings,
+    scale: RelevanceScale,
+    on_phrases: FloatArray,
+) -> FloatArray:
+    """Levels (n,) of pictures (n, d), on which the phrases score `on_phrases` (n, v)."""
     if isinstance(node, Sum):
         level = scale.standing if node.is_words else scale.alike
-        return level(vectors[node], pictures)
+        return level(vectors[node], pictures, on_phrases)
     if isinstance(node, NoneOf):
-        return np.asarray(2 * scale.middle - _levels(node.part, vectors, pictures, scale), dtype=np.float32)
-    parts = [_levels(part, vectors, pictures, scale) for part in node.parts]
+        mirrored = 2 * scale.middle - _levels(node.part, vectors, pictures, scale, on_phrases)
+        return np.asarray(mirrored, dtype=np.float32)
+    parts = [_levels(part, vectors, pictures, scale, on_phrases) for part in node.parts]
     return np.asarray((np.minimum if isinstance(node, AllOf) else np.maximum).reduce(parts), dtype=np.float32)

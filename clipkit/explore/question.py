@@ -14,13 +14,13 @@ from clipkit.core.arrays import Embeddings, IntArray
 from clipkit.core.text import readable
 from clipkit.errors import IndexDamaged, QueryError
 from clipkit.explore.conditions import ids_that_meet
-from clipkit.explore.logic import rank
+from clipkit.explore.logic import Ranked, rank
 from clipkit.explore.metadata import Catalogue, Fact, Filters, choose_ids
-from clipkit.explore.relevance import is_at_least, judge_hits, scale_for
+from clipkit.explore.relevance import is_at_least, scale_for
 from clipkit.index.image_index import ImageIndex
 from clipkit.models.encoder import Encoder
 from clipkit.models.tokenizer import LONG_BYTES
-from clipkit.search.hits import Hit, Hits, Relevance, Verdict
+from clipkit.search.hits import Hit, Hits, Relevance, Verdict, check_count
 from clipkit.search.language import foreign_notes
 from clipkit.search.query import MAX_WORDS, AllOf, Node, Query, Sum, Term, embed, leaves, parse_query, word_weight
 from clipkit.search.saved import expand, is_saved_name
@@ -199,30 +199,28 @@ def ask(library: Library, question: Question, k: int = PAGE) -> Answer:
         ids = (catalogue.ids if only is None else only)[:k].tolist()
         verdict: Verdict = "nothing" if question and not total else "fits"
         return Answer(plain(library, catalogue, ids), total, time.monotonic() - started, verdict, has_more=total > k)
-    judged, verdict, has_more = _judged(library, question, words, only, k)
-    found = [Found(hit, fact, word) for hit, word in judged if (fact := catalogue.fact(hit.id)) is not None]
+    ranked = _judged(library, question, words, only, k)
+    found = [Found(hit, fact, word) for hit, word in ranked.hits if (fact := catalogue.fact(hit.id)) is not None]
     shown = tuple(one for one in found if is_at_least(one.relevance, question.least))
-    has_more = has_more and len(shown) == len(found) and k < MOST
+    has_more = ranked.has_more and len(shown) == len(found) and k < MOST
     notes = (*words.notes, *foreign_words(words.terms, library.encoder))
-    return Answer(shown, total, time.monotonic() - started, verdict, has_more, notes)
+    return Answer(shown, total, time.monotonic() - started, ranked.verdict, has_more, notes)
 
 
-def _judged(
-    library: Library, question: Question, words: Query, only: IntArray | None, k: int
-) -> tuple[list[tuple[Hit, Relevance]], Verdict, bool]:
-    """The k best pictures, each with its relevance; whether any fits; and whether there are more."""
-    index, scale = library.index, library.relevance_scale()
+def _judged(library: Library, question: Question, words: Query, only: IntArray | None, k: int) -> Ranked:
+    """The k best pictures for the words and the pictures of a question, each with its relevance."""
+    pictures = Sum((Term("", is_file=True),))  # stands for the pictures of the question
+    tree: Node
     if isinstance(words.tree, Sum | None):
-        query = embedding_of(library, question)
-        hits = index.search_embeddings(query, k + 1, only=only)[0]
-        return *judge_hits(index, hits[:k], query, scale, is_words=not question.has_pictures), len(hits) > k
-    tree: Node = words.tree
-    vectors = {leaf: library.embed(leaf) for leaf in words.sums}
-    if question.has_pictures:
-        moves = Sum((Term("", is_file=True),))  # stands for the pictures of the question
-        tree, vectors = AllOf((tree, moves)), vectors | {moves: embedding_of(library, replace(question, words=""))}
-    ranked = rank(index, tree, vectors, scale, k, only)
-    return ranked.hits, "fits" if question.has_pictures else ranked.verdict, ranked.has_more
+        tree = pictures if words.tree is None or question.has_pictures else words.tree
+        vectors = {tree: embedding_of(library, question)}
+    else:
+        tree, vectors = words.tree, {leaf: library.embed(leaf) for leaf in words.sums}
+        if question.has_pictures:
+            tree = AllOf((tree, pictures))
+            vectors[pictures] = embedding_of(library, replace(question, words=""))
+    ranked = rank(library.index, tree, vectors, library.relevance_scale(), k, only)
+    return replace(ranked, verdict="fits") if question.has_pictures else ranked
 
 
 def search(
@@ -273,6 +271,7 @@ def search(
     >>> [hit.path for hit in search(index, "a cat type:jpeg", k=2)]
     ['rocket.jpg']
     """
+    check_count(k)
     if isinstance(query, str) and is_saved_name(query):
         query = expand(query, index.saved_searches)
     asked = parse_query(query) if isinstance(query, str) else query
@@ -283,36 +282,26 @@ def search(
     if chosen is not None and not len(chosen):
         return Hits()
     try:
-        judged, verdict = _ranked(index, asked.tree, encoder, k, chosen)
+        ranked = _ranked(index, asked.tree, encoder, k, chosen)
     except IndexDamaged:
         if least != "weak" or not isinstance(asked.tree, Sum):
             raise
         # The search cache is whole; only nothing can be compared with the phrases.
         return index.search_embeddings(embed(asked.tree.terms, encoder), k, only=chosen)[0]
-    shown = (replace(hit, relevance=word) for hit, word in judged if is_at_least(word, least))
-    return Hits(shown, verdict=verdict)
+    shown = (replace(hit, relevance=word) for hit, word in ranked.hits if is_at_least(word, least))
+    return Hits(shown, verdict=ranked.verdict)
 
 
-def _ranked(
-    index: ImageIndex, tree: Node, encoder: Encoder, k: int, only: IntArray | None
-) -> tuple[list[tuple[Hit, Relevance]], Verdict]:
-    """The k best pictures for a query, each with its relevance; and whether any fits."""
+def _ranked(index: ImageIndex, tree: Node, encoder: Encoder, k: int, only: IntArray | None) -> Ranked:
+    """The k best pictures for a query, each with its relevance."""
     ids = index.store.select_ids(())
     sample = index.sample_embeddings(ids)
-    scale = scale_for(encoder, sample, len(ids))
-    if isinstance(tree, Sum):
-        vector = embed(tree.terms, encoder, sample=sample)
-        hits = index.search_embeddings(vector, k, only=only)[0]
-        return judge_hits(index, hits, vector, scale, is_words=tree.is_words)
     vectors = {leaf: embed(leaf.terms, encoder, sample=sample) for leaf in leaves(tree)}
-    ranked = rank(index, tree, vectors, scale, k, only)
-    return ranked.hits, ranked.verdict
+    return rank(index, tree, vectors, scale_for(encoder, sample, len(ids)), k, only)
 
 
 def _listed(index: ImageIndex, k: int, only: IntArray | None) -> Hits:
     """The first k pictures of an index, or of those with these ids (n,); nothing is compared, so that scores are 0."""
-    if k < 1:
-        raise QueryError(f"{k} answers were asked for", hint="-t 10")
     _, paths = index.store.paths(None if only is None else only[:k].tolist())
     partial = index.store.partial_among(paths)
     found = sorted(paths.items())[:k]

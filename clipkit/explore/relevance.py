@@ -76,22 +76,29 @@ class RelevanceScale:
     @classmethod
     def of(cls, phrases: Embeddings, sample: Embeddings, count: int) -> RelevanceScale:
         """From the vocabulary (v, d), some of the collection's pictures (m, d), and how many it has."""
-        standing = _standardized(sample[:SAMPLE] @ phrases.T) if len(sample) else np.zeros((1, 1), np.float32)
+        some = sample[:: max(1, len(sample) // SAMPLE)]  # drawn evenly, as the sample is
+        standing = _standardized(some @ phrases.T) if len(some) else np.zeros((1, 1), np.float32)
         places = [round(share * (standing.size - 1)) for share in FLOORS]
         cuts = np.partition(standing, places, axis=None)[places]  # np.quantile imports numpy.ma, which takes 20 ms
         sure, strong, fits, likely = (max(float(cut), floor) for cut, floor in zip(cuts, FLOORS.values(), strict=True))
         return cls(phrases, sure, strong, fits, likely, count)
 
-    def standing(self, query: Embeddings, pictures: Embeddings) -> FloatArray:
-        """Standard score (n,) of a query (1, d) among the phrases, on each picture (n, d)."""
-        return np.asarray(_standardized(pictures @ self.phrases.T, pictures @ query[0]), dtype=np.float32)
+    def on_phrases(self, pictures: Embeddings) -> FloatArray:
+        """Scores (n, v) of the phrases on pictures (n, d), for several queries of the same pictures."""
+        return np.asarray(pictures @ self.phrases.T, dtype=np.float32)
 
-    def alike(self, query: Embeddings, pictures: Embeddings) -> FloatArray:
+    def standing(self, query: Embeddings, pictures: Embeddings, on_phrases: FloatArray | None = None) -> FloatArray:
+        """Standard score (n,) of a query (1, d) among the phrases, on each picture (n, d)."""
+        known = self.on_phrases(pictures) if on_phrases is None else on_phrases
+        return np.asarray(_standardized(known, pictures @ query[0]), dtype=np.float32)
+
+    def alike(self, query: Embeddings, pictures: Embeddings, on_phrases: FloatArray | None = None) -> FloatArray:
         """How alike pictures (n, d) are to a query with pictures in it (1, d), in units of `standing`.
 
         Pictures lie nearer to one another than to any words, so that what is compared is what the phrases say of both.
         """
-        correlation = _profiles(pictures @ self.phrases.T) @ _profiles(query @ self.phrases.T)[0]
+        known = self.on_phrases(pictures) if on_phrases is None else on_phrases
+        correlation = _profiles(known) @ _profiles(self.on_phrases(query))[0]
         share = (correlation - ALIKE["likely"]) / (ALIKE["strong"] - ALIKE["likely"])
         return np.asarray(self.likely + share * (self.strong - self.likely), dtype=np.float32)
 

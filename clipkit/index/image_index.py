@@ -29,7 +29,7 @@ from clipkit.models.encoder import Encoder
 from clipkit.models.exports import model_cfg_beside
 from clipkit.models.load import ensure_export, load_encoder, load_query_encoder
 from clipkit.models.registry import find_weights
-from clipkit.search.hits import Hit, Hits
+from clipkit.search.hits import Hit, Hits, check_count
 from clipkit.search.inverted_file import Quality
 from clipkit.search.query import embed, parse, parse_query
 from clipkit.search.saved import LIST, MOST_SEARCHES, check_name, expand, is_saved_name
@@ -569,8 +569,7 @@ class ImageIndex:
         >>> [hits[0].path for hits in index.search_embeddings(texts, k=1)]
         ['chelsea.png', 'rocket.jpg']
         """
-        if k < 1:
-            raise QueryError(f"{k} answers were asked for", hint="ask for 1 or more")
+        check_count(k)
         queries = check_embeddings(np.atleast_2d(np.asarray(embeddings, dtype=np.float32)), self.info.dim)
         for _ in range(3):  # an index run may commit between the search and the look-up of the names
             chosen = self.ids_in(below, exclude_dirs) if only is None else only

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from clipkit.errors import QueryError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -46,6 +48,12 @@ class Hit:
     id: int
     is_partial: bool = False
     relevance: Relevance | None = None
+
+
+def check_count(k: int) -> None:
+    """QueryError where fewer than one result is asked for."""
+    if k < 1:
+        raise QueryError(f"{k} answers were asked for", hint="ask for 1 or more")
 
 
 class Hits(list[Hit]):
