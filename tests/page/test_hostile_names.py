@@ -205,7 +205,10 @@ def test_a_program_would_be_seen(browser: Browser, address: str) -> None:
         page.open()
         assert watched.is_quiet()
         page.window.evaluate("text => document.body.insertAdjacentHTML('beforeend', text)", bird)
-        page.window.wait_for_timeout(300)
+        for _ in range(100):  # the picture has to fail to load first, which takes long beside other work
+            if watched.ran:
+                break
+            page.window.wait_for_timeout(100)
         assert watched.ran == [0]
         assert len(page.window.evaluate(LIVE)) == 1
         assert page.window.evaluate(INSIDE) != []
