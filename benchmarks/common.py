@@ -20,11 +20,14 @@ from typing import Any
 
 from clipkit.core import system
 from clipkit.core.system import versions
+from clipkit.doctor.engines import cpu_flags
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
 PACKAGES = ("clipkit", "torch", "open_clip_torch", "faiss-gpu", "faiss-cpu", "numpy", "pillow", "simplejpeg")
 MB = 1e6
+INSTRUCTIONS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
+HELD_BY = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,7 @@ def commit() -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """What ran it; nothing that names it."""
-    return {**system.machine(), "memory_gb": round(_memory("MemTotal") / 1e9, 1)}
+    return {**system.machine(), "instructions": _instructions(), "memory_gb": round(_memory("MemTotal") / 1e9, 1)}
 
 
 def print_table(rows: Sequence[Sequence[object]]) -> None:
@@ -210,6 +213,12 @@ def _git(*arguments: str) -> str | None:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):  # no git, or an unpacked archive
         return None
+
+
+def _instructions() -> list[str]:
+    """Which of the processor's instruction sets decide how fast a tower runs; less where the environment says so."""
+    held = [f"{name}={value}" for name, value in os.environ.items() if name in HELD_BY]
+    return [name for name in INSTRUCTIONS if name in cpu_flags()] + held
 
 
 def _memory(field: str) -> int:

@@ -47,7 +47,7 @@ def main() -> None:
         return
     rclip = os.environ.get("RCLIP")
     count, rounds = (24, 2) if arguments.quick else (PICTURES, ROUNDS)
-    cache = private_cache("peers-cache")
+    private_cache("peers-cache")
     photos, model = photographs(count, SIZE), kept("ViT-B-32-256-random", _make_vit)
     peers: dict[str, Any] = {
         "clipkit": _Clipkit(photos, model, "auto"),
@@ -61,20 +61,8 @@ def main() -> None:
     subprocess.run([*CLIPKIT, "serve", "--stop"], check=True, capture_output=True)
     ratios = _ratios(results) if rclip else {}
     _print(results, ratios)
-    about = {"pictures": count, "size": SIZE, "instruction_set": instruction_set(), "cache": str(cache)}
+    about = {"pictures": count, "size": SIZE}
     write("peers", {**about, "seconds": results, "ratios_to_rclip": ratios}, _targets(ratios), arguments)
-
-
-def instruction_set() -> str:
-    """What torch computes with, and what the processor has: ONNX Runtime cannot be held down."""
-    flags = set(Path("/proc/cpuinfo").read_text().split()) if Path("/proc/cpuinfo").is_file() else set()
-    known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
-    held = os.environ.get("ATEN_CPU_CAPABILITY")
-    return (
-        f"{' '.join(name for name in known if name in flags)}; torch held to {held}"
-        if held
-        else " ".join(name for name in known if name in flags)
-    )
 
 
 class _Clipkit:
