@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import calendar
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clipkit.core.text import counted
 from clipkit.explore.metadata import Fact
 from clipkit.explore.question import Answer, Found, Question
 from clipkit.output import html
 from clipkit.output.html import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
+_MONTH = re.compile(r"(\d{4})(?:-(0[1-9]|1[0-2]))?", re.ASCII)
 RATIOS = (0.4, 2.8)  # of width to height: a panorama does not take a row of its own, nor a strip a sliver
 
 
@@ -46,23 +50,36 @@ def card(key: str, one: Found, number: int) -> Markup:
     )
 
 
-def grid(key: str, answer: Answer, *, number: int, turn: int) -> Markup:
-    """Cards of a page of answers, the first of which has `number`; `turn` makes equal pages of two searches differ."""
-    cards = [card(key, one, number + place) for place, one in enumerate(answer.found)]
-    return render("grid", cards=cards, turn=turn, has_more=answer.has_more)
+def cards(key: str, answer: Answer, *, start: int = 0, by_month: bool = False) -> Markup:
+    """The pictures of an answer from `start` on. by_month: with a heading where the month is another than before."""
+    months = [one.fact.taken[:7] for one in answer.found] if by_month else []
+    pieces: list[Markup] = []
+    for place, one in enumerate(answer.found[start:], start):
+        if by_month and (place == 0 or months[place] != months[place - 1]):
+            pieces.append(render("month", name=_month(months[place])))
+        pieces.append(card(key, one, place))
+    return Markup("").join(pieces)
+
+
+def grid(answer: Answer, shown: Markup, *, turn: int, jumps: Sequence[tuple[str, int]] = ()) -> Markup:
+    """A page of answers. turn: makes equal pages of two searches differ. jumps: months or years, with counts."""
+    named = [(when, _month(when), count) for when, count in jumps]
+    return render("grid", cards=shown, turn=turn, has_more=answer.has_more, jumps=named)
 
 
 def headline(answer: Answer, question: Question) -> Markup:
-    """How many, how fast, and whether anything fits at all."""
+    """What was found, in a sentence; and in numbers, for whoever opens them."""
     relevances = [one.relevance for one in answer.found]
+    strong, likely = relevances.count("strong"), relevances.count("likely")
     return render(
         "headline",
         answer=answer,
         question=question,
         pictures="picture" if answer.total == 1 else "pictures",
         taken=f"{max(1, round(1000 * answer.seconds)):,} ms" if answer.seconds < 2 else f"{answer.seconds:.1f} s",
-        strong=relevances.count("strong"),
-        likely=relevances.count("likely"),
+        strong=strong,
+        likely=likely,
+        sentence=_found(answer, question, strong, likely),
     )
 
 
@@ -112,6 +129,28 @@ def _chips(key: str, question: Question, known: dict[int, Fact]) -> Iterator[_Ch
                 yield _Chip(what, id_, label, _name(fact), address(key, fact))
     if (fact := known.get(question.twins_of)) is not None:
         yield _Chip("twins", fact.id, "duplicates of", _name(fact))
+
+
+def _found(answer: Answer, question: Question, strong: int, likely: int) -> str:
+    """How many pictures fit, in words."""
+    asked = f" “{question.words}”" if question.words and not question.has_pictures else ""
+    sure, unsure = (
+        (("shows", "show"), "may show") if asked else (("is very like it", "are very like it"), "may be like it")
+    )
+    end = " or more" if answer.has_more and strong + likely == len(answer.found) else ""
+    if strong and likely:
+        return f"{counted(strong, 'picture')} {sure[strong != 1]}{asked}; {likely:,} more{end} may"
+    if strong:
+        return f"{counted(strong, 'picture')}{end} {sure[strong != 1]}{asked}"
+    return f"{counted(likely, 'picture')}{end} {unsure}{asked}" if likely else "These come closest"
+
+
+def _month(when: str) -> str:
+    """ "2024-06" as people say it; "2024" is a year, and whatever else is no date."""
+    match = _MONTH.fullmatch(when)
+    if match is None:
+        return "Without a date"
+    return f"{calendar.month_name[int(match[2])]} {match[1]}" if match[2] else when
 
 
 def _name(fact: Fact) -> str:

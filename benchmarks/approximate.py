@@ -67,7 +67,8 @@ def main() -> None:
 def _fresh(count: int) -> dict[str, Any]:
     """In a process of its own, by what CLIPKIT_BENCH_WITH names if anything: a command that quiets the machine."""
     command = [*os.environ.get("CLIPKIT_BENCH_WITH", "").split(), sys.executable, __file__, "--child", str(count)]
-    answer: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])  # after what it made on the way
     return answer
 
 

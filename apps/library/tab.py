@@ -288,8 +288,7 @@ def _time(seconds: float) -> str:
 def _group(library: Library, group: Sequence[Fact], level: Level) -> Markup:
     """Pictures of one group side by side, the one to keep first; of equal bytes one is enough to look at."""
     shown = [Found(Hit(0.0, fact.path, "", fact.id), fact, "weak") for fact in group[:MOST_SHOWN]]
-    cards = html.grid(
-        library.key, Answer(tuple(shown[: 1 if level == "exact" else None]), len(group), 0.0), number=0, turn=0
-    )
+    answer = Answer(tuple(shown[: 1 if level == "exact" else None]), len(group), 0.0)
+    cards = html.grid(answer, html.cards(library.key, answer), turn=0)
     paths = [one.fact.path for one in shown]
     return html.render("copies", count=len(group), first=paths[0], paths=paths[1:], grid=cards)

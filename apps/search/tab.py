@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
@@ -14,10 +15,9 @@ from clipkit.core.text import are, counted, printable
 from clipkit.errors import ClipkitError
 from clipkit.explore.choices import SHAPES
 from clipkit.explore.library import Library
-from clipkit.explore.metadata import Filters, parse_day
+from clipkit.explore.metadata import Catalogue, Filters, parse_day
 from clipkit.explore.question import MOST, MOST_MOVES, PAGE, Answer, Question, ask, clean
 from clipkit.images.formats import SUFFIXES
-from clipkit.output.html import Markup
 
 from .. import html
 from ..server.state import Page
@@ -33,6 +33,7 @@ TEACH = (
     "Wait while it is indexed; pictures can be found as soon as they are in.",
     "Come back here and type what you are looking for.",
 )
+MOST_MONTHS = 24  # to go to; of more, the years
 _turns = count(1)
 
 
@@ -179,9 +180,11 @@ class SearchActions:
 
         def work() -> dict[Any, Any]:
             if kind == "start":
-                if payload.get("again") and session.turn:  # the first one was heard, and is answered
+                if payload.get("again") and session.turn and not payload.get("back"):  # the first one was heard
                     return {}
-                return self._start(str(payload.get("search") or ""))
+                return self._start(
+                    str(payload.get("search") or ""), _number(payload.get("shown")), is_back=bool(payload.get("back"))
+                )
             library = self._library(session.library)
             if library is None:
                 return self._empty(session)
@@ -193,6 +196,8 @@ class SearchActions:
                 question = Question(words=clean(str(payload.get("words") or "")), filters=session.question.filters)
                 box = {self._screen.box: gr.MultimodalTextbox(value={"text": question.words, "files": []})}
                 return {**self._show(replace(session, question=question, file=""), library), **box}
+            if kind == "until":
+                return self._jump(session, library, str(payload.get("when") or ""))
             return self._move(session, library, kind, id_)
 
         return self._safely(session, work)
@@ -217,20 +222,29 @@ class SearchActions:
 
         return self._safely(session, work)
 
-    def _start(self, search: str) -> dict[Any, Any]:
-        """The page was opened, perhaps by an address that keeps a search."""
+    def _start(self, search: str, shown: int, *, is_back: bool) -> dict[Any, Any]:
+        """The page was opened, perhaps by an address that keeps a search; or one went back to an earlier search.
+
+        shown: how many pictures were there then.
+        """
         wanted = from_address(search, None).library
         library = self._library(wanted)
         if library is None:
             return self._empty(SearchSession())
         state = from_address(search, library.catalogue())
         words, session = state.question.words, SearchSession(library.key, state.question)
-        box = {self._screen.box: gr.MultimodalTextbox(value={"text": words, "files": []})} if words else {}
-        shown = self._show(session, library, keep_address=True)
+        box = {self._screen.box: gr.MultimodalTextbox(value={"text": words, "files": []})} if words or is_back else {}
+        filled = self._show(session, library, keep_address=True, k=max(PAGE, min(shown, MOST)))
         for fact in state.lost:
             note = html.note(_sentence(fact), "The address names it; this filter is left out.", kind="error")
-            shown[self._screen.count] = note + shown[self._screen.count]
-        return {**shown, **box}
+            filled[self._screen.count] = note + filled[self._screen.count]
+        return {**filled, **box}
+
+    def _jump(self, session: SearchSession, library: Library, when: str) -> dict[Any, Any]:
+        """Show the library from this month or year backwards; from its newest picture where there is none."""
+        filters = replace(session.question.filters, since="", until=parse_day(when, is_end=True))
+        question = replace(session.question, filters=filters)
+        return self._show(replace(session, question=question, side=("", -1)), library)
 
     def _move(self, session: SearchSession, library: Library, kind: str, id_: int) -> dict[Any, Any]:
         question, box = session.question, {}
@@ -254,10 +268,13 @@ class SearchActions:
             return {}
         return {**self._show(replace(session, question=question), library), **box}
 
-    def _show(self, session: SearchSession, library: Library, *, keep_address: bool = False) -> dict[Any, Any]:
+    def _show(
+        self, session: SearchSession, library: Library, *, keep_address: bool = False, k: int = PAGE
+    ) -> dict[Any, Any]:
         """Ask, and fill the whole screen."""
-        answer = ask(library, session.question)
+        answer = ask(library, session.question, k)
         catalogue, screen, question = library.catalogue(), self._screen, session.question
+        is_home = _is_home(question, catalogue)
         is_new = session.side != (library.key, catalogue.revision)
         side = self._side(library, question) if is_new else {}
         session = replace(session, shown=len(answer.found), turn=next(_turns), side=(library.key, catalogue.revision))
@@ -266,7 +283,8 @@ class SearchActions:
         if not len(catalogue):
             grid = html.note("No pictures yet", f"{library.name} has an index without pictures.", steps=TEACH[:1])
         else:
-            grid = html.grid(library.key, answer, number=0, turn=session.turn)
+            jumps = _jumps(catalogue) if is_home else ()
+            grid = html.grid(answer, html.cards(library.key, answer, by_month=is_home), turn=session.turn, jumps=jumps)
         payload: dict[str, Any] = {"words": question.words, "close": True}
         if not keep_address:
             payload["url"] = to_address(library.key, question)
@@ -283,7 +301,8 @@ class SearchActions:
         answer = ask(library, session.question, min(session.shown + PAGE, MOST))
         rest = replace(answer, found=answer.found[session.shown :])
         self._page.prepare(library, rest)
-        added = Markup("").join(html.card(library.key, one, session.shown + n) for n, one in enumerate(rest.found))
+        is_home = _is_home(session.question, library.catalogue())
+        added = html.cards(library.key, answer, start=session.shown, by_month=is_home)
         payload = {"append": added, "more": answer.has_more, "turn": session.turn}
         return self._signal(replace(session, shown=len(answer.found)), **payload)
 
@@ -347,6 +366,22 @@ class SearchActions:
                 self._screen.session: session,
                 self._screen.count: html.note(_sentence(error.message), _sentence(error.hint or ""), kind="error"),
             }
+
+
+def _is_home(question: Question, catalogue: Catalogue) -> bool:
+    """Whether the library is shown by date, and not what was asked for."""
+    return not question and bool(catalogue.years[0])
+
+
+def _jumps(catalogue: Catalogue) -> list[tuple[str, int]]:
+    """Months with how many pictures each, or years where the months are many; the newest first."""
+    months = [(month, count) for month, count in catalogue.months if month]
+    if len(months) <= MOST_MONTHS:
+        return months
+    years: Counter[str] = Counter()
+    for month, number in months:
+        years[month[:4]] += number
+    return list(years.items())
 
 
 def _sentence(text: str) -> str:

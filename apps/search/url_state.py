@@ -36,7 +36,7 @@ def to_address(library: str, question: Question) -> str:
         "twins": str(question.twins_of or ""),
         "folder": printable(filters.folder),
         "since": filters.since,
-        "until": filters.until,
+        "until": filters.until.replace("-99", ""),
         "shape": ",".join(filters.shapes),
         "type": ",".join(filters.kinds),
         "least": "" if question.least == "weak" else question.least,

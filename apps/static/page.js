@@ -7,10 +7,13 @@ window.clipkit = (() => {
   const LOOK_MS = 300; // after a tab is opened
   const STARTS = 20; // times the first question is sent, until an answer comes
   const START_MS = 4000; // between two of them
+  const FRAMES = 60; // in which the grid has its pictures
   let act = () => {}; // sends an action to the page's Python
   let watcher = null;
   let current = null; // the card that the large view shows
   let waiting = false; // for more answers
+  let asked = 0; // how often an address was asked, or an answer came
+  let place = null; // where the window was when this search was left, until it is shown again
 
   const one = (selector, inside = document) => inside.querySelector(selector);
   const all = (selector, inside = document) => [...inside.querySelectorAll(selector)];
@@ -30,34 +33,43 @@ window.clipkit = (() => {
       const card = event.target.closest(".ck-card");
       if (card) open(card);
       const button = event.target.closest("[data-act]");
-      if (button) act(button.dataset.act, { id: Number(button.dataset.id || 0) });
+      if (button) act(button.dataset.act, { id: Number(button.dataset.id || 0), when: button.dataset.when || "" });
     });
     element.addEventListener("error", (event) => {
       const card = event.target.closest && event.target.closest(".ck-card");
       if (card) card.classList.add("ck-broken");
     }, true);
-    let isStarted = false;
     const ready = () => {
       waiting = false;
       observe(element);
     };
     watch("value", () => {
-      isStarted = true;
+      asked += 1;
       ready();
+      if (place) scrollBack(FRAMES);
     });
     ready();
-    const start = (number) => { // an event that is sent before Gradio listens is lost: it is sent again
-      if (isStarted || number > STARTS) return;
-      act("start", { search: location.search, again: number > 0 });
-      setTimeout(() => start(number + 1), START_MS);
-    };
-    start(0);
+    place = history.state; // of a page that is loaded again
+    askAddress({ shown: place ? place.shown : 0 });
     let wasSeen = false;
     new IntersectionObserver((entries) => { // back on this tab: a folder may have been indexed meanwhile
       const isSeen = entries.some((entry) => entry.isIntersecting);
       if (isSeen && wasSeen && one(".ck-note", element)) act("start", { search: location.search });
       wasSeen = true;
     }).observe(element);
+  }
+
+  function askAddress(data, tries = 0, number = ++asked) { // an event that Gradio does not hear is lost: sent again
+    if (number !== asked || tries > STARTS) return;
+    act("start", { search: location.search, again: tries > 0, ...data });
+    setTimeout(() => askAddress(data, tries + 1, number), START_MS);
+  }
+
+  function scrollBack(frames) { // the grid grows for some frames before the window can be where it was
+    if (!place) return;
+    window.scrollTo(0, place.top);
+    if (frames && Math.abs(window.scrollY - place.top) > 1) requestAnimationFrame(() => scrollBack(frames - 1));
+    else place = null;
   }
 
   function observe(element) {
@@ -102,7 +114,7 @@ window.clipkit = (() => {
     let said;
     try { said = JSON.parse(text || "{}"); } catch { return; }
     if (said.url !== undefined && said.url !== location.search) {
-      history.pushState({}, "", said.url || location.pathname);
+      history.pushState(null, "", said.url || location.pathname);
     }
     if (said.words) remember(said.words);
     if (said.download) {
@@ -321,7 +333,21 @@ window.clipkit = (() => {
       cards()[0].focus();
     }
   });
-  window.addEventListener("popstate", () => location.reload());
+
+  // ---- back and forward ---------------------------------------------------------------------------------------------
+  history.scrollRestoration = "manual"; // the pictures are not there yet when the browser would scroll
+  let kept = 0;
+  window.addEventListener("scroll", () => {
+    clearTimeout(kept);
+    kept = setTimeout(() => {
+      if (!place) history.replaceState({ top: window.scrollY, shown: cards().length }, "");
+    }, 150);
+  }, { passive: true });
+  window.addEventListener("popstate", (event) => {
+    clearTimeout(kept);
+    place = event.state || { top: 0, shown: 0 };
+    askAddress({ back: true, shown: place.shown });
+  });
 
   // ---- light and dark ---------------------------------------------------------------------------------------------------
   function shade() {

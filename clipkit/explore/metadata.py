@@ -122,6 +122,8 @@ class Catalogue:
         All folders that hold pictures, and those above them, relative to the root.
     kinds : list of str
         The file types that occur.
+    months : list of (str, int)
+        Months, as "2024-06", and how many pictures were taken in each; the newest first.
     years : tuple of str
         First and last day on which a picture was taken; ("", "") where no picture has a date.
 
@@ -247,6 +249,32 @@ class Catalogue:
         if filters.kinds:
             keep &= np.isin(self._kinds, filters.kinds)
         return self.ids[keep]
+
+    def newest_first(self, ids: IntArray) -> IntArray:
+        """Ids by date, the newest first; those without a date come last, and equals in the order of ids.
+
+        Parameters
+        ----------
+        ids : ndarray of shape (m,), int64
+            Of this catalogue, ascending.
+
+        Returns
+        -------
+        ndarray of shape (m,), int64
+            The same ids.
+        """
+        return ids[np.argsort(-self._ranks[np.searchsorted(self.ids, ids)], kind="stable")]
+
+    @cached_property
+    def months(self) -> list[tuple[str, int]]:
+        """Months, as "2024-06", and how many pictures were taken in each; the newest first, "" for no date last."""
+        found, counts = np.unique(self._taken.astype("U7"), return_counts=True)
+        return list(zip(found[::-1].tolist(), counts[::-1].tolist(), strict=True))
+
+    @cached_property
+    def _ranks(self) -> IntArray:
+        """Of each date among all, the oldest first; 0 for none, where any has none."""
+        return np.unique(self._taken, return_inverse=True)[1].astype(np.int64)
 
     def twins(self, id_: int) -> list[int]:
         """The other pictures with the same bytes.

@@ -155,7 +155,7 @@ def clean(text: str) -> str:
 def ask(library: Library, question: Question, k: int = PAGE) -> Answer:
     """The best pictures for a question, each with its relevance.
 
-    A question without words and pictures lists what the filters leave.
+    A question without words and pictures lists what the filters leave, the newest first.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ def ask(library: Library, question: Question, k: int = PAGE) -> Answer:
     if question.twins_of:
         return _twins(library, catalogue, question.twins_of, started)
     if not total or not (words.tree or question.has_pictures):
-        ids = (catalogue.ids if only is None else only)[:k].tolist()
+        ids = catalogue.newest_first(catalogue.ids if only is None else only)[:k].tolist()
         verdict: Verdict = "nothing" if question and not total else "fits"
         return Answer(plain(library, catalogue, ids), total, time.monotonic() - started, verdict, has_more=total > k)
     ranked = _judged(library, question, words, only, k)
@@ -301,10 +301,12 @@ def _ranked(index: ImageIndex, tree: Node, encoder: Encoder, k: int, only: IntAr
 
 
 def _listed(index: ImageIndex, k: int, only: IntArray | None) -> Hits:
-    """The first k pictures of an index, or of those with these ids (n,); nothing is compared, so that scores are 0."""
-    _, paths = index.store.paths(None if only is None else only[:k].tolist())
-    partial = index.store.partial_among(paths)
-    found = sorted(paths.items())[:k]
+    """The k newest pictures of an index, or of those with these ids (n,); nothing is compared, so that scores are 0."""
+    ids = index.store.newest_ids()
+    shown = (ids if only is None else ids[np.isin(ids, only)])[:k].tolist()
+    _, paths = index.store.paths(shown)
+    partial = index.store.partial_among(shown)
+    found = ((id_, paths[id_]) for id_ in shown if id_ in paths)
     return Hits(Hit(0.0, path, str(index.root / path), id_, id_ in partial) for id_, path in found)
 
 

@@ -211,6 +211,13 @@ class Store:
         places = np.array([row[1:] for row in rows], dtype=np.float64).reshape(-1, 2)
         return np.array([row[0] for row in rows], dtype=np.int64), places
 
+    def newest_ids(self) -> IntArray:
+        """Ids (n,) of the pictures that answer: the newest first by date, then those without one; equals by id."""
+        order = "substr(coalesce(taken_at, ''), 1, 19) DESC, id"
+        with self._read() as db:
+            rows = db.execute(f"SELECT id FROM images WHERE state = 'ok' ORDER BY {order}").fetchall()
+        return np.array(rows, dtype=np.int64).reshape(-1)
+
     def facts(self, first: int, last: int) -> dict[int, tuple[bytes | None, int | None, int | None, str | None]]:
         """SHA-256, width, height and date of the rows with ids from `first` to `last`."""
         query = "SELECT id, sha256, width, height, taken_at FROM images WHERE id BETWEEN ? AND ?"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from tests.page.conftest import BROKEN, Holiday
 from tests.support.page_robot import PHONE, Robot, index, robot, serving
@@ -47,7 +47,11 @@ def test_words_find_the_right_photograph_first(page: Robot) -> None:
         assert page.search(words)[0] == name
     assert page.search("a cat")[0] in ("chelsea.png", "twin of chelsea.png")
     assert page.window.locator(".ck-card").first.get_attribute("data-label") == "strong"
-    assert "strong" in page.window.locator(".ck-count").inner_text()
+    assert "“a cat”" in page.window.locator(".ck-count b").inner_text()
+    numbers = page.window.locator(".ck-figures")
+    assert "strong" not in numbers.inner_text()
+    numbers.locator("summary").click()
+    assert "strong" in numbers.inner_text()
     page.shoot("search")
 
 
@@ -88,6 +92,24 @@ def test_the_address_keeps_the_search(page: Robot, browser: Browser) -> None:
         assert other.names() == page.names()
         assert other.window.locator("#ck-box textarea").input_value() == "a motorcycle"
         assert other.window.locator(".ck-chip").count() == 1
+
+
+def test_back_and_forward_show_the_earlier_search_where_it_was_left(page: Robot) -> None:
+    page.window.evaluate("window.isSame = true")
+    first = page.search("a cat")
+    page.window.evaluate("scrollTo(0, 150)")
+    page.window.wait_for_function("history.state?.top === 150")
+    second = page.search("a motorcycle")
+    with page.new_answer():
+        page.window.go_back()
+    assert page.names() == first
+    assert page.window.locator("#ck-box textarea").input_value() == "a cat"
+    page.window.wait_for_function("scrollY === 150")
+    with page.new_answer():
+        page.window.go_forward()
+    assert page.names() == second
+    assert page.window.locator("#ck-box textarea").input_value() == "a motorcycle"
+    assert page.window.evaluate("window.isSame") is True  # the page was not loaded again
 
 
 def test_filters_are_applied_before_the_search(page: Robot) -> None:
@@ -176,6 +198,31 @@ def test_a_map_is_made_in_the_library_and_opens_in_a_window_of_its_own(page: Rob
         return pixels.some((value, place) => place % 4 === 3 && value > 0);
     }""")  # something is drawn
     shown.close()
+
+
+def test_the_library_is_shown_by_month_the_newest_first(
+    browser: Browser, starter: OpenClipEncoder, cache: Path, tmp_path: Path
+) -> None:
+    days = {"new.jpg": "2024:06:02", "newer.jpg": "2024:06:20", "old.jpg": "2019:12:24", "undated.jpg": ""}
+    for number, (name, day) in enumerate(days.items()):
+        exif = Image.Exif()
+        if day:
+            exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = f"{day} 10:00:00"
+        Image.new("RGB", (60, 40), (60 * number, 90, 40)).save(tmp_path / name, exif=exif)
+    index(tmp_path, cache, starter)
+    with serving(cache, str(tmp_path)) as address, robot(browser, address) as page:
+        page.open()
+        assert page.names() == ["newer.jpg", "new.jpg", "old.jpg", "undated.jpg"]
+        assert page.window.locator(".ck-month").all_text_contents() == ["June 2024", "December 2019", "Without a date"]
+        with page.new_answer():
+            page.window.get_by_role("button", name="December 2019").click()
+        assert page.names() == ["old.jpg"]
+        assert page.window.get_by_label("to", exact=True).input_value() == "2019-12"
+        with page.new_answer():
+            page.window.get_by_role("button", name="Newest").click()
+        assert page.names()[0] == "newer.jpg"
+        page.search("a cat")
+        assert page.window.locator(".ck-month, .ck-jumps").count() == 0
 
 
 def test_a_picture_that_cannot_be_shown_says_its_name(page: Robot) -> None:

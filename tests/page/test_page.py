@@ -275,7 +275,8 @@ def test_no_name_becomes_a_tag_or_an_attribute(name: str) -> None:
         found = asking.Found(clipkit.Hit(0.5, fact.path, f"/{text}", 7), fact, "strong")
         question = asking.Question(words=text, picture=np.eye(1, 4, dtype=np.float32), picture_name=text, more=(7,))
         answer = asking.Answer((found,), 1, 0.1, verdict="nothing")
-        written = html.grid("key", answer, number=0, turn=1) + html.headline(answer, question)
+        written = html.grid(answer, html.cards("key", answer, by_month=True), turn=1, jumps=[(text[:7], 1)])
+        written += html.headline(answer, question)
         written += (
             html.chips("key", question, [fact]) + html.note(text, text, steps=[text]) + html.table([[text]], [text])
         )
