@@ -36,12 +36,13 @@ def serve(
     model: str | None = None,
     allow_hosts: Sequence[str] = (),
     root_path: str = "",
+    is_watching: bool = False,
     say: Callable[[str], None] = print,
 ) -> Running:
     """The page on `photos`, served in the background; ClipkitError where a folder or the port cannot be had.
 
     Models are loaded after the page is up. `say` gets a sentence when one fails. allow_hosts: names under which a proxy
-    serves it, below root_path; its visitors are no users of this machine.
+    serves it, below root_path; its visitors are no users of this machine. is_watching: index what changes.
     """
     _settle_gradio()
     # Threads that wait for the next piece of work spin, unless told to sleep: among several searches at once they take
@@ -68,6 +69,8 @@ def serve(
             f"the page cannot be served at {host}, port {chosen}: {error}",
             hint="an address of this machine: --host 127.0.0.1",
         ) from error
+    if is_watching:
+        page.watch(say)
     threading.Thread(target=shelf.warm, args=(say,), daemon=True, name="clipkit-warm").start()
 
     def stop() -> None:

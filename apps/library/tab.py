@@ -194,7 +194,10 @@ class LibraryActions:
             inside = _inside(library) if library.is_indexed else html.line("not indexed yet", kind="ck-where")
         except ClipkitError as error:
             inside = html.note(error.message, error.hint or "", kind="error")
-        return _Folder(library, inside, _progress(look) if look else "", tuple(_buttons(library, look)))
+        progress = _progress(look) if look else ""
+        if self._page.watches is not None and self._page.watches.is_watching(library.key):
+            progress = html.line("watched: what changes on the disk is indexed", kind="ck-where")
+        return _Folder(library, inside, progress, tuple(_buttons(library, look)))
 
 
 @dataclass(frozen=True)

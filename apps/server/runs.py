@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from clipkit.core.progress import PROGRESS
+from clipkit.index.crash_recovery import ENDS_WITH_PARENT
 
 LAST_LINES = 12
 STOP_SECONDS = 20.0  # for the batch at hand; then the process is killed, and what was committed stays
@@ -43,13 +44,18 @@ class Look:
 
 
 class CommandRun:
-    """`clipkit index` of one folder, beside the page: a decoder that crashes takes neither down."""
+    """`clipkit index` of one folder, beside the page: a decoder that crashes takes neither down.
 
-    def __init__(self, root: Path, *, at: Path | None = None, options: Sequence[str] = ()) -> None:
+    ends_with_page: also where the page is killed, and nobody calls `end`.
+    """
+
+    def __init__(
+        self, root: Path, *, at: Path | None = None, options: Sequence[str] = (), ends_with_page: bool = False
+    ) -> None:
         place = ["--index", str(at)] if at else []
-        self._begin(["index", *place, *options, "--", str(root)])
+        self._begin(["index", *place, *options, "--", str(root)], ends_with_page=ends_with_page)
 
-    def _begin(self, words: Sequence[str]) -> None:
+    def _begin(self, words: Sequence[str], *, ends_with_page: bool = False) -> None:
         """Start `clipkit` with these words, and watch it."""
         command = [sys.executable, "-P", "-m", "clipkit", *words]
         self._progress: dict[str, Any] = {"done": 0, "total": 0, "path": ""}
@@ -59,10 +65,10 @@ class CommandRun:
         self._is_stopping = False
         self._process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if ends_with_page else subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env={**os.environ, PROGRESS: "json"},
+            env={**os.environ, PROGRESS: "json"} | ({ENDS_WITH_PARENT: "1"} if ends_with_page else {}),
             start_new_session=True,  # Ctrl-C in the page's terminal reaches it through `stop`
         )
         self._reader = threading.Thread(target=self._read, daemon=True, name="clipkit-run")
@@ -111,3 +117,5 @@ class CommandRun:
                 self._lines.append(line)
         self._process.stderr.close()
         self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -14,23 +15,29 @@ from .libraries import Shelf
 from .routes import Outbox
 from .runs import CommandRun
 from .thumbnails import Thumbnails
+from .watching import FolderWatches
 
 VISIBLE = 24  # pictures of an answer that are made ahead: about what the first screen shows
 
 
 @dataclass
 class Page:
-    """shelf: the libraries. runs: index runs by library key, the last of each."""
+    """shelf: the libraries. runs: index runs by library key, the last of each. watches: where folders are watched."""
 
     shelf: Shelf
     thumbnails: Thumbnails
     outbox: Outbox = field(default_factory=Outbox)
     runs: dict[str, CommandRun] = field(default_factory=dict)
+    watches: FolderWatches | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def prepare(self, library: Library, answer: Answer) -> None:
         """Make the thumbnails of what is about to be seen, before the browser asks."""
         self.thumbnails.prepare([partial(self._draw, library, one.fact) for one in answer.found[:VISIBLE]])
+
+    def watch(self, say: Callable[[str], None]) -> None:
+        """From now on index what changes in the folders."""
+        self.watches = FolderWatches(self.shelf, self.runs, self.lock, say=say)
 
     def start(self, library: Library, *options: str) -> bool:
         """Start an index run; False where one is running."""
@@ -38,6 +45,8 @@ class Page:
             run = self.runs.get(library.key)
             if run is not None and run.look().is_running:
                 return False
+            if self.watches is not None:
+                self.watches.pause(library.key)
             model = ("--model", self.shelf.model) if self.shelf.model and not library.is_indexed else ()
             self.runs[library.key] = CommandRun(library.root, at=library.at, options=(*model, *options))
             return True
@@ -48,6 +57,8 @@ class Page:
 
     def end(self) -> None:
         """The page closes: runs that it has started are stopped, and what they committed stays."""
+        if self.watches is not None:
+            self.watches.end()
         for run in list(self.runs.values()):
             run.end()
 

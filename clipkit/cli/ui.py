@@ -28,6 +28,7 @@ class PageOptions(options.ModelOptions):
     model: str | None
     allow_hosts: tuple[str, ...]
     root_path: str
+    is_watching: bool
 
 
 @click.command()
@@ -40,6 +41,7 @@ class PageOptions(options.ModelOptions):
 )
 @click.option("--root-path", default="", metavar="/PATH", help="The proxy serves the page below this path.")
 @click.option("--model", metavar="NAME", help="For folders that have no index yet. See `clipkit models`.")
+@click.option("--watch", "is_watching", is_flag=True, help="Index what changes in the folders while the page is open.")
 @options.engine
 @options.device
 @options.precision
@@ -59,6 +61,7 @@ def ui(given: PageOptions) -> None:
         raise click.UsageError(f"{opened} lets other machines in, so it needs --auth USER:PASSWORD")
     place: dict[str, Any] = {"host": given.host, "port": given.port, "auth": login, "model": given.model, "say": say}
     place |= {"allow_hosts": _names(given.allow_hosts), "root_path": _root_path(given)}
+    place["is_watching"] = given.is_watching
     running = serve(given.photos or _here(), given.load, **place)
     say(f"clipkit is at {running.address}  (Ctrl-C ends it)")
     try:
