@@ -156,8 +156,17 @@ class Neighbors:
         """Which rows (n,) may answer; None for all of them."""
         if only is None and (without is None or not len(without)):
             return None
-        mask = np.ones(len(self), dtype=np.bool_) if only is None else np.isin(self.ids, only)
-        return mask if without is None else mask & ~np.isin(self.ids, without)
+        mask = np.ones(len(self), dtype=np.bool_) if only is None else self._is_among(only)
+        return mask if without is None or not len(without) else mask & ~self._is_among(without)
+
+    def _is_among(self, ids: IntArray) -> npt.NDArray[np.bool_]:
+        """Which rows (n,) have one of `ids` (m,), in any order."""
+        first, last = (int(self.ids[0]), int(self.ids[-1])) if len(self) else (0, -1)
+        if last - first != len(self) - 1:
+            return np.isin(self.ids, ids)
+        mask = np.zeros(len(self), dtype=np.bool_)  # no gap, as until a picture is gone: an id tells its position
+        mask[ids[(ids >= first) & (ids <= last)] - first] = True
+        return mask
 
     def _scan(
         self, queries: Embeddings, k: int, allowed: npt.NDArray[np.bool_] | None, count: int

@@ -68,6 +68,21 @@ def test_filters_are_applied_before_the_search(
     np.testing.assert_array_equal(found, full_sort(queries, ids[left], matrix[left], 12))
 
 
+@pytest.mark.parametrize("step", [1, 3])
+def test_ids_without_and_with_gaps_are_filtered_alike(step: int, matrix: np.ndarray) -> None:
+    numbers = np.arange(len(matrix), dtype=np.int64) * step + 5
+    neighbors = Neighbors(numbers, D, rows=matrix)
+    drawn = np.random.default_rng(4).integers(-20, len(matrix) * step + 50, 900)  # some twice, some that have no row
+    only, without = drawn[:600], drawn[500:]
+    expected = np.isin(numbers, only) & ~np.isin(numbers, without)
+    np.testing.assert_array_equal(neighbors.allowed(only=only, without=without), expected)
+    np.testing.assert_array_equal(neighbors.allowed(only=None, without=without), ~np.isin(numbers, without))
+    assert neighbors.allowed(only=None, without=without[:0]) is None
+    nothing = Neighbors(numbers[:0], D, rows=matrix[:0]).allowed(only=only, without=without)
+    assert nothing is not None
+    assert nothing.tolist() == []
+
+
 def test_k_is_cut_to_what_is_there(neighbors: Neighbors, ids: np.ndarray, matrix: np.ndarray) -> None:
     query = matrix[:1].astype(np.float32)
     assert neighbors.search(query, 9999)[1].shape == (1, 3000)
