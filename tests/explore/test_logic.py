@@ -1,4 +1,6 @@
-"""AND, OR, NOT and filters of a query: hand-made answers, the same in Python, on the command line and on the page."""
+"""AND, OR, NOT and filters of a query: hand-made answers, the same in Python, on the command line, on the page
+and in its JSON endpoint.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clipkit_apps.search.api import Endpoints
+from clipkit_apps.server.libraries import Shelf
+from clipkit_apps.server.state import Page
+from clipkit_apps.server.thumbnails import Thumbnails
 
 from clipkit.cli.main import main
 from clipkit.core.arrays import Embeddings
@@ -94,6 +100,12 @@ def test_a_query_gives_the_same_pictures_everywhere(
     assert main(["search", query, str(index.root), "-t", "20", "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(line["path"], line["score"]) for line in lines] == [(hit.path, round(hit.score, 6)) for hit in found]
+    shelf = Shelf(lambda *_: encoder)
+    shelf.add(index.root)
+    endpoint = Endpoints(Page(shelf, Thumbnails(index.root.parent / "thumbs"))).search(query, 20)
+    assert [(hit["id"], hit["picture"], hit["score"]) for hit in endpoint["hits"]] == [
+        (hit.id, hit.path, round(hit.score, 6)) for hit in found
+    ]
 
 
 def test_levels_are_the_least_the_greatest_and_the_mirrored(index: ImageIndex, encoder: Sides) -> None:

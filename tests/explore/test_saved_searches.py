@@ -1,4 +1,4 @@
-"""Saved searches: `@name` asks the same in Python, on the command line and on the page."""
+"""Saved searches: `@name` asks the same in Python, on the command line, on the page and in its JSON endpoint."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from clipkit_apps.search.api import Endpoints
+from clipkit_apps.server.libraries import Shelf
+from clipkit_apps.server.state import Page
+from clipkit_apps.server.thumbnails import Thumbnails
 
 from clipkit.cli.main import main
 from clipkit.errors import IndexDamaged, QueryError
@@ -31,6 +35,11 @@ def test_a_name_stands_for_its_query_everywhere(album: ImageIndex, capfd: pytest
     assert [hit.path for hit in search(album, " @warm ", 2)] == expected
     library = Library(album.root, lambda *_: ColourEncoder())
     assert [one.fact.path for one in ask(library, Question(words="@warm"), 2).found] == expected
+    shelf = Shelf(lambda *_: ColourEncoder())
+    shelf.add(album.root)
+    answer = Endpoints(Page(shelf, Thumbnails(album.root.parent / "thumbs"))).search(" @warm ", 2)
+    assert [hit["picture"] for hit in answer["hits"]] == expected
+    assert [hit["id"] for hit in answer["hits"]] == [hit.id for hit in search(album, "@warm", 2)]
     assert main(["search", "@warm", str(album.root), "-t", "2", "--engine", "torch", "-f"]) == 0
     assert [Path(line).name for line in capfd.readouterr().out.splitlines()] == expected
     album.save_search("one", "red")
