@@ -16,7 +16,7 @@ from clipkit.errors import IndexDamaged, QueryError
 from clipkit.explore.conditions import ids_that_meet
 from clipkit.explore.logic import Ranked, rank
 from clipkit.explore.metadata import Catalogue, Fact, Filters, choose_ids
-from clipkit.explore.relevance import is_at_least, scale_for
+from clipkit.explore.relevance import SAMPLE, is_at_least, scale_for
 from clipkit.index.image_index import ImageIndex
 from clipkit.models.encoder import Encoder
 from clipkit.models.tokenizer import LONG_BYTES
@@ -295,7 +295,8 @@ def search(
 def _ranked(index: ImageIndex, tree: Node, encoder: Encoder, k: int, only: IntArray | None) -> Ranked:
     """The k best pictures for a query, each with its relevance."""
     ids = index.store.select_ids(())
-    sample = index.sample_embeddings(ids)
+    is_mixed = any(len({term.is_file for term in leaf.terms}) > 1 for leaf in leaves(tree))
+    sample = index.sample_embeddings(ids) if is_mixed else index.sample_embeddings(ids, about=SAMPLE)
     vectors = {leaf: embed(leaf.terms, encoder, sample=sample) for leaf in leaves(tree)}
     return rank(index, tree, vectors, scale_for(encoder, sample, len(ids)), k, only)
 

@@ -587,13 +587,15 @@ class ImageIndex:
             for row_scores, row_ids in zip(scores, ids, strict=True)
         ]
 
-    def sample_embeddings(self, ids: IntArray | None = None) -> Embeddings:
-        """Embeddings of at most 2,000 pictures, drawn evenly, whose scores stand for those of all.
+    def sample_embeddings(self, ids: IntArray | None = None, *, about: int = SAMPLE) -> Embeddings:
+        """Embeddings of some pictures, at most 2,000, drawn evenly, whose scores stand for those of all.
 
         Parameters
         ----------
         ids : ndarray of shape (n,), int64, optional
             Those to draw from; by default all that answer.
+        about : int, default 2,000
+            How many are enough; fewer than twice as many are read.
 
         Returns
         -------
@@ -602,7 +604,8 @@ class ImageIndex:
         """
         ids = self.store.select_ids(()) if ids is None else ids
         step = max(1, len(ids) // SAMPLE)
-        return self.store.vectors(ids[::step][:SAMPLE].tolist())[1].astype(np.float32)
+        drawn = ids[::step][:SAMPLE]
+        return self.store.vectors(drawn[:: max(1, len(drawn) // about)].tolist())[1].astype(np.float32)
 
     def ids_in(self, below: str = "", exclude_dirs: Collection[str] = ()) -> IntArray | None:
         """Ids of the pictures that `search` may answer with.

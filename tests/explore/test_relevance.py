@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from clipkit.cli.main import main
 from clipkit.core.arrays import Embeddings
 from clipkit.explore import Library, Question, ask
 from clipkit.explore.question import search
-from clipkit.explore.relevance import RelevanceScale, vocabulary
+from clipkit.explore.relevance import SAMPLE, RelevanceScale, vocabulary
 from clipkit.index.image_index import ImageIndex
 from tests.support.colours import COLOURS, ColourEncoder, paint
 
@@ -131,3 +132,23 @@ def test_the_verdict_is_the_same_everywhere(
     judged = [(one.fact.path, one.relevance) for one in answer.found]
     assert judged == [(hit.path, hit.relevance) for hit in hits]
     assert judged == [(one["path"], one["relevance"]) for one in printed]
+
+
+@pytest.mark.parametrize("count", [3, 499, 999, 1_000, 1_999, 2_000, 2_001, 9_000])
+def test_the_cuts_are_the_same_from_the_few_pictures_that_are_read_for_them(count: int) -> None:
+    rng = np.random.default_rng(0)
+    rows, phrases = (rng.standard_normal((n, 8)).astype(np.float32) for n in (count + 1, 20))
+    asked: list[int] = []
+
+    def vectors(ids: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(len(ids))
+        return np.array(ids), rows[ids]
+
+    index = SimpleNamespace(store=SimpleNamespace(vectors=vectors))
+    ids = np.arange(1, count + 1)
+    many = ImageIndex.sample_embeddings(index, ids)  # type: ignore[arg-type]  all that it needs
+    few = ImageIndex.sample_embeddings(index, ids, about=SAMPLE)  # type: ignore[arg-type]
+    old, new = (RelevanceScale.of(phrases, sample, count) for sample in (many, few))
+    assert (old.sure, old.strong, old.fits, old.likely) == (new.sure, new.strong, new.fits, new.likely)
+    assert asked[1] < 2 * SAMPLE
+    assert asked[0] <= 2_000
