@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from clipkit.core.folders import cache_folder
 from clipkit.errors import ClipkitError
@@ -37,12 +38,14 @@ def serve(
     allow_hosts: Sequence[str] = (),
     root_path: str = "",
     is_watching: bool = False,
+    token: str = "",
     say: Callable[[str], None] = print,
 ) -> Running:
     """The page on `photos`, served in the background; ClipkitError where a folder or the port cannot be had.
 
     Models are loaded after the page is up. `say` gets a sentence when one fails. allow_hosts: names under which a proxy
-    serves it, below root_path; its visitors are no users of this machine. is_watching: index what changes.
+    serves it, below root_path; its visitors are no users of this machine. is_watching: index what changes. token: what
+    whoever asks has to know; it is in the address.
     """
     _settle_gradio()
     # Threads that wait for the next piece of work spin, unless told to sleep: among several searches at once they take
@@ -63,7 +66,8 @@ def serve(
         raise ClipkitError(f"port {chosen} of {host} is in use", hint=f"clipkit ui --port {chosen + 1}")
     blocks = build(page)
     try:
-        address = launch(blocks, page, host=host, port=chosen, auth=auth, allow_hosts=allow_hosts, root_path=root_path)
+        who: dict[str, Any] = {"auth": auth, "allow_hosts": allow_hosts, "root_path": root_path, "token": token}
+        address = launch(blocks, page, host=host, port=chosen, **who)
     except OSError as error:
         raise ClipkitError(
             f"the page cannot be served at {host}, port {chosen}: {error}",
@@ -77,7 +81,7 @@ def serve(
         page.end()
         blocks.close(verbose=False)
 
-    return Running(address, stop)
+    return Running(f"{address}?token={token}" if token else address, stop)
 
 
 def wait() -> None:

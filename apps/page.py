@@ -75,12 +75,13 @@ def launch(
     auth: tuple[str, str] | None,
     allow_hosts: Sequence[str] = (),
     root_path: str = "",
+    token: str = "",
 ) -> str:
     """Serve it in the background; its address. OSError where the port is taken."""
     names: dict[str, Any] = {"hosts": LOOPBACK if host in LOOPBACK else None, "allowed": allow_hosts}
     options: dict[str, Any] = {
         "routes": Routes(page.shelf, page.thumbnails, page.outbox).all(),
-        "middleware": [Middleware(Guard, **names, root_path=root_path, has_login=auth is not None)],
+        "middleware": [Middleware(Guard, **names, root_path=root_path, has_login=auth is not None, token=token)],
         "exception_handlers": {Exception: broken},
     }
     _, address, _ = blocks.launch(

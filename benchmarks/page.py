@@ -177,6 +177,7 @@ class _Client:
     def __init__(self, place: str) -> None:
         self._session = secrets.token_hex(6)
         address = urlsplit(place)
+        self._headers = {"Authorization": f"Bearer {address.query.removeprefix('token=')}"}
         self._wire = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
 
     def search(self, words: str, k: int) -> list[str]:
@@ -195,7 +196,7 @@ class _Client:
             raise RuntimeError(f"{address} is no JPEG")
 
     def _ask(self, method: str, path: str, body: str | None = None) -> bytes:
-        self._wire.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+        self._wire.request(method, path, body, self._headers | ({"Content-Type": "application/json"} if body else {}))
         answer = self._wire.getresponse()
         data = answer.read()
         if answer.status != 200:

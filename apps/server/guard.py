@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import math
 import re
 import socket
-import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -18,7 +17,9 @@ from starlette.responses import PlainTextResponse
 
 from clipkit.core.text import printable
 
+from .logins import Logins
 from .requests import reason_for_client, say_failure
+from .token import ADVICE, Token
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -30,7 +31,6 @@ MAX_UPLOAD = 20 * 2**20 + 2**14  # a picture, and the form around it
 MAX_BODY = 2**20  # everything else: JSON of events
 MAX_ADDRESS = 8_192  # characters of path and query
 BODY_SECONDS = 30.0  # in which a whole body has to arrive
-MOST_LOGINS, LOGIN_SECONDS = 20, 60.0  # of all visitors together: enough for people, too few to guess
 AT_ONCE = 96  # requests at work
 STREAMS_AT_ONCE = 256  # that only wait for news: two for each browser tab
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -44,6 +44,7 @@ GRADIO = (
 )
 GRADIO_BELOW = ("call/", "run/", "api/", "heartbeat/", "file=")
 OURS = "/clipkit/"
+ASKS_TOKEN = ("/", "/login", "/logout")  # of what is public where there is a login
 OURS_OPEN = ("/clipkit/static/",)  # the page's own style and script: the login page wants them too
 WAITING = ("/gradio_api/queue/data", "/gradio_api/heartbeat/", "/gradio_api/call/", "/gradio_api/upload_progress")
 # What a proxy says of a request. It is read here, for a name that was allowed, and goes no further: Gradio would write
@@ -91,7 +92,7 @@ class Guard:
     hosts: names by which the page may be called; None: any address in numbers, and this machine's names. A name that
     an attacker's DNS points here is neither. allowed: names that a proxy before the page serves it under; only for
     these it counts what X-Forwarded-Host and -Proto say. root_path: the path below which the proxy serves it.
-    has_login: whether a session is needed for what is not public.
+    has_login: whether a session is needed for what is not public. token: what has to be known where there is no login.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Guard:
         allowed: Collection[str] = (),
         root_path: str = "",
         has_login: bool = False,
+        token: str = "",
     ) -> None:
         self._app = app
         self._allowed = {name.lower() for name in allowed}
@@ -109,8 +111,9 @@ class Guard:
         self._hosts = None if hosts is None else {host.lower() for host in hosts}
         self._own_names = {"localhost", socket.gethostname().lower(), socket.getfqdn().lower()} if hosts is None else ()
         self._has_login = has_login
+        self._token = Token(token) if token else None
         self._at_work = {False: 0, True: 0}  # by whether it only waits
-        self._logins: deque[float] = deque(maxlen=MOST_LOGINS)
+        self._logins = Logins()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -127,6 +130,8 @@ class Guard:
             nonlocal is_started
             if message["type"] == "http.response.start":
                 is_started = True
+                if _is_login(scope) and message["status"] == 200:
+                    self._logins.succeed(str(scope["client"][0]))
                 names = {name for name, _ in HEADERS}
                 kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in names]
                 if scope["scheme"] == "https":
@@ -138,7 +143,8 @@ class Guard:
         try:
             self._check(scope, is_public=is_public)
             scope["headers"] = [pair for pair in scope["headers"] if not pair[0].lower().startswith(FORWARDED)]
-            await self._app(scope, _bounded(receive, _limit(scope)), send_guarded)
+            redirect = self._token.redirect(scope) if self._token else None
+            await (redirect or self._app)(scope, _bounded(receive, _limit(scope)), send_guarded)
         except Refused as refused:
             if not is_started:
                 await _answer(send_guarded, refused)
@@ -150,6 +156,7 @@ class Guard:
     def _take_from_proxy(self, scope: Scope) -> bool:
         """Whether a proxy serves the page to this request under an allowed name; its host, scheme and path are set."""
         headers = _headers(scope)
+        scope["client"] = scope.get("client") or ("", 0)
         scope["scheme"] = "http"  # uvicorn takes any sender's word for it
         names = [headers.get("host", "")]
         if self._is_own(names[0]):
@@ -159,6 +166,8 @@ class Guard:
             return False
         rest = [pair for pair in scope["headers"] if pair[0] != b"host" or pair[1].decode("latin-1") != names[0]]
         scope["headers"] = [*rest, (b"host", public.encode("latin-1"))]
+        forwarded = headers.get("x-forwarded-for", "").rpartition(",")[2].strip()  # what the nearest proxy has added
+        scope["client"] = (forwarded, 0) if forwarded else scope.get("client")
         scope["scheme"] = "https" if headers.get("x-forwarded-proto", "").lower() == "https" else "http"
         path = str(scope["path"])
         if self._root_path and path.startswith(f"{self._root_path}/"):
@@ -189,17 +198,14 @@ class Guard:
             raise Refused(404, "there is nothing at this address")
         if self._has_login and not _is_public(path) and not _is_logged_in(scope, headers.get("cookie", "")):
             raise Refused(401, "log in first")
-        if path.rstrip("/") == "/login" and scope["method"] == "POST":
-            self._count_login()
+        is_free = _is_public(path) and path not in ASKS_TOKEN
+        if self._token and not is_free and not self._token.is_known(scope):
+            raise Refused(401, ADVICE)
+        if _is_login(scope) and (wait := self._logins.wait(str(scope["client"][0]))):
+            raise Refused(429, f"too many wrong logins from your address; try again in {math.ceil(wait)} s")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 15 or int(length) > _limit(scope):
             raise Refused(413, f"more than {_limit(scope):,} bytes were sent")
-
-    def _count_login(self) -> None:
-        now = time.monotonic()
-        if len(self._logins) == MOST_LOGINS and now - self._logins[0] < LOGIN_SECONDS:
-            raise Refused(429, "too many logins were tried; wait a minute")
-        self._logins.append(now)
 
     def _is_own(self, host: str) -> bool:
         match = _HOST.fullmatch(host)
@@ -248,6 +254,10 @@ def _is_logged_in(scope: Scope, cookie: str) -> bool:
         return False
     names = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
     return any(name in cookies and cookies[name].value in app.tokens for name in names)
+
+
+def _is_login(scope: Scope) -> bool:
+    return scope["method"] == "POST" and str(scope["path"]).rstrip("/") == "/login"
 
 
 def _limit(scope: Scope) -> int:

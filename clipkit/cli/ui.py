@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class PageOptions(options.ModelOptions):
     allow_hosts: tuple[str, ...]
     root_path: str
     is_watching: bool
+    no_token: bool
 
 
 @click.command()
@@ -40,6 +42,7 @@ class PageOptions(options.ModelOptions):
     "--allow-host", "allow_hosts", multiple=True, metavar="NAME", help="A proxy serves the page under this name."
 )
 @click.option("--root-path", default="", metavar="/PATH", help="The proxy serves the page below this path.")
+@click.option("--no-token", is_flag=True, help="Let every account of this machine in, without the token.")
 @click.option("--model", metavar="NAME", help="For folders that have no index yet. See `clipkit models`.")
 @click.option("--watch", "is_watching", is_flag=True, help="Index what changes in the folders while the page is open.")
 @options.engine
@@ -51,7 +54,8 @@ def ui(given: PageOptions) -> None:
     """Open the page: search, and look after folders of pictures, in a browser.
 
     PHOTOS are folders, with an index or without; default: the one that the current folder has or lies under. The page
-    is served on this machine alone, unless --host or --allow-host says otherwise. Ctrl-C ends it.
+    is served on this machine alone, unless --host or --allow-host says otherwise, and opens by the token in the address
+    that is printed. Ctrl-C ends it.
     """
     from clipkit_apps.launch import serve, wait
 
@@ -62,6 +66,7 @@ def ui(given: PageOptions) -> None:
     place: dict[str, Any] = {"host": given.host, "port": given.port, "auth": login, "model": given.model, "say": say}
     place |= {"allow_hosts": _names(given.allow_hosts), "root_path": _root_path(given)}
     place["is_watching"] = given.is_watching
+    place["token"] = "" if login or given.no_token else secrets.token_urlsafe(24)
     running = serve(given.photos or _here(), given.load, **place)
     say(f"clipkit is at {running.address}  (Ctrl-C ends it)")
     try:

@@ -87,7 +87,7 @@ def test_the_address_keeps_the_search(page: Robot, browser: Browser) -> None:
         page.window.get_by_role("button", name="More like this").click()
     query = page.window.url.partition("/?")[2]
     assert "q=a+motorcycle" in query
-    with robot(browser, page.address) as other:
+    with robot(browser, f"{page.address}/?{page.token}") as other:
         other.open(f"?{query}")
         assert other.names() == page.names()
         assert other.window.locator("#ck-box textarea").input_value() == "a motorcycle"

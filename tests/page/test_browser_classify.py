@@ -251,14 +251,16 @@ def test_a_comparison_is_stopped_goes_on_and_is_opened_again(page: Robot, colour
 def test_the_endpoint_answers_without_a_browser(address: str, holiday: Holiday) -> None:
     """As with curl: an event is made, and its stream ends with the answer."""
     asked = json.dumps({"data": ["cat, motorcycle", 1, "simple", True, ""]}).encode()
-    request = Request(f"{address}/gradio_api/call/classify", asked, {"content-type": "application/json"})
+    address, _, token = address.partition("/?token=")
+    headers = {"content-type": "application/json", "authorization": f"Bearer {token}"}
+    request = Request(f"{address}/gradio_api/call/classify", asked, headers)
     with urlopen(request, timeout=60) as response:
         event = json.load(response)["event_id"]
-    with urlopen(f"{address}/gradio_api/call/classify/{event}", timeout=60) as response:
+    with urlopen(f"{address}/gradio_api/call/classify/{event}?token={token}", timeout=60) as response:
         lines = response.read().decode().splitlines()
     (answer,) = json.loads(next(line.removeprefix("data: ") for line in lines if line.startswith("data: [")))
     found = {one["class"]: one for one in answer["classes"]}
     assert found["motorcycle"]["pictures"][0]["picture"] == "motorcycle_left.png"
     assert sum(one["count"] for one in found.values()) == answer["asked"] == holiday.count
-    with urlopen(f"{address}/gradio_api/info", timeout=60) as response:
+    with urlopen(f"{address}/gradio_api/info?token={token}", timeout=60) as response:
         assert set(json.load(response)["named_endpoints"]) == {"/search", "/classify"}

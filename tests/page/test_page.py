@@ -27,7 +27,7 @@ from clipkit_apps import html
 from clipkit_apps.search import exports, url_state
 from clipkit_apps.search.screen import SearchScreen, SearchSession
 from clipkit_apps.search.tab import SearchActions
-from clipkit_apps.server import guard, routes, thumbnails
+from clipkit_apps.server import guard, logins, routes, thumbnails
 from clipkit_apps.server.libraries import Shelf
 from clipkit_apps.server.state import Page
 from PIL import Image
@@ -495,28 +495,73 @@ def test_our_own_addresses_ask_for_the_same_login(path: str) -> None:
     assert knock("/", cookie="")[0] == 200  # the login form
 
 
-def test_passwords_cannot_be_guessed_in_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def page(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 400, "headers": []})
+class Door:
+    """A guard before a login, and when it is. `right` is the password."""
 
-    async def send(message: Any) -> None:
-        if message["type"] == "http.response.start":
-            statuses.append(message["status"])
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000.0
+        monkeypatch.setattr(logins.time, "monotonic", lambda: self.now)
+        self._guard = guard.Guard(self._page, allowed=("photos.example.org",), has_login=True)
+        self._is_right = False
 
-    statuses: list[int] = []
-    watched = guard.Guard(page, has_login=True)
-    scope = {"type": "http", "method": "POST", "path": "/login", "headers": [(b"host", b"localhost")]}
+    def login(self, address: str = "10.0.0.1", *, is_right: bool = False, **headers: str) -> int:
+        """The status of the answer."""
+        statuses: list[int] = []
 
-    async def try_often() -> None:
-        for _ in range(guard.MOST_LOGINS + 2):
-            await watched(scope, None, send)  # type: ignore[arg-type]
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
 
-    run_async(try_often())
-    assert statuses == [400] * guard.MOST_LOGINS + [429] * 2
-    later = time.monotonic() + guard.LOGIN_SECONDS + 1
-    monkeypatch.setattr(guard.time, "monotonic", lambda: later)
-    run_async(watched(scope, None, send))  # type: ignore[arg-type]
-    assert statuses[-1] == 400
+        self._is_right = is_right
+        pairs = {"host": "localhost", **{name.replace("_", "-"): value for name, value in headers.items()}}
+        raw = [(name.encode(), value.encode()) for name, value in pairs.items()]
+        scope = {"type": "http", "method": "POST", "path": "/login", "headers": raw, "client": (address, 1)}
+        run_async(self._guard(scope, None, send))  # type: ignore[arg-type]
+        return statuses[0]
+
+    async def _page(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200 if self._is_right else 400, "headers": []})
+
+
+def test_whoever_guesses_passwords_waits_longer_and_longer_and_nobody_else_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    door = Door(monkeypatch)
+    assert [door.login() for _ in range(20)] == [400] * logins.FREE + [429] * (20 - logins.FREE)
+    assert door.login("10.0.0.2", is_right=True) == 200
+    assert door.login(is_right=True) == 429  # also with the right one, or waiting would tell it
+    waits = []
+    for _ in range(12):
+        start = door.now
+        while door.login() == 429:
+            door.now += 1
+        waits.append(door.now - start)
+    assert waits[:4] == [1, 2, 4, 8]
+    assert waits[-1] == logins.LONGEST_WAIT
+    door.now += logins.LONGEST_WAIT
+    assert door.login(is_right=True) == 200
+    assert [door.login() for _ in range(6)] == [400] * logins.FREE + [429]
+
+
+def test_behind_a_proxy_the_forwarded_address_counts_and_only_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    door, name = Door(monkeypatch), "photos.example.org"
+    for number in range(20):  # what a visitor claims stands before what the proxy adds
+        door.login("127.0.0.1", host=name, x_forwarded_for=f"10.9.9.{number}, 10.0.0.1")
+    assert door.login("127.0.0.1", host=name, x_forwarded_for="10.0.0.1", is_right=True) == 429
+    assert door.login("127.0.0.1", host=name, x_forwarded_for="10.0.0.2", is_right=True) == 200
+    for number in range(20):
+        door.login("10.0.0.3", x_forwarded_for=f"10.9.9.{number}")
+    assert door.login("10.0.0.3", x_forwarded_for="10.8.8.8", is_right=True) == 429
+
+
+def test_the_table_of_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logins, "MOST_ADDRESSES", 8)
+    table = logins.Logins()
+    for number in range(100):
+        assert table.wait(f"10.0.0.{number}") == 0
+    assert len(table._attempts) == 8
+    found = [table.wait(f"2001:db8::{number}") for number in range(1, 8)]  # one network
+    assert [bool(wait) for wait in found] == [False] * logins.FREE + [True] * 2
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------

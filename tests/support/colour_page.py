@@ -1,6 +1,6 @@
-"""A page whose encoder knows colours: `python -m tests.support.colour_page PHOTOS [USER:PASSWORD [NAME [/PATH]]]`.
+"""A page whose encoder knows colours: `python -m tests.support.colour_page PHOTOS [LOGIN [NAME [PATH [TOKEN]]]]`.
 
-PHOTOS may be several folders, parted as in PATH.
+PHOTOS may be several folders, parted as in PATH; LOGIN is USER:PASSWORD. "" leaves one out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from tests.support.colours import ColourEncoder
 
 
-def main(photos: str, auth: str = "", allow_host: str = "", root_path: str = "") -> None:
+def main(photos: str, auth: str = "", allow_host: str = "", root_path: str = "", token: str = "") -> None:
     """Until somebody ends it."""
     from clipkit_apps.launch import serve, wait
 
@@ -22,6 +22,7 @@ def main(photos: str, auth: str = "", allow_host: str = "", root_path: str = "")
         auth=(user, password) if user else None,
         allow_hosts=(allow_host,) if allow_host else (),
         root_path=root_path,
+        token=token,
     )
     print(f"clipkit is at {running.address}", flush=True)
     wait()

@@ -108,6 +108,7 @@ class Robot:
     """A browser window on a page, and everything that it has asked for.
 
     Attributes:
+        address: without the token that `clipkit ui` prints; `open` sends it.
         requests: every address the browser wanted, in order.
         noises: script errors, dialogs and console errors; a test that expects none asks `quiet`.
     """
@@ -116,8 +117,10 @@ class Robot:
     address: str
     requests: list[str] = field(default_factory=list)
     noises: list[str] = field(default_factory=list)
+    token: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
+        self.address, _, self.token = self.address.partition("/?")
         self.window.on("request", lambda request: self.requests.append(request.url))
         self.window.on("pageerror", lambda error: self.noises.append(f"error: {error}"))
         self.window.on("dialog", self._dialog)
@@ -125,6 +128,8 @@ class Robot:
 
     def open(self, query: str = "") -> Robot:
         """Go to the page and wait until it has something to show."""
+        if self.token:
+            query = f"{query}&{self.token}" if query else f"?{self.token}"
         self.window.goto(f"{self.address}/{query}")
         self.window.wait_for_selector("#ck-grid .ck-card, #ck-grid .ck-note", timeout=60_000)
         return self
