@@ -17,6 +17,7 @@ from .compare.tab import tab as compare_tab
 from .library.tab import tab as library_tab
 from .search.api import Endpoints
 from .search.tab import tab as search_tab
+from .server.connections import bound_connections
 from .server.guard import LOOPBACK, Guard, broken
 from .server.requests import print_one_line, refuse_wrong_counts
 from .server.routes import Routes
@@ -84,6 +85,7 @@ def launch(
         "middleware": [Middleware(Guard, **names, root_path=root_path, has_login=auth is not None, token=token)],
         "exception_handlers": {Exception: broken},
     }
+    bound_connections()
     _, address, _ = blocks.launch(
         server_name=host,
         server_port=port,
