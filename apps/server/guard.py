@@ -50,7 +50,7 @@ WAITING = ("/gradio_api/queue/data", "/gradio_api/heartbeat/", "/gradio_api/call
 # What a proxy says of a request. It is read here, for a name that was allowed, and goes no further: Gradio would write
 # it into the page.
 FORWARDED = (b"forwarded", b"x-forwarded-", b"x-gradio-server", b"x-original-", b"x-rewrite-")
-UNSECURE = b"access-token-unsecure-"  # Gradio's second cookie, which goes over any line
+SESSION, UNSECURE = b"access-token-", b"access-token-unsecure-"  # Gradio's two cookies: over TLS, and over any line
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 _OUTSIDE = re.compile(r"file=\s*/*[a-z][a-z0-9+.-]+:", re.IGNORECASE)  # Gradio would fetch it for whoever asks
 POLICY = "; ".join(
@@ -134,15 +134,15 @@ class Guard:
                     self._logins.succeed(str(scope["client"][0]))
                 names = {name for name, _ in HEADERS}
                 kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in names]
-                if scope["scheme"] == "https":
-                    kept = [pair for pair in kept if not pair[1].startswith(UNSECURE)]
-                message = {**message, "headers": [*kept, *HEADERS]}
+                message = {**message, "headers": [*_one_cookie(kept, scope), *HEADERS]}
             await send(message)
 
         self._at_work[is_waiting] += 1
         try:
             self._check(scope, is_public=is_public)
             scope["headers"] = [pair for pair in scope["headers"] if not pair[0].lower().startswith(FORWARDED)]
+            if scope["path"] == "/logout":
+                scope["method"] = "GET"  # as Gradio knows it
             redirect = self._token.redirect(scope) if self._token else None
             await (redirect or self._app)(scope, _bounded(receive, _limit(scope)), send_guarded)
         except Refused as refused:
@@ -196,6 +196,8 @@ class Guard:
             raise Refused(405, "only GET, HEAD and POST are answered")
         if not _is_known(path):
             raise Refused(404, "there is nothing at this address")
+        if path == "/logout" and scope["method"] != "POST":  # another page can have a browser GET it
+            raise Refused(405, "log out by POST")
         if self._has_login and not _is_public(path) and not _is_logged_in(scope, headers.get("cookie", "")):
             raise Refused(401, "log in first")
         is_free = _is_public(path) and path not in ASKS_TOKEN
@@ -229,6 +231,18 @@ async def broken(_: Request, __: Exception) -> PlainTextResponse:
 
 def _headers(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _one_cookie(headers: list[tuple[bytes, bytes]], scope: Scope) -> list[tuple[bytes, bytes]]:
+    """Of Gradio's two session cookies the one for this line, never sent along from another site."""
+    kept = []
+    for name, value in headers:
+        if name.lower() == b"set-cookie" and value.startswith(SESSION):
+            if value.startswith(UNSECURE) == (scope["scheme"] == "https"):
+                continue
+            value = re.sub(rb"(?i)samesite=none", b"SameSite=lax", value)
+        kept.append((name, value))
+    return kept
 
 
 def _is_known(path: str) -> bool:

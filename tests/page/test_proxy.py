@@ -44,7 +44,7 @@ def knock(path: str = "/", *, method: str = "GET", root_path: str = "", **header
     """The status that a guard with one allowed name answers with, and the request as the page would get it."""
     seen: dict[str, Any] = {}
     statuses: list[int] = []
-    cookies = (b"access-token-me=s; Secure", b"access-token-unsecure-me=s")
+    cookies = (b"access-token-me=s; Secure; SameSite=none", b"access-token-unsecure-me=s")
 
     async def page(scope: Any, receive: Any, send: Any) -> None:
         seen.update(scope)
@@ -86,7 +86,16 @@ def test_a_proxy_is_believed_for_an_allowed_name_only(headers: dict[str, str], s
         assert seen["scheme"] == scheme
         assert not [name for name, _ in seen["headers"] if name.startswith(b"x-forwarded")]
         assert any(b"unsecure" in cookie for cookie in seen["cookies"]) == (scheme == "http")
-        assert len(seen["cookies"]) == (1 if scheme == "https" else 2)
+        assert len(seen["cookies"]) == 1
+        assert b"SameSite=none" not in seen["cookies"][0]
+
+
+def test_only_a_post_of_our_own_page_logs_out() -> None:
+    assert knock("/logout", host="localhost")[0] == 405
+    assert knock("/logout", method="HEAD", host="localhost")[0] == 405
+    assert knock("/logout", method="POST", host="localhost", origin="https://evil.com")[0] == 403
+    status, seen = knock("/logout", method="POST", host="localhost")
+    assert (status, seen["method"]) == (200, "GET")
 
 
 def test_the_origin_is_that_of_the_public_name() -> None:
