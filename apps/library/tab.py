@@ -191,7 +191,7 @@ class LibraryActions:
         run = self._page.runs.get(library.key)
         look = run.look() if run else None
         try:
-            inside = _inside(library) if library.is_indexed else html.line("not indexed yet", kind="ck-where")
+            inside = _inside(library) if library.is_indexed else html.line(_why_not(library, look), kind="ck-where")
         except ClipkitError as error:
             inside = html.note(error.message, error.hint or "", kind="error")
         progress = _progress(look) if look else ""
@@ -286,6 +286,14 @@ def _time(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _why_not(library: Library, look: Look | None) -> str:
+    """Why a library has no index."""
+    if not library.is_there:
+        return "the folder is not there; its disk may be gone"
+    is_done = look is not None and not look.is_running and look.code == 0
+    return "no picture was found in it" if is_done else "not indexed yet"
 
 
 def _group(library: Library, group: Sequence[Fact], level: Level) -> Markup:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import count
 from typing import Any, NamedTuple
@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from clipkit.core.text import are, counted, printable
-from clipkit.errors import ClipkitError
+from clipkit.errors import ClipkitError, ImageError, QueryError
 from clipkit.explore.choices import SHAPES
 from clipkit.explore.library import Library
 from clipkit.explore.metadata import Catalogue, Filters, parse_day
 from clipkit.explore.question import MOST, MOST_MOVES, PAGE, Answer, Question, ask, clean
 from clipkit.images.formats import SUFFIXES
+from clipkit.output.html import Markup
 
 from .. import html
 from ..server.state import Page
@@ -25,7 +26,7 @@ from ..theme import PRIVATE, piece, signal_piece
 from . import exports
 from .desktop import show_folder
 from .screen import SearchScreen, SearchSession
-from .url_state import as_folder, as_relevance, from_address, to_address
+from .url_state import as_folder, as_relevance, from_address, read_day, to_address
 
 RELEVANCES = [("everything", "weak"), ("likely and strong", "likely"), ("strong only", "strong")]
 TEACH = (
@@ -155,10 +156,11 @@ class SearchActions:
                 return self._empty(session)
             words = clean(str((box or {}).get("text") or ""))
             file = next(iter((box or {}).get("files") or []), "")
+            lost: list[str] = []
             filters = Filters(
                 folder=as_folder(str(folder or ""), chosen.catalogue()) if chosen.key == session.library else "",
-                since=parse_day(str(since or "")),
-                until=parse_day(str(until or ""), is_end=True),
+                since=read_day(str(since or ""), lost),
+                until=read_day(str(until or ""), lost, is_end=True),
                 shapes=tuple(shape for shape in SHAPES if shape in (shapes or [])),
                 kinds=tuple(str(kind)[:8] for kind in (kinds or [])[:20]),
             )
@@ -167,9 +169,11 @@ class SearchActions:
                 question = replace(question, more=(), less=(), twins_of=0)
             if file != session.file:
                 question = self._with_picture(chosen, question, file)
-            if (question, chosen.key, file) == (session.question, session.library, session.file) and session.turn:
+            same = (question, chosen.key, file) == (session.question, session.library, session.file)
+            if same and session.turn and not lost:
                 return {}  # a date field was left as it was
-            return self._show(replace(session, library=chosen.key, question=question, file=file), chosen)
+            filled = self._show(replace(session, library=chosen.key, question=question, file=file), chosen)
+            return self._with_notes(filled, lost, "It does not narrow the search: write 2019, 2019-07 or 2019-07-31.")
 
         return self._safely(session, work)
 
@@ -235,10 +239,12 @@ class SearchActions:
         words, session = state.question.words, SearchSession(library.key, state.question)
         box = {self._screen.box: gr.MultimodalTextbox(value={"text": words, "files": []})} if words or is_back else {}
         filled = self._show(session, library, keep_address=True, k=max(PAGE, min(shown, MOST)))
-        for fact in state.lost:
-            note = html.note(_sentence(fact), "The address names it; this filter is left out.", kind="error")
-            filled[self._screen.count] = note + filled[self._screen.count]
-        return {**filled, **box}
+        return {**self._with_notes(filled, state.lost, "The address names it; this filter is left out."), **box}
+
+    def _with_notes(self, filled: dict[Any, Any], facts: Iterable[str], advice: str) -> dict[Any, Any]:
+        """The screen with what was left out of the question, above the results."""
+        notes = [html.note(_sentence(fact), advice, kind="error") for fact in facts]
+        return {**filled, self._screen.count: Markup("").join([*notes, filled[self._screen.count]])}
 
     def _jump(self, session: SearchSession, library: Library, when: str) -> dict[Any, Any]:
         """Show the library from this month or year backwards; from its newest picture where there is none."""
@@ -334,7 +340,13 @@ class SearchActions:
         if not file:
             return replace(question, picture=None, picture_name="")
         name = printable(str(file).rpartition("/")[2])[:80]
-        return replace(question, picture=library.encoder.encode_images([file]), picture_name=name)
+        encoder = library.encoder
+        try:
+            return replace(question, picture=encoder.encode_images([file]), picture_name=name)
+        except ImageError as error:  # it names where on this machine the upload lies
+            raise QueryError(
+                f"{name} cannot be read as a picture", hint="drop another, or take it out of the box"
+            ) from error
 
     def _library(self, key: str) -> Library | None:
         """The one that was asked for, if it can answer; else the first that can."""
@@ -342,10 +354,13 @@ class SearchActions:
         return library if library is not None and library.is_indexed else self._page.shelf.first()
 
     def _empty(self, session: SearchSession) -> dict[Any, Any]:
-        screen = self._screen
-        note = html.note(
-            "No pictures yet", "clipkit searches folders that it has indexed, on this machine.", steps=TEACH
-        )
+        screen, gone = self._screen, [one.name for one in self._page.shelf.libraries() if not one.is_there]
+        if gone:
+            title = f"The folder {printable(gone[0])} is not there"
+            note = html.note(title, "Its disk may be gone: connect it, and come back to this tab.")
+        else:
+            text = "clipkit searches folders that it has indexed, on this machine."
+            note = html.note("No pictures yet", text, steps=TEACH)
         return {screen.grid: note, screen.count: "", screen.chips: "", screen.session: session}
 
     def _signal(self, session: SearchSession, **payload: Any) -> dict[Any, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlencode
 
@@ -83,20 +83,26 @@ def as_folder(text: str, catalogue: Catalogue | None) -> str:
     return folder
 
 
+def read_day(text: str, lost: list[str], *, is_end: bool = False) -> str:
+    """A date as `parse_day` has it; "" for what is none, and a sentence on it goes to `lost`."""
+    try:
+        return parse_day(text, is_end=is_end)
+    except QueryError as error:
+        lost.append(error.message)
+        return ""
+
+
 def _filters(fields: dict[str, str], catalogue: Catalogue | None, lost: list[str]) -> Filters:
     """Those that hold; of the others a sentence goes to `lost`."""
-
-    def read(parse: Callable[[], str]) -> str:
-        try:
-            return parse()
-        except QueryError as error:
-            lost.append(error.message)
-            return ""
-
+    try:
+        folder = as_folder(fields.get("folder", ""), catalogue)
+    except QueryError as error:
+        lost.append(error.message)
+        folder = ""
     return Filters(
-        folder=read(lambda: as_folder(fields.get("folder", ""), catalogue)),
-        since=read(lambda: parse_day(fields.get("since", ""))),
-        until=read(lambda: parse_day(fields.get("until", "").replace("-99", ""), is_end=True)),
+        folder=folder,
+        since=read_day(fields.get("since", ""), lost),
+        until=read_day(fields.get("until", "").replace("-99", ""), lost, is_end=True),
         shapes=tuple(shape for shape in SHAPES if shape in fields.get("shape", "").split(",")),
         kinds=tuple(kind for kind in fields.get("type", "").split(",")[:20] if kind.isalnum() and len(kind) <= 8),
     )

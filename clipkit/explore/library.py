@@ -89,6 +89,11 @@ class Library:
         return self.at or self.root / FOLDER
 
     @property
+    def is_there(self) -> bool:
+        """Whether the folder is there; its disk may be gone."""
+        return self.root.is_dir()
+
+    @property
     def is_indexed(self) -> bool:
         """Whether there is an index."""
         return (self.folder / FILE).exists()

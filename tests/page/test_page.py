@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from io import BytesIO
@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from clipkit_apps import html
+from clipkit_apps.library.tab import LibraryActions
 from clipkit_apps.search import exports, url_state
 from clipkit_apps.search.screen import SearchScreen, SearchSession
 from clipkit_apps.search.tab import SearchActions
@@ -687,10 +688,70 @@ def test_a_login_is_asked_for_everything(shelf: Shelf, photos: Path, library: Li
     assert answer["hits"][0]["picture"] == "blue.png"
 
 
-def test_a_start_that_is_sent_again_is_answered_once(shelf: Shelf, library: Library) -> None:
+@pytest.fixture
+def screen() -> Any:
+    """The components of the search tab, each by its name."""
+    return SearchScreen(**{name: name for name in SearchScreen.__dataclass_fields__})
+
+
+@pytest.fixture
+def search(shelf: Shelf, library: Library, screen: Any) -> Callable[..., dict[Any, Any]]:
+    """A search as the page's button begins one, with the filters that are given."""
+    actions = SearchActions(Page(shelf, thumbnails.Thumbnails(library.root.parent / "thumbs")), screen)
+    empty = {"folder": "", "since": "", "until": "", "least": "weak", "shapes": [], "kinds": []}
+
+    def ask(session: SearchSession, words: str, file: str = "", **filters: str) -> dict[Any, Any]:
+        box = {"text": words, "files": [file] if file else []}
+        return actions.search(session, box, library.key, *{**empty, **filters}.values())
+
+    return ask
+
+
+def test_a_date_that_is_none_is_said_and_blocks_no_search(search: Callable[..., dict[Any, Any]]) -> None:
+    first = search(SearchSession(), "blue", since="soon", until="2019-13")
+    assert "“soon” is no date" in first["count"]
+    assert "“2019-13” is no date" in first["count"]
+    assert "blue.png" in first["grid"]
+    second = search(first["session"], "red", since="soon")
+    assert "“soon” is no date" in second["count"]
+    assert second["grid"].index("red.png") > 0
+    third = search(second["session"], "red")
+    assert "no date" not in third.get("count", "")
+
+
+def test_the_same_question_twice_is_answered_with_what_is_there(search: Callable[..., dict[Any, Any]]) -> None:
+    first = search(SearchSession(), "blue")
+    again = search(first["session"], "blue")
+    assert list(again) == ["session"]  # Gradio takes no empty answer
+    assert again["session"] == first["session"]
+
+
+def test_an_upload_that_is_no_picture_is_named_without_its_place(
+    search: Callable[..., dict[Any, Any]], tmp_path: Path
+) -> None:
+    file = tmp_path / "uploads" / "broken.jpg"
+    file.parent.mkdir()
+    file.write_bytes(b"\xff\xd8\xff no picture")
+    first = search(SearchSession(), "blue")
+    answer = search(first["session"], "blue", file=str(file))
+    assert "Broken.jpg cannot be read as a picture" in answer["count"]
+    assert str(tmp_path) not in str(answer)
+    assert "grid" not in answer  # what was found before stays
+
+
+def test_a_folder_that_is_gone_is_said_to_be(shelf: Shelf, library: Library, screen: Any) -> None:
+    page = Page(shelf, thumbnails.Thumbnails(library.root.parent / "thumbs"))
+    library.root.rename(library.root.parent / "elsewhere")
+    start = SimpleNamespace(_data={"kind": "start", "search": ""})
+    shown = SearchActions(page, screen).act(SearchSession(), start)
+    assert "photos is not there" in shown["grid"]
+    assert "No pictures yet" not in shown["grid"]
+    assert "the folder is not there" in LibraryActions(page).shelf()
+
+
+def test_a_start_that_is_sent_again_is_answered_once(shelf: Shelf, library: Library, screen: Any) -> None:
     """The script sends it until an answer comes, because Gradio may not have listened to the first."""
     page = Page(shelf, thumbnails.Thumbnails(library.root.parent / "thumbs"))
-    screen: Any = SearchScreen(**{name: name for name in SearchScreen.__dataclass_fields__})
     actions = SearchActions(page, screen)
     first = actions.act(SearchSession(), SimpleNamespace(_data={"kind": "start", "search": ""}))
     assert "grid" in first
