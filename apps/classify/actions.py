@@ -26,12 +26,13 @@ from clipkit.output.html import Markup
 
 from .. import html
 from ..server.state import Page
+from ..server.visitor import visitor_of
 from . import columns, exports
 from .columns import Pile
 from .inputs import sent_classes, sent_head, typed_classes, typed_templates, words_head
 from .sorter import Sorter
 
-MOST_SETS = 32  # sets of labels by hand that are remembered
+MOST_SETS = 256  # sets of labels by hand that are remembered, of all visitors
 NO_LIBRARY = ("Add a folder in the Library tab, or start with one: clipkit ui ~/Pictures",)
 _turns = count(1)
 Changes: TypeAlias = dict[Any, Any]  # by component
@@ -39,9 +40,13 @@ Changes: TypeAlias = dict[Any, Any]  # by component
 
 @dataclass(frozen=True)
 class ClassifySession:
-    """What one browser tab has sorted. head: what sorts; start: the same before it learned; judge: who sets aside."""
+    """What one browser tab has sorted. head: what sorts; start: the same before it learned; judge: who sets aside.
+
+    visitor: whose labels count.
+    """
 
     library: str = ""
+    visitor: str = ""
     start: Head | None = None
     head: Head | None = None
     judge: Head | None = None
@@ -77,18 +82,36 @@ class ClassifyActions:
 
     def __init__(self, page: Page, screen: ClassifyScreen, sorter: Sorter) -> None:
         self._page, self._screen, self._sorter = page, screen, sorter
-        self._labels: OrderedDict[tuple[str, tuple[str, ...]], dict[int, str]] = OrderedDict()
+        self._labels: OrderedDict[tuple[str, str, tuple[str, ...]], dict[int, str]] = OrderedDict()
 
-    def sort(self, session: ClassifySession, words: str, templates: str, own: str, library: str | None) -> Changes:
+    def sort(
+        self,
+        session: ClassifySession,
+        words: str,
+        templates: str,
+        own: str,
+        library: str | None,
+        request: gr.Request | None = None,
+    ) -> Changes:
         """By words."""
+        session = replace(session, visitor=visitor_of(request))
 
         def make(chosen: Library) -> Head:
             return words_head(chosen, typed_classes(_text(words)), typed_templates(_text(templates), _text(own)))
 
         return self._safely(session, lambda: self._begin(session, library, make))
 
-    def load(self, session: ClassifySession, file: str, templates: str, own: str, library: str | None) -> Changes:
+    def load(
+        self,
+        session: ClassifySession,
+        file: str,
+        templates: str,
+        own: str,
+        library: str | None,
+        request: gr.Request | None = None,
+    ) -> Changes:
         """By a file of classes, or a saved head."""
+        session = replace(session, visitor=visitor_of(request))
 
         def make(chosen: Library) -> Head:
             if not _text(file):
@@ -108,7 +131,7 @@ class ClassifyActions:
             library = self._page.shelf.get(session.library)
             if library is None or session.head is None:
                 return {}
-            labels = self.labels(library, session.head)
+            labels = self.labels(library, session.head, session.visitor)
             if kind == "more":
                 return self._more(session, library, place, max(_number(payload.get("shown")), 0))
             if library.catalogue().fact(id_) is None or not NONE <= place < len(session.head.classes):
@@ -120,7 +143,7 @@ class ClassifyActions:
             return self._signal(labels=len(labels))
 
         try:
-            return work()
+            return work() or {self._screen.signal: gr.skip()}  # Gradio takes no empty answer
         except ClipkitError as error:
             return self._signal(say=_sentence(error))
 
@@ -132,7 +155,7 @@ class ClassifyActions:
 
         def work() -> Changes:
             library, start, judge = self._at_hand(session)
-            labels = dict(self.labels(library, start))
+            labels = dict(self.labels(library, start, session.visitor))
             matrix, found = self._sorter.matrix(library), self._sorter.sort(library, start, judge=judge)
             lesson = corrections.teach(start, judge, library.encoder, matrix, found, labels)
             strict = USUAL if lesson.judge is not judge else session.strict
@@ -153,7 +176,7 @@ class ClassifyActions:
 
         def work() -> Changes:
             library, start, judge = self._at_hand(session)
-            self.labels(library, start).clear()
+            self.labels(library, start, session.visitor).clear()
             return self._show(replace(session, head=start, judge=judge, lesson=None, strict=USUAL, plan=()))
 
         return self._safely(session, work)
@@ -161,7 +184,7 @@ class ClassifyActions:
     def csv(self, session: ClassifySession) -> Changes:
         def work() -> Changes:
             library, _, _ = self._at_hand(session)
-            fixed = [library.catalogue().fact(id_) for id_ in self.labels(library, _head(session))]
+            fixed = [library.catalogue().fact(id_) for id_ in self.labels(library, _head(session), session.visitor)]
             made = exports.as_csv(self._labelled(session, library), {fact.path for fact in fixed if fact})
             return self._signal(download=self._page.outbox.put(made))
 
@@ -217,9 +240,9 @@ class ClassifyActions:
 
         return self._safely(session, work)
 
-    def labels(self, library: Library, head: Head) -> dict[int, str]:
-        """What was labelled by hand for these classes; kept while the page runs, so that a reload loses nothing."""
-        key = (library.index.info.index_id, head.classes)
+    def labels(self, library: Library, head: Head, visitor: str = "") -> dict[int, str]:
+        """What a visitor labelled by hand for these classes; kept while the page runs: a reload loses nothing."""
+        key = (visitor, library.index.info.index_id, head.classes)
         self._labels.setdefault(key, {})
         self._labels.move_to_end(key)
         while len(self._labels) > MOST_SETS:
@@ -233,7 +256,7 @@ class ClassifyActions:
             return {self._screen.columns: note}
         head = make(library)
         strict = USUAL if head.rejection else 0.0
-        fresh = ClassifySession(library.key, head, head, head, strict=strict)
+        fresh = ClassifySession(library.key, session.visitor, head, head, head, strict=strict)
         return {**self._show(fresh), self._screen.learned: "", **self.libraries(library.key)}
 
     def _show(self, session: ClassifySession) -> Changes:
@@ -273,16 +296,18 @@ class ClassifyActions:
     def _sorted(self, session: ClassifySession, library: Library) -> tuple[Classified, list[Column]]:
         head, judge = _head(session), session.judge or _head(session)
         found = self._sorter.sort(library, head, judge=judge)
-        return found, found.columns(head.classes, found.cut(session.strict), self.labels(library, head))
+        return found, found.columns(
+            head.classes, found.cut(session.strict), self.labels(library, head, session.visitor)
+        )
 
     def _labelled(self, session: ClassifySession, library: Library) -> list[LabelledPicture]:
         head = _head(session)
         found, sorted_ = self._sorted(session, library)
-        return exports.labelled(library, found, sorted_, head.classes, self.labels(library, head))
+        return exports.labelled(library, found, sorted_, head.classes, self.labels(library, head, session.visitor))
 
     def _pile(self, session: ClassifySession, library: Library) -> Pile:
         head = _head(session)
-        by_hand = self.labels(library, head)
+        by_hand = self.labels(library, head, session.visitor)
         return Pile(library.key, library.catalogue(), self._sorter.matrix(library), head, by_hand)
 
     def _at_hand(self, session: ClassifySession) -> tuple[Library, Head, Head]:

@@ -183,6 +183,8 @@ class LibraryActions:
         return f"The map of {printable(library.name)} is made.", html.render("map", address=address, text=text)
 
     def _remove(self, library: Library) -> tuple[str, str]:
+        if not self._page.shelf.is_local:  # it would be hidden from everybody
+            raise ClipkitError("folders are hidden on the machine itself", hint="clipkit ui FOLDER ...")
         self._stop(library)
         self._page.shelf.remove(library.key)
         return f"{printable(library.name)} is no longer shown here; nothing on the disk has changed.", ""
@@ -197,7 +199,7 @@ class LibraryActions:
         progress = _progress(look) if look else ""
         if self._page.watches is not None and self._page.watches.is_watching(library.key):
             progress = html.line("watched: what changes on the disk is indexed", kind="ck-where")
-        return _Folder(library, inside, progress, tuple(_buttons(library, look)))
+        return _Folder(library, inside, progress, tuple(_buttons(library, look, can_hide=self._page.shelf.is_local)))
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,7 @@ class _Folder:
     buttons: tuple[_Button, ...]
 
 
-def _buttons(library: Library, look: Look | None) -> Iterator[_Button]:
+def _buttons(library: Library, look: Look | None, *, can_hide: bool) -> Iterator[_Button]:
     if look is not None and look.is_running:
         yield _Button("stop", "Stopping ..." if look.is_stopping else "Stop", is_off=look.is_stopping)
         return
@@ -233,7 +235,8 @@ def _buttons(library: Library, look: Look | None) -> Iterator[_Button]:
         yield _Button("near", "Near copies")
         yield _Button("similar", "Bursts")
         yield _Button("map", "Map")
-    yield _Button("remove", "Hide", "Hide this folder from the page? Nothing on the disk changes.")
+    if can_hide:
+        yield _Button("remove", "Hide", "Hide this folder from the page? Nothing on the disk changes.")
 
 
 def _inside(library: Library) -> str:

@@ -20,6 +20,7 @@ from clipkit.core.text import printable
 from .logins import Logins
 from .requests import reason_for_client, say_failure
 from .token import ADVICE, Token
+from .visitor import visitor_cookie
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -134,7 +135,8 @@ class Guard:
                     self._logins.succeed(str(scope["client"][0]))
                 names = {name for name, _ in HEADERS}
                 kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in names]
-                message = {**message, "headers": [*_one_cookie(kept, scope), *HEADERS]}
+                named = visitor_cookie(scope, _headers(scope).get("cookie", ""))
+                message = {**message, "headers": [*_one_cookie(kept, scope), *named, *HEADERS]}
             await send(message)
 
         self._at_work[is_waiting] += 1

@@ -62,9 +62,9 @@ window.clipkitClassify = (() => {
     column.insertAdjacentHTML("beforeend", said.rest);
   }
 
-  function count(labels) {
+  function count(labels, frames = 60) { // the button comes with the first columns, some frames after this
     const button = one("#ck-learn");
-    if (!button) return;
+    if (!button) return frames && requestAnimationFrame(() => count(labels, frames - 1));
     if (labels) button.dataset.labels = String(labels);
     else delete button.dataset.labels;
   }

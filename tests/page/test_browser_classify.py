@@ -149,6 +149,22 @@ def test_arrows_move_and_backspace_takes_a_label_back(page: Robot) -> None:
     assert name in column(page, "cat")
 
 
+def test_labels_outlive_a_reload_and_are_the_visitors_own(page: Robot, browser: Browser, address: str) -> None:
+    sort(page, "cat, dog, flower")
+    pick(page, "moon.png").focus()
+    page.window.keyboard.press("3")
+    labelled(page, 1)
+    page.window.reload()
+    page.window.wait_for_selector("#ck-grid .ck-card")
+    sort(page, "cat, dog, flower")
+    labelled(page, 1)
+    assert column(page, "flower")[0] == "moon.png"
+    with robot(browser, address) as other:
+        sort(other.open(), "cat, dog, flower")
+        assert other.window.evaluate("document.querySelector('#ck-learn').dataset.labels || '0'") == "0"
+        assert other.window.locator(".ck-pick.ck-fixed").count() == 0
+
+
 def test_the_slider_sets_everything_or_nothing_aside(page: Robot) -> None:
     sort(page)
     before = turn(page)

@@ -169,6 +169,21 @@ def test_a_label_for_what_is_not_there_is_a_sentence_and_changes_nothing(
     assert "no longer there" in answer.get("say", "")
 
 
+def test_labels_belong_to_the_visitor_who_gave_them(actions: ClassifyActions, library: Library) -> None:
+    ann, bob = (asked_by(visitor) for visitor in ("a" * 22, "b" * 22))
+    first = actions.sort(ClassifySession(), "red, green", "plain", "", None, ann)["session"]
+    actions.act(first, told(kind="fix", id=id_of(library, "blue.png"), place=0))
+    second = actions.sort(ClassifySession(), "red, green", "plain", "", None, bob)["session"]
+    assert actions.labels(library, second.head, second.visitor) == {}
+    actions.forget(second)
+    again = actions.sort(ClassifySession(), "red, green", "plain", "", None, ann)["session"]
+    assert actions.labels(library, again.head, again.visitor) == {id_of(library, "blue.png"): "red"}
+
+
+def asked_by(visitor: str) -> Any:
+    return SimpleNamespace(headers={"cookie": f"other=1; clipkit-visitor={visitor}"}, session_hash="w")
+
+
 def test_labels_outlive_a_reload_and_end_with_the_button(actions: ClassifyActions, library: Library) -> None:
     session = sort(actions, "red, green")["session"]
     actions.act(session, told(kind="fix", id=id_of(library, "blue.png"), place=0))

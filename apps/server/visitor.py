@@ -1,0 +1,38 @@
+"""Who a visitor is: a random cookie that tells one browser from another, so that what is done by hand stays apart."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+
+COOKIE = "clipkit-visitor"
+YEAR = 365 * 86_400  # seconds
+_VALUE = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
+
+
+def visitor_in(cookies: str) -> str:
+    """The visitor that a Cookie header names; "" for none."""
+    try:
+        found = SimpleCookie(cookies).get(COOKIE)
+    except CookieError:
+        return ""
+    return found.value if found is not None and _VALUE.fullmatch(found.value) else ""
+
+
+def visitor_of(request: Any) -> str:
+    """The visitor of an event, from its gr.Request; where the browser keeps no cookies, its window."""
+    if request is None:
+        return ""
+    return visitor_in(str(dict(request.headers).get("cookie", ""))) or f"window {request.session_hash}"
+
+
+def visitor_cookie(scope: MutableMapping[str, Any], cookies: str) -> list[tuple[bytes, bytes]]:
+    """The header that names a new visitor, where the page is opened by one."""
+    if scope["path"] != "/" or scope["method"] != "GET" or visitor_in(cookies):
+        return []
+    secure = "; Secure" if scope["scheme"] == "https" else ""
+    value = f"{COOKIE}={secrets.token_urlsafe(16)}; Path=/; Max-Age={YEAR}; HttpOnly; SameSite=Lax{secure}"
+    return [(b"set-cookie", value.encode())]
