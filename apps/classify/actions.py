@@ -145,7 +145,7 @@ class ClassifyActions:
         try:
             return work() or {self._screen.signal: gr.skip()}  # Gradio takes no empty answer
         except ClipkitError as error:
-            return self._signal(say=_sentence(error))
+            return self._signal(say=_sentence(*self._page.shelf.explained(error)))
 
     def set_aside(self, session: ClassifySession, strict: float) -> Changes:
         return self._safely(session, lambda: self._show(replace(session, strict=_share(strict), plan=())))
@@ -332,7 +332,7 @@ class ClassifyActions:
         try:
             return {self._screen.notice: "", **work()}
         except ClipkitError as error:
-            return {self._screen.notice: html.note(error.message, error.hint or "", kind="error")}
+            return {self._screen.notice: html.note(*self._page.shelf.explained(error), kind="error")}
 
 
 def _answer(library: Library, ids: list[int]) -> Answer:
@@ -350,8 +350,8 @@ def _usual(found: Classified) -> str:
     return "0 leaves nothing out, 50 what is probably none of these, 100 all but the most certain."
 
 
-def _sentence(error: ClipkitError) -> str:
-    return printable(f"{error.message}; {error.hint}" if error.hint else error.message)
+def _sentence(message: str, hint: str) -> str:
+    return printable(f"{message}; {hint}" if hint else message)
 
 
 def _text(value: object) -> str:

@@ -118,7 +118,7 @@ class Namer:
         try:
             return self._answer(classes, int(k), templates, bool(unknown), library)
         except ClipkitError as error:
-            raise gr.Error(escape(error.message), print_exception=False) from error
+            raise gr.Error(escape(self._page.shelf.presentable(error.message)), print_exception=False) from error
 
     def _answer(self, classes: str, k: int, templates: str, unknown: bool, name: str) -> dict[str, Any]:
         chosen = self._page.shelf.indexed(name)

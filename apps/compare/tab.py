@@ -224,7 +224,7 @@ class CompareActions:
             screen["timer"]: gr.Timer(active=is_running),
         }
         if trouble is not None:
-            changed[screen["notice"]] = html.note(trouble.message, trouble.hint or "", kind="error")
+            changed[screen["notice"]] = html.note(*self._page.shelf.explained(trouble), kind="error")
         return changed
 
     def _export(self, mine: Comparison | None, name: str, kind: str, make: Callable[[Comparison], str]) -> Any:
@@ -238,7 +238,7 @@ class CompareActions:
         try:
             return {self._screen["notice"]: "", **work()}
         except ClipkitError as error:
-            return {self._screen["notice"]: html.note(error.message, error.hint or "", kind="error")}
+            return {self._screen["notice"]: html.note(*self._page.shelf.explained(error), kind="error")}
 
 
 def _libraries(page: Page) -> list[tuple[str, str]]:

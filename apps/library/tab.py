@@ -129,7 +129,8 @@ class LibraryActions:
         """What `clipkit doctor` says, for the first library."""
         first = self._page.shelf.first()
         findings = examine(first.root if first else None, at=first.at if first else None)
-        rows = [(one.state, one.name, one.fact, one.advice) for one in findings]
+        see = self._page.shelf.presentable
+        rows = [(one.state, one.name, see(one.fact), see(one.advice)) for one in findings]
         return html.table(rows, ("state", "check", "found", "what to do"))
 
     def _answer(self, work: Callable[[], tuple[str, str]]) -> tuple[Any, ...]:
@@ -137,7 +138,7 @@ class LibraryActions:
             sentence, detail = work()
             notice = html.line(sentence, kind="ck-count", is_status=True) if sentence else ""
         except ClipkitError as error:
-            notice, detail = html.note(error.message, error.hint or "", kind="error"), ""
+            notice, detail = html.note(*self._page.shelf.explained(error), kind="error"), ""
         return self.shelf(), notice, detail, gr.Timer(active=self._page.is_running())
 
     def _run(self, library: Library, *options: str) -> tuple[str, str]:
@@ -195,8 +196,8 @@ class LibraryActions:
         try:
             inside = _inside(library) if library.is_indexed else html.line(_why_not(library, look), kind="ck-where")
         except ClipkitError as error:
-            inside = html.note(error.message, error.hint or "", kind="error")
-        progress = _progress(look) if look else ""
+            inside = html.note(*self._page.shelf.explained(error), kind="error")
+        progress = _progress(look, self._page.shelf.presentable) if look else ""
         if self._page.watches is not None and self._page.watches.is_watching(library.key):
             progress = html.line("watched: what changes on the disk is indexed", kind="ck-where")
         return _Folder(library, inside, progress, tuple(_buttons(library, look, can_hide=self._page.shelf.is_local)))
@@ -274,10 +275,12 @@ def _model(library: Library) -> Iterator[tuple[str, str]]:
     yield "made by", f"{info.created_by}, revision {info.revision:,}"
 
 
-def _progress(look: Look) -> str:
+def _progress(look: Look, see: Callable[[str], str]) -> str:
     if not look.is_running:
         state = "stopped; what was done is kept" if look.was_stopped else "finished" if look.code == 0 else "failed"
-        return html.render("ended", kind="ck-where", state=state, rest="", lines=look.lines[-4:])
+        return html.render(
+            "ended", kind="ck-where", state=state, rest="", lines=[see(line) for line in look.lines[-4:]]
+        )
     left = f", {_time(look.left)} left" if look.left is not None else ""
     state = (
         f"{look.done:,} of {look.total:,}, {look.rate:.0f} pictures/s{left}" if look.total else "scanning the folder"

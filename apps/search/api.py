@@ -48,7 +48,7 @@ class Endpoints:
             )
             answer = ask(chosen, question, max(1, min(int(k), MOST)))
         except ClipkitError as error:
-            raise gr.Error(escape(error.message), print_exception=False) from error
+            raise gr.Error(escape(self._page.shelf.presentable(error.message)), print_exception=False) from error
         return {
             "hits": [_hit(chosen.key, one) for one in answer.found],
             "asked": answer.total,

@@ -377,10 +377,8 @@ class SearchActions:
         try:
             return work() or {self._screen.session: session}  # Gradio takes no empty answer
         except ClipkitError as error:
-            return {
-                self._screen.session: session,
-                self._screen.count: html.note(_sentence(error.message), _sentence(error.hint or ""), kind="error"),
-            }
+            message, hint = map(_sentence, self._page.shelf.explained(error))
+            return {self._screen.session: session, self._screen.count: html.note(message, hint, kind="error")}
 
 
 def _is_home(question: Question, catalogue: Catalogue) -> bool:

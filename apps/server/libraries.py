@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from clipkit.core.folders import cache_folder
 from clipkit.errors import ClipkitError
 from clipkit.explore.library import Library
 from clipkit.index.image_index import Loader
@@ -36,6 +38,21 @@ class Shelf:
             raise ClipkitError(f"{place} is not a folder on this machine", hint="clipkit ui FOLDER, one that is there")
         library = Library(place, self._load, at=at)
         return self._libraries.setdefault(library.key, library)
+
+    def presentable(self, text: str) -> str:
+        """A text as visitors may read it: to others than this machine's users without the places of its disk."""
+        if self.is_local:
+            return text
+        places = {str(library.root): library.name for library in self._libraries.values()}
+        places |= {str(library.folder): f"{library.name}'s index" for library in self._libraries.values()}
+        places |= {str(cache_folder()): "the cache", sys.prefix: "Python", str(Path.home()): "~"}
+        for place in sorted(places, key=len, reverse=True):
+            text = text.replace(place, places[place]) if len(place) > 1 else text
+        return text
+
+    def explained(self, error: ClipkitError) -> tuple[str, str]:
+        """Message and hint of an error, as visitors may read them."""
+        return self.presentable(error.message), self.presentable(error.hint or "")
 
     def remove(self, key: str) -> None:
         """Show it no longer; nothing on the disk changes."""

@@ -134,7 +134,7 @@ class Routes:
                 return _absent()
             return JSONResponse(self._described(library, fact), headers={"cache-control": BRIEFLY})
         except ClipkitError as error:
-            return JSONResponse({"error": printable(error.message)}, status_code=404)
+            return JSONResponse({"error": printable(self._shelf.presentable(error.message))}, status_code=404)
 
     def _described(self, library: Library, fact: Fact) -> dict[str, Any]:
         file = library.file_of(fact.id)

@@ -749,6 +749,24 @@ def test_a_folder_that_is_gone_is_said_to_be(shelf: Shelf, library: Library, scr
     assert "the folder is not there" in LibraryActions(page).shelf()
 
 
+@pytest.mark.parametrize("is_local", [True, False])
+def test_no_place_of_the_disk_is_told_to_others(is_local: bool, shelf: Shelf, library: Library, screen: Any) -> None:
+    """A damaged index names its file; its owner wants to know where that is, and a visitor from elsewhere does not."""
+    shelf.is_local = is_local
+    page = Page(shelf, thumbnails.Thumbnails(library.root.parent / "thumbs"))
+    place, file = str(library.root.parent), library.folder / "index.db"
+    doctor = LibraryActions(page).doctor()
+    file.write_bytes(b"no database" * 1000)
+    start = SimpleNamespace(_data={"kind": "start", "search": ""})
+    search, tab = SearchActions(page, screen), LibraryActions(page)
+    answers = [search.act(SearchSession(), start)["count"], tab.doctor(), tab._answer(lambda: tab._check(library))[1]]
+    assert all(answers)
+    assert any("damaged" in str(answer) or "not a clipkit" in str(answer) for answer in answers)
+    assert (place in "".join(map(str, answers))) is is_local
+    everything = "".join(map(str, [*answers, doctor]))
+    assert is_local or not any(part in everything for part in (place, str(Path.home()), sys.prefix))
+
+
 def test_a_start_that_is_sent_again_is_answered_once(shelf: Shelf, library: Library, screen: Any) -> None:
     """The script sends it until an answer comes, because Gradio may not have listened to the first."""
     page = Page(shelf, thumbnails.Thumbnails(library.root.parent / "thumbs"))
