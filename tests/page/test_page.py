@@ -269,6 +269,30 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("words", "relevances", "has_more", "sentence"),
+    [
+        ("a cat", ["strong"], False, "1 picture shows “a cat”"),
+        ("a cat", ["strong", "strong", "likely", "weak"], False, "2 pictures show “a cat”; 1 more may"),
+        ("a cat", ["strong", "strong"], True, "2 pictures or more show “a cat”"),
+        ("a cat", ["likely", "weak"], True, "1 picture may show “a cat”"),
+        ("", ["strong", "likely"], False, "1 picture is very like it; 1 more may"),
+        ("", ["weak"], False, "These come closest"),
+        ("type:jpeg", [], False, "2 pictures"),
+    ],
+)
+def test_what_was_found_is_said_in_a_sentence(words: str, relevances: list[Any], has_more: bool, sentence: str) -> None:
+    fact = metadata.Fact(1, "x.jpg", 3, 2, "", "")
+    score = 0.5 if relevances else 0.0
+    hit = clipkit.Hit(score, "x.jpg", "/x.jpg", 1)
+    found = tuple(asking.Found(hit, fact, word) for word in relevances or ["weak", "weak"])
+    answer = asking.Answer(found, len(found), 0.1, has_more=has_more)
+    picture = None if words else np.eye(1, 4, dtype=np.float32)
+    shown = html.headline(answer, asking.Question(words, picture=picture))
+    assert f"<b>{sentence}</b>" in shown
+    assert ("strong" in shown) is bool(relevances)
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_name_becomes_a_tag_or_an_attribute(name: str) -> None:
     def shown(text: str) -> Reader:
