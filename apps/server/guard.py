@@ -135,7 +135,7 @@ class Guard:
                     self._logins.succeed(str(scope["client"][0]))
                 names = {name for name, _ in HEADERS}
                 kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in names]
-                named = visitor_cookie(scope, _headers(scope).get("cookie", ""))
+                named = visitor_cookie(scope, _headers(scope).get("cookie", "")) if message["status"] == 200 else []
                 message = {**message, "headers": [*_one_cookie(kept, scope), *named, *HEADERS]}
             await send(message)
 
@@ -198,13 +198,13 @@ class Guard:
             raise Refused(405, "only GET, HEAD and POST are answered")
         if not _is_known(path):
             raise Refused(404, "there is nothing at this address")
-        if path == "/logout" and scope["method"] != "POST":  # another page can have a browser GET it
-            raise Refused(405, "log out by POST")
         if self._has_login and not _is_public(path) and not _is_logged_in(scope, headers.get("cookie", "")):
             raise Refused(401, "log in first")
         is_free = _is_public(path) and path not in ASKS_TOKEN
         if self._token and not is_free and not self._token.is_known(scope):
             raise Refused(401, ADVICE)
+        if path == "/logout" and scope["method"] != "POST":  # another page can have a browser GET it
+            raise Refused(405, "log out by POST")
         if _is_login(scope) and (wait := self._logins.wait(str(scope["client"][0]))):
             raise Refused(429, f"too many wrong logins from your address; try again in {math.ceil(wait)} s")
         length = headers.get("content-length", "0")

@@ -260,7 +260,7 @@ def _name_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, nar
     for height, (x, y, name, colour) in zip(heights, sorted(ends, key=lambda end: end[1]), strict=True):
         at = height - excess
         axes.annotate(
-            name,
+            _short(name),
             (x, y),
             xytext=(right, at),
             textcoords="data",
@@ -282,7 +282,7 @@ def _steps(comparison: Comparison) -> list[int | None]:
 
 
 def _named(row: Row) -> str:
-    return "zero-shot" if row.method == ZERO_SHOT else f"{row.method}, {format_shots(row.shots)}"
+    return "zero-shot" if row.method == ZERO_SHOT else f"{_short(row.method)}, {format_shots(row.shots)}"
 
 
 def _seconds(seconds: float) -> str:

@@ -150,6 +150,15 @@ def test_thumbnails_are_there_unless_nobody_wants_them(found: Comparison, shown:
     assert small(page(replace(found, path="nowhere"))) == []  # pictures that are gone are no error
 
 
+@pytest.mark.parametrize("name", ["$\\frac{$", "$" + "\\sqrt{" * 30 + "x" + "}" * 30 + "$", "a\x00$b", "$$"])
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_the_name_of_a_method_is_no_formula(found: Comparison, name: str) -> None:
+    """A results.json may come from anybody."""
+    rows = tuple(replace(row, method=name) if row.method == "knn" else row for row in found.rows)
+    for draw in (cost_figure, curves_figure):
+        assert draw(replace(found, rows=rows)).startswith(b"\x89PNG")
+
+
 @pytest.fixture
 def hostile(tmp_path: Path) -> Comparison:
     rng = np.random.default_rng(0)

@@ -600,6 +600,26 @@ def test_other_machines_are_let_in_only_with_a_login(photos: Path) -> None:
     assert done.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "has_token"), [((), True), (("--no-token",), False), (("--auth", "ann:long enough"), False)]
+)
+def test_a_page_wants_a_token_unless_it_has_a_login_or_is_told_not_to(
+    options: tuple[str, ...], has_token: bool, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[str] = []
+
+    def serve(*_: Any, token: str, **__: Any) -> Any:
+        given.append(token)
+        return SimpleNamespace(address="http://127.0.0.1:1/", stop=lambda: None)
+
+    monkeypatch.setattr("clipkit_apps.launch.serve", serve)
+    monkeypatch.setattr("clipkit_apps.launch.wait", lambda: None)
+    for _ in range(2):
+        assert CliRunner().invoke(app, ["ui", str(photos), *options]).exit_code == 0
+    assert [bool(token) for token in given] == [has_token, has_token]
+    assert not has_token or (len(set(given)) == 2 and min(map(len, given)) >= 32)
+
+
 def test_a_port_in_use_and_a_folder_that_is_not_there_are_sentences(photos: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

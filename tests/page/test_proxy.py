@@ -85,9 +85,12 @@ def test_a_proxy_is_believed_for_an_allowed_name_only(headers: dict[str, str], s
     if status == 200:
         assert seen["scheme"] == scheme
         assert not [name for name, _ in seen["headers"] if name.startswith(b"x-forwarded")]
-        assert any(b"unsecure" in cookie for cookie in seen["cookies"]) == (scheme == "http")
-        assert len(seen["cookies"]) == 1
-        assert b"SameSite=none" not in seen["cookies"][0]
+        (session,) = (cookie for cookie in seen["cookies"] if cookie.startswith(b"access-token-"))
+        assert (b"unsecure" in session) == (scheme == "http")
+        assert b"SameSite=none" not in session
+        (visitor,) = (cookie for cookie in seen["cookies"] if cookie.startswith(b"clipkit-visitor="))
+        assert b"HttpOnly; SameSite=Lax" in visitor
+        assert (b"Secure" in visitor) == (scheme == "https")
 
 
 def test_only_a_post_of_our_own_page_logs_out() -> None:
