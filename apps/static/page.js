@@ -7,12 +7,15 @@ window.clipkit = (() => {
   const LOOK_MS = 300; // after a tab is opened
   const STARTS = 20; // times the first question is sent, until an answer comes
   const START_MS = 4000; // between two of them
-  const FRAMES = 60; // in which the grid has its pictures
+  const SETTLE_MS = 2000; // in which the grid of an answer has its pictures, and the address its search
   let act = () => {}; // sends an action to the page's Python
   let watcher = null;
   let current = null; // the card that the large view shows
   let waiting = false; // for more answers
   let asked = 0; // how often an address was asked, or an answer came
+  let kept = 0; // a timer: where the window is will be written into its history
+  let isLeaving = false; // a picture was asked about, and the answer is not here yet
+  let settled = 0; // when the last answer has moved everything to its place
   let place = null; // where the window was when this search was left, until it is shown again
 
   const one = (selector, inside = document) => inside.querySelector(selector);
@@ -45,8 +48,11 @@ window.clipkit = (() => {
     };
     watch("value", () => {
       asked += 1;
+      isLeaving = false;
+      clearTimeout(kept); // what moves the window now is the answer
+      settled = performance.now() + SETTLE_MS;
       ready();
-      if (place) scrollBack(FRAMES);
+      scrollBack();
     });
     ready();
     place = history.state; // of a page that is loaded again
@@ -65,10 +71,10 @@ window.clipkit = (() => {
     setTimeout(() => askAddress(data, tries + 1, number), START_MS);
   }
 
-  function scrollBack(frames) { // the grid grows for some frames before the window can be where it was
+  function scrollBack() { // the grid grows for some frames before the window can be where it was
     if (!place) return;
     window.scrollTo(0, place.top);
-    if (frames && Math.abs(window.scrollY - place.top) > 1) requestAnimationFrame(() => scrollBack(frames - 1));
+    if (performance.now() < settled && Math.abs(window.scrollY - place.top) > 1) requestAnimationFrame(scrollBack);
     else place = null;
   }
 
@@ -267,6 +273,7 @@ window.clipkit = (() => {
     current = null;
     close();
     act(kind, { id: Number(id) });
+    isLeaving = true; // what the history says of this search stays
     window.scrollTo({ top: 0 });
   }
 
@@ -336,12 +343,11 @@ window.clipkit = (() => {
 
   // ---- back and forward ---------------------------------------------------------------------------------------------
   history.scrollRestoration = "manual"; // the pictures are not there yet when the browser would scroll
-  let kept = 0;
   window.addEventListener("scroll", () => {
     clearTimeout(kept);
     kept = setTimeout(() => {
-      if (!place) history.replaceState({ top: window.scrollY, shown: cards().length }, "");
-    }, 150);
+      if (!place && !isLeaving) history.replaceState({ top: window.scrollY, shown: cards().length }, "");
+    }, Math.max(150, settled - performance.now()));
   }, { passive: true });
   window.addEventListener("popstate", (event) => {
     clearTimeout(kept);
