@@ -275,7 +275,7 @@ def _model(library: Library) -> Iterator[tuple[str, str]]:
     yield "made by", f"{info.created_by}, revision {info.revision:,}"
 
 
-def _progress(look: Look, see: Callable[[str], str]) -> str:
+def _progress(look: Look, see: Callable[[str], str] = str) -> str:
     if not look.is_running:
         state = "stopped; what was done is kept" if look.was_stopped else "finished" if look.code == 0 else "failed"
         return html.render(
