@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,12 @@ from clipkit.index import watch
 from clipkit.index.image_index import ImageIndex
 from clipkit.index.watch import _filter, watch_folder
 from clipkit.store.database import writing
+from tests.support import waiting
 from tests.support.colours import ColourEncoder, paint
 from tests.support.paths import REPOSITORY
 
 SECONDS = 30.0  # a busy machine; how long it takes on a quiet one is measured, not tested
+until = partial(waiting.until, seconds=SECONDS)
 
 
 class Ended(Exception):
@@ -68,13 +70,6 @@ def watching(index: ImageIndex) -> Iterator[Watch]:
         paint(index.root / "end.png", (1, 2, 3))
         thread.join(SECONDS)
     assert not thread.is_alive()
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    started = time.monotonic()
-    while not is_so():
-        assert time.monotonic() - started < SECONDS
-        time.sleep(0.02)
 
 
 @pytest.fixture

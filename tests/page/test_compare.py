@@ -8,9 +8,9 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ from clipkit_apps.server.thumbnails import Thumbnails
 from clipkit.errors import ClipkitError
 from clipkit.evaluate.comparison import compare
 from clipkit.evaluate.results import Comparison, Row
+from tests.support import waiting
 from tests.support.colours import COLOURS, ColourEncoder, paint
 
 HOSTILE = "<script>alert(1)</script>"
 SECONDS = 20.0
+until = partial(waiting.until, seconds=SECONDS)
 
 
 @pytest.fixture
@@ -80,15 +82,6 @@ STEP = 'print(json.dumps({"done": 3, "total": 12, "path": "knn, 4 shots, seed 1"
 FOREVER = "time.sleep(60)\n"
 # As clipkit ends when it is stopped, from its first word on: on a busy machine the stop comes right after that.
 BEGINNING = "import json, signal, sys, time\nsignal.signal(signal.SIGINT, lambda *_: sys.exit(130))"
-
-
-def until(fact: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        if value := fact():
-            return value
-        time.sleep(0.02)
-    raise AssertionError("it did not happen")
 
 
 def said_of(actions: CompareActions, words: str) -> str:

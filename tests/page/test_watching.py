@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,16 +17,11 @@ from clipkit.explore.library import Library
 from clipkit.index.image_index import ImageIndex
 from clipkit.models.openclip import OpenClipEncoder
 from clipkit.store.database import writing
+from tests.support import waiting
 from tests.support.colours import paint
 
 SECONDS = 60.0  # a busy machine
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    started = time.monotonic()
-    while not is_so():
-        assert time.monotonic() - started < SECONDS
-        time.sleep(0.05)
+until = partial(waiting.until, seconds=SECONDS)
 
 
 @pytest.fixture
