@@ -71,6 +71,7 @@ def headline(answer: Answer, question: Question) -> Markup:
     """What was found, in a sentence; and in numbers, for whoever opens them."""
     relevances = [one.relevance for one in answer.found]
     strong, likely = relevances.count("strong"), relevances.count("likely")
+    is_scored = any(one.hit.score for one in answer.found)  # not by filters alone
     return render(
         "headline",
         answer=answer,
@@ -79,8 +80,8 @@ def headline(answer: Answer, question: Question) -> Markup:
         taken=f"{max(1, round(1000 * answer.seconds)):,} ms" if answer.seconds < 2 else f"{answer.seconds:.1f} s",
         strong=strong,
         likely=likely,
-        scored=any(one.hit.score for one in answer.found),
-        sentence=_found(answer, question, strong, likely),
+        is_scored=is_scored,
+        sentence=_found(answer, question, strong, likely) if is_scored else counted(answer.total, "picture"),
     )
 
 
@@ -134,8 +135,6 @@ def _chips(key: str, question: Question, known: dict[int, Fact]) -> Iterator[_Ch
 
 def _found(answer: Answer, question: Question, strong: int, likely: int) -> str:
     """How many pictures fit, in words."""
-    if not any(one.hit.score for one in answer.found):  # filters alone
-        return counted(answer.total, "picture")
     asked = f" “{question.words}”" if question.words and not question.has_pictures else ""
     sure, unsure = (
         (("shows", "show"), "may show") if asked else (("is very like it", "are very like it"), "may be like it")

@@ -94,12 +94,11 @@ class ClassifyActions:
         request: gr.Request | None = None,
     ) -> Changes:
         """By words."""
-        session = replace(session, visitor=visitor_of(request))
 
         def make(chosen: Library) -> Head:
             return words_head(chosen, typed_classes(_text(words)), typed_templates(_text(templates), _text(own)))
 
-        return self._safely(session, lambda: self._begin(session, library, make))
+        return self._safely(session, lambda: self._begin(session, library, make, visitor_of(request)))
 
     def load(
         self,
@@ -111,7 +110,6 @@ class ClassifyActions:
         request: gr.Request | None = None,
     ) -> Changes:
         """By a file of classes, or a saved head."""
-        session = replace(session, visitor=visitor_of(request))
 
         def make(chosen: Library) -> Head:
             if not _text(file):
@@ -120,7 +118,7 @@ class ClassifyActions:
                 return sent_head(file)
             return words_head(chosen, sent_classes(file), typed_templates(_text(templates), _text(own)))
 
-        return self._safely(session, lambda: self._begin(session, library, make))
+        return self._safely(session, lambda: self._begin(session, library, make, visitor_of(request)))
 
     def act(self, session: ClassifySession, event: gr.EventData) -> Changes:
         """Something was done to a picture, or a column shall show more. The columns themselves are left as they are."""
@@ -241,7 +239,7 @@ class ClassifyActions:
         return self._safely(session, work)
 
     def labels(self, library: Library, head: Head, visitor: str = "") -> dict[int, str]:
-        """What a visitor labelled by hand for these classes; kept while the page runs: a reload loses nothing."""
+        """What a visitor labelled by hand for these classes, as long as the page runs: a reload loses nothing."""
         key = (visitor, library.index.info.index_id, head.classes)
         self._labels.setdefault(key, {})
         self._labels.move_to_end(key)
@@ -249,14 +247,16 @@ class ClassifyActions:
             self._labels.popitem(last=False)
         return self._labels[key]
 
-    def _begin(self, session: ClassifySession, chosen: str | None, make: Callable[[Library], Head]) -> Changes:
+    def _begin(
+        self, session: ClassifySession, chosen: str | None, make: Callable[[Library], Head], visitor: str
+    ) -> Changes:
         library = self._page.shelf.get(chosen or session.library) or self._page.shelf.first()
         if library is None or not library.is_indexed:
             note = html.note("No pictures yet", "There is no library to sort.", steps=NO_LIBRARY)
             return {self._screen.columns: note}
         head = make(library)
         strict = USUAL if head.rejection else 0.0
-        fresh = ClassifySession(library.key, session.visitor, head, head, head, strict=strict)
+        fresh = ClassifySession(library.key, visitor, head, head, head, strict=strict)
         return {**self._show(fresh), self._screen.learned: "", **self.libraries(library.key)}
 
     def _show(self, session: ClassifySession) -> Changes:

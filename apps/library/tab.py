@@ -299,7 +299,7 @@ def _why_not(library: Library, look: Look | None) -> str:
     if not library.is_there:
         return "the folder is not there; its disk may be gone"
     is_done = look is not None and not look.is_running and look.code == 0
-    return "no picture was found in it" if is_done else "not indexed yet"
+    return "its index is gone since it was made" if is_done else "not indexed yet"
 
 
 def _group(library: Library, group: Sequence[Fact], level: Level) -> Markup:

@@ -26,7 +26,7 @@ from ..theme import PRIVATE, piece, signal_piece
 from . import exports
 from .desktop import show_folder
 from .screen import SearchScreen, SearchSession
-from .url_state import as_folder, as_relevance, from_address, read_day, to_address
+from .url_state import as_folder, as_relevance, from_address, last_day, read_filter, to_address
 
 RELEVANCES = [("everything", "weak"), ("likely and strong", "likely"), ("strong only", "strong")]
 TEACH = (
@@ -159,8 +159,8 @@ class SearchActions:
             lost: list[str] = []
             filters = Filters(
                 folder=as_folder(str(folder or ""), chosen.catalogue()) if chosen.key == session.library else "",
-                since=read_day(str(since or ""), lost),
-                until=read_day(str(until or ""), lost, is_end=True),
+                since=read_filter(lambda: parse_day(str(since or "")), lost),
+                until=read_filter(lambda: parse_day(str(until or ""), is_end=True), lost),
                 shapes=tuple(shape for shape in SHAPES if shape in (shapes or [])),
                 kinds=tuple(str(kind)[:8] for kind in (kinds or [])[:20]),
             )
@@ -321,9 +321,7 @@ class SearchActions:
             screen.library: gr.Dropdown(choices=libraries, value=library.key, visible=len(libraries) > 1),
             screen.folder: gr.Dropdown(choices=folders, value=printable(filters.folder), visible=len(folders) > 1),
             screen.since: gr.Textbox(value=filters.since, placeholder=first[:7] or "2019-07", visible=bool(first)),
-            screen.until: gr.Textbox(
-                value=filters.until.replace("-99", ""), placeholder=last[:7] or "2021", visible=bool(first)
-            ),
+            screen.until: gr.Textbox(value=last_day(filters), placeholder=last[:7] or "2021", visible=bool(first)),
             screen.least: gr.Radio(value=question.least),
             screen.shapes: gr.CheckboxGroup(value=list(filters.shapes)),
             screen.kinds: gr.CheckboxGroup(choices=catalogue.kinds, value=list(filters.kinds)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlencode
 
@@ -36,7 +36,7 @@ def to_address(library: str, question: Question) -> str:
         "twins": str(question.twins_of or ""),
         "folder": printable(filters.folder),
         "since": filters.since,
-        "until": filters.until.replace("-99", ""),
+        "until": last_day(filters),
         "shape": ",".join(filters.shapes),
         "type": ",".join(filters.kinds),
         "least": "" if question.least == "weak" else question.least,
@@ -83,26 +83,27 @@ def as_folder(text: str, catalogue: Catalogue | None) -> str:
     return folder
 
 
-def read_day(text: str, lost: list[str], *, is_end: bool = False) -> str:
-    """A date as `parse_day` has it; "" for what is none, and a sentence on it goes to `lost`."""
+def read_filter(parse: Callable[[], str], lost: list[str]) -> str:
+    """What `parse` makes of a filter; "" where it is none that holds, and a sentence on it goes to `lost`."""
     try:
-        return parse_day(text, is_end=is_end)
+        return parse()
     except QueryError as error:
         lost.append(error.message)
         return ""
 
 
+def last_day(filters: Filters) -> str:
+    """The last day of the filters as it was typed: 2024-06 for all of June."""
+    return filters.until.replace("-99", "")
+
+
 def _filters(fields: dict[str, str], catalogue: Catalogue | None, lost: list[str]) -> Filters:
     """Those that hold; of the others a sentence goes to `lost`."""
-    try:
-        folder = as_folder(fields.get("folder", ""), catalogue)
-    except QueryError as error:
-        lost.append(error.message)
-        folder = ""
+    until = fields.get("until", "").replace("-99", "")  # of addresses that earlier clipkits wrote
     return Filters(
-        folder=folder,
-        since=read_day(fields.get("since", ""), lost),
-        until=read_day(fields.get("until", "").replace("-99", ""), lost, is_end=True),
+        folder=read_filter(lambda: as_folder(fields.get("folder", ""), catalogue), lost),
+        since=read_filter(lambda: parse_day(fields.get("since", "")), lost),
+        until=read_filter(lambda: parse_day(until, is_end=True), lost),
         shapes=tuple(shape for shape in SHAPES if shape in fields.get("shape", "").split(",")),
         kinds=tuple(kind for kind in fields.get("type", "").split(",")[:20] if kind.isalnum() and len(kind) <= 8),
     )

@@ -15,7 +15,7 @@ SPARE_FILES = 256  # descriptors for everything that is no connection: databases
 
 
 def most_connections() -> int:
-    """How many connections are kept at once: below what this process may open."""
+    """How many connections may be open at once: below what this process may open."""
     try:
         import resource
     except ImportError:  # Windows has no such limit

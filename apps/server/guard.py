@@ -9,7 +9,6 @@ import math
 import re
 import socket
 from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 from starlette.requests import Request
@@ -19,10 +18,10 @@ from clipkit.core.text import printable
 
 from .logins import Logins
 from .requests import reason_for_client, say_failure
+from .scopes import Scope, cookie_in, headers_of
 from .token import ADVICE, Token
 from .visitor import visitor_cookie
 
-Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -134,9 +133,9 @@ class Guard:
                 if _is_login(scope) and message["status"] == 200:
                     self._logins.succeed(str(scope["client"][0]))
                 names = {name for name, _ in HEADERS}
-                kept = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in names]
-                named = visitor_cookie(scope, _headers(scope).get("cookie", "")) if message["status"] == 200 else []
-                message = {**message, "headers": [*_one_cookie(kept, scope), *named, *HEADERS]}
+                own = [(name, value) for name, value in message.get("headers", ()) if name.lower() not in names]
+                visitor = visitor_cookie(scope) if message["status"] == 200 else []
+                message = {**message, "headers": [*_one_cookie(own, scope), *visitor, *HEADERS]}
             await send(message)
 
         self._at_work[is_waiting] += 1
@@ -157,7 +156,7 @@ class Guard:
 
     def _take_from_proxy(self, scope: Scope) -> bool:
         """Whether a proxy serves the page to this request under an allowed name; its host, scheme and path are set."""
-        headers = _headers(scope)
+        headers = headers_of(scope)
         scope["client"] = scope.get("client") or ("", 0)
         scope["scheme"] = "http"  # uvicorn takes any sender's word for it
         names = [headers.get("host", "")]
@@ -182,7 +181,7 @@ class Guard:
         return match is not None and match[1].lower() in self._allowed
 
     def _check(self, scope: Scope, *, is_public: bool) -> None:
-        headers = _headers(scope)
+        headers = headers_of(scope)
         path = str(scope["path"])
         if self._at_work[False] > AT_ONCE or self._at_work[True] > STREAMS_AT_ONCE:
             raise Refused(503, "too many requests at once; try again in a moment")
@@ -231,20 +230,16 @@ async def broken(_: Request, __: Exception) -> PlainTextResponse:
     return PlainTextResponse("the page cannot answer that\n", status_code=503, headers=headers)
 
 
-def _headers(scope: Scope) -> dict[str, str]:
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-
-
 def _one_cookie(headers: list[tuple[bytes, bytes]], scope: Scope) -> list[tuple[bytes, bytes]]:
     """Of Gradio's two session cookies the one for this line, never sent along from another site."""
-    kept = []
+    remaining = []
     for name, value in headers:
         if name.lower() == b"set-cookie" and value.startswith(SESSION):
             if value.startswith(UNSECURE) == (scope["scheme"] == "https"):
                 continue
             value = re.sub(rb"(?i)samesite=none", b"SameSite=lax", value)
-        kept.append((name, value))
-    return kept
+        remaining.append((name, value))
+    return remaining
 
 
 def _is_known(path: str) -> bool:
@@ -264,12 +259,8 @@ def _is_public(path: str) -> bool:
 def _is_logged_in(scope: Scope, cookie: str) -> bool:
     """As Gradio decides it: a cookie with a token that its login has given."""
     app = scope["app"]
-    try:
-        cookies = SimpleCookie(cookie)
-    except CookieError:
-        return False
     names = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
-    return any(name in cookies and cookies[name].value in app.tokens for name in names)
+    return any(cookie_in(cookie, name) in app.tokens for name in names)
 
 
 def _is_login(scope: Scope) -> bool:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import MutableMapping
-from http.cookies import CookieError, SimpleCookie
-from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.responses import RedirectResponse
+
+from .scopes import Scope, cookie_in, headers_of
 
 PARAMETER = "token"
 ADVICE = "this page wants its token; open the address that `clipkit ui` printed"
@@ -20,16 +19,16 @@ class Token:
     def __init__(self, value: str) -> None:
         self._value = value
 
-    def is_known(self, scope: MutableMapping[str, Any]) -> bool:
+    def is_known(self, scope: Scope) -> bool:
         """Whether a request brings it, compared in constant time."""
-        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        kind, _, given = headers.get(b"authorization", "").partition(" ")
-        offered = [_from_cookie(headers.get(b"cookie", ""), _cookie(scope)), *_from_address(scope)]
+        headers = headers_of(scope)
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        offered = [cookie_in(headers.get("cookie", ""), _cookie(scope)), *_from_address(scope)]
         offered += [given.strip()] if kind.lower() == "bearer" else []
         is_same = [secrets.compare_digest(one.encode(), self._value.encode()) for one in offered]
         return any(is_same)
 
-    def redirect(self, scope: MutableMapping[str, Any]) -> RedirectResponse | None:
+    def redirect(self, scope: Scope) -> RedirectResponse | None:
         """For a browser that opens the page with the token in its address: a cookie, and the address without it."""
         given, rest = _from_address(scope), _without(scope)
         scope["query_string"] = rest
@@ -41,24 +40,16 @@ class Token:
         return answer
 
 
-def _cookie(scope: MutableMapping[str, Any]) -> str:
+def _cookie(scope: Scope) -> str:
     """Its name; cookies do not tell ports apart, and several pages may run."""
     return f"clipkit-token-{(scope.get('server') or ('', 0))[1]}"
 
 
-def _from_cookie(header: str, name: str) -> str:
-    try:
-        cookies = SimpleCookie(header)
-    except CookieError:
-        return ""
-    return cookies[name].value if name in cookies else ""
-
-
-def _from_address(scope: MutableMapping[str, Any]) -> list[str]:
+def _from_address(scope: Scope) -> list[str]:
     query = scope.get("query_string", b"").decode("latin-1")
     return [value for name, value in parse_qsl(query, encoding="latin-1") if name == PARAMETER]
 
 
-def _without(scope: MutableMapping[str, Any]) -> bytes:
+def _without(scope: Scope) -> bytes:
     parts = scope.get("query_string", b"").split(b"&")
     return b"&".join(part for part in parts if part.partition(b"=")[0] != PARAMETER.encode())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
+
+from .scopes import Scope, cookie_in, headers_of
 
 COOKIE = "clipkit-visitor"
 YEAR = 365 * 86_400  # seconds
@@ -15,11 +15,8 @@ _VALUE = re.compile(r"[A-Za-z0-9_-]{22}", re.ASCII)
 
 def visitor_in(cookies: str) -> str:
     """The visitor that a Cookie header names; "" for none."""
-    try:
-        found = SimpleCookie(cookies).get(COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found is not None and _VALUE.fullmatch(found.value) else ""
+    found = cookie_in(cookies, COOKIE)
+    return found if _VALUE.fullmatch(found) else ""
 
 
 def visitor_of(request: Any) -> str:
@@ -29,9 +26,9 @@ def visitor_of(request: Any) -> str:
     return visitor_in(str(dict(request.headers).get("cookie", ""))) or f"window {request.session_hash}"
 
 
-def visitor_cookie(scope: MutableMapping[str, Any], cookies: str) -> list[tuple[bytes, bytes]]:
+def visitor_cookie(scope: Scope) -> list[tuple[bytes, bytes]]:
     """The header that names a new visitor, where the page is opened by one."""
-    if scope["path"] != "/" or scope["method"] != "GET" or visitor_in(cookies):
+    if scope["path"] != "/" or scope["method"] != "GET" or visitor_in(headers_of(scope).get("cookie", "")):
         return []
     secure = "; Secure" if scope["scheme"] == "https" else ""
     value = f"{COOKIE}={secrets.token_urlsafe(16)}; Path=/; Max-Age={YEAR}; HttpOnly; SameSite=Lax{secure}"

@@ -13,7 +13,7 @@ window.clipkit = (() => {
   let current = null; // the card that the large view shows
   let waiting = false; // for more answers
   let asked = 0; // how often an address was asked, or an answer came
-  let kept = 0; // a timer: where the window is will be written into its history
+  let saving = 0; // a timer: where the window is will be written into its history
   let isLeaving = false; // a picture was asked about, and the answer is not here yet
   let settled = 0; // when the last answer has moved everything to its place
   let place = null; // where the window was when this search was left, until it is shown again
@@ -49,7 +49,7 @@ window.clipkit = (() => {
     watch("value", () => {
       asked += 1;
       isLeaving = false;
-      clearTimeout(kept); // what moves the window now is the answer
+      clearTimeout(saving); // what moves the window now is the answer
       settled = performance.now() + SETTLE_MS;
       ready();
       scrollBack();
@@ -344,13 +344,13 @@ window.clipkit = (() => {
   // ---- back and forward ---------------------------------------------------------------------------------------------
   history.scrollRestoration = "manual"; // the pictures are not there yet when the browser would scroll
   window.addEventListener("scroll", () => {
-    clearTimeout(kept);
-    kept = setTimeout(() => {
+    clearTimeout(saving);
+    saving = setTimeout(() => {
       if (!place && !isLeaving) history.replaceState({ top: window.scrollY, shown: cards().length }, "");
     }, Math.max(150, settled - performance.now()));
   }, { passive: true });
   window.addEventListener("popstate", (event) => {
-    clearTimeout(kept);
+    clearTimeout(saving);
     place = event.state || { top: 0, shown: 0 };
     askAddress({ back: true, shown: place.shown });
   });

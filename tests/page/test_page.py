@@ -16,7 +16,7 @@ from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -30,6 +30,7 @@ from clipkit_apps.search.screen import SearchScreen, SearchSession
 from clipkit_apps.search.tab import SearchActions
 from clipkit_apps.server import guard, logins, routes, thumbnails
 from clipkit_apps.server.libraries import Shelf
+from clipkit_apps.server.runs import CommandRun, Look
 from clipkit_apps.server.state import Page
 from PIL import Image
 
@@ -791,6 +792,17 @@ def test_a_folder_that_is_gone_is_said_to_be(shelf: Shelf, library: Library, scr
     assert "photos is not there" in shown["grid"]
     assert "No pictures yet" not in shown["grid"]
     assert "the folder is not there" in LibraryActions(page).shelf()
+
+
+def test_finished_and_not_indexed_yet_do_not_stand_together(shelf: Shelf, library: Library) -> None:
+    page = Page(shelf, thumbnails.Thumbnails(library.root.parent / "thumbs"))
+    look = Look(is_running=False, is_stopping=False, done=1, total=1, path="", rate=1, left=None, lines=(), code=0)
+    page.runs[library.key] = cast("CommandRun", SimpleNamespace(look=lambda: look))
+    (library.folder / "index.db").unlink()
+    shown = LibraryActions(page).shelf()
+    assert "finished" in shown
+    assert "its index is gone" in shown
+    assert "not indexed yet" not in shown
 
 
 @pytest.mark.parametrize("is_local", [True, False])
