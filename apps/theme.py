@@ -11,6 +11,9 @@ MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 HEAD = "".join(
     f'<link rel="stylesheet" href="clipkit/static/{name}.css"><script src="clipkit/static/{name}.js"></script>'
     for name in ("page", "classify")
+) + "".join(
+    f'<link rel="stylesheet" href="clipkit/static/{name}.css">'
+    for name in ("search/search", "vendor/photoswipe/photoswipe")
 )
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 4}
 # Gradio's own subdued text is 2.6 : 1 on this ground, and 4.5 can be read.

@@ -17,12 +17,10 @@ from clipkit.explore.duplicates import find_duplicates
 from clipkit.explore.library import Library
 from clipkit.explore.mapping import map_collection
 from clipkit.explore.metadata import Fact
-from clipkit.explore.question import Answer, Found
 from clipkit.index.check import check, prune
 from clipkit.models.registry import ALIASES
 from clipkit.output.html import Markup
 from clipkit.output.map_html import make_thumbnails, map_page
-from clipkit.search.hits import Hit
 
 from .. import html
 from ..server.routes import Export
@@ -304,8 +302,7 @@ def _why_not(library: Library, look: Look | None) -> str:
 
 def _group(library: Library, group: Sequence[Fact], level: Level) -> Markup:
     """Pictures of one group side by side, the one to keep first; of equal bytes one is enough to look at."""
-    shown = [Found(Hit(0.0, fact.path, "", fact.id), fact, "weak") for fact in group[:MOST_SHOWN]]
-    answer = Answer(tuple(shown[: 1 if level == "exact" else None]), len(group), 0.0)
-    cards = html.grid(answer, html.cards(library.key, answer), turn=0)
-    paths = [one.fact.path for one in shown]
+    shown = group[:MOST_SHOWN]
+    cards = html.grid(library.key, shown[: 1 if level == "exact" else None])
+    paths = [fact.path for fact in shown]
     return html.render("copies", count=len(group), first=paths[0], paths=paths[1:], grid=cards)

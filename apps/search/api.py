@@ -17,7 +17,7 @@ from clipkit.output.html import escape
 
 from .. import html
 from ..server.state import Page
-from .url_state import as_folder, as_relevance
+from .questions import as_folder, as_relevance
 
 
 class Endpoints:

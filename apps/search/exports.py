@@ -1,31 +1,36 @@
-"""Exports of search results: a table, a contact sheet, or copies in a folder, of what the page may show."""
+"""Exports of pictures: a table, a contact sheet, or the files themselves in one archive."""
 
 from __future__ import annotations
 
 import csv
 import io
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from clipkit.core.text import FORMULA_STARTS, printable
 from clipkit.errors import ClipkitError
 from clipkit.explore.library import Library
-from clipkit.explore.question import Answer
+from clipkit.explore.question import Found
 from clipkit.output.contact_sheet import write_sheet
-from clipkit.output.copy_files import copy_hits
 from clipkit.search.hits import Hit, Hits
 
-from ..server.routes import Export
+from ..server.routes import Export, Outbox
 
 MOST_ON_A_SHEET = 500  # each is decoded, and 20 KB of the file
+MOST_BYTES = 4 * 10**9  # of an archive
+SPARE_BYTES = 10**9  # that stay free on the disk
 
 
-def as_csv(answer: Answer) -> Export:
+def as_csv(found: Sequence[Found]) -> Export:
     """score, relevance, path, width, height, taken; safe for spreadsheets."""
     stream = io.StringIO()
     table = csv.writer(stream, lineterminator="\n")
     table.writerow(["score", "relevance", "path", "width", "height", "taken"])
-    for one in answer.found:
+    for one in found:
         path = printable(one.fact.path)
         safe = f"'{path}" if path.startswith(FORMULA_STARTS) else path
         taken = printable(one.fact.taken)
@@ -34,26 +39,38 @@ def as_csv(answer: Answer) -> Export:
     return Export("clipkit.csv", "text/csv; charset=utf-8", stream.getvalue().encode())
 
 
-def as_sheet(library: Library, answer: Answer, title: str) -> Export:
+def as_sheet(library: Library, found: Sequence[Found], title: str) -> Export:
     """One HTML file that needs no other."""
-    hits = Hits(shown(library, answer)[:MOST_ON_A_SHEET])
+    hits = Hits(shown(library, found)[:MOST_ON_A_SHEET])
     with TemporaryDirectory(prefix="clipkit-") as folder:
         file = Path(folder) / "sheet.html"
         write_sheet(hits, file, title=title or library.name)
         return Export("clipkit.html", "text/html; charset=utf-8", file.read_bytes())
 
 
-def copy_to(library: Library, answer: Answer, folder: str) -> int:
-    """How many pictures are now in the folder, which is on the machine of the page."""
-    if not folder.strip():
-        raise ClipkitError("no folder is named", hint="write where the copies should go: ~/found")
-    place = Path(folder.strip()).expanduser()
-    if not place.is_absolute():
-        raise ClipkitError("the folder is not a full path", hint="begin with / or ~")
-    return len(copy_hits(Hits(shown(library, answer)), place))
+def as_zip(library: Library, found: Sequence[Found], outbox: Outbox) -> Export:
+    """The files as they are, in one archive, which lies on the disk until it has been taken or others come."""
+    hits = shown(library, found)
+    size = sum(os.stat(hit.file).st_size for hit in hits)
+    folder = outbox.folder()
+    most = min(MOST_BYTES, shutil.disk_usage(folder).free - SPARE_BYTES)
+    if size > most:
+        fact = f"these pictures take {size / 1e9:.1f} GB; {max(most, 0) / 1e9:.1f} GB fit into one archive"
+        raise ClipkitError(fact, hint="choose fewer, or copy them to a folder")
+    file = outbox.new_file(".zip")
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:  # pictures are compressed already
+        for hit, name in zip(hits, _names(hits), strict=True):
+            archive.write(hit.file, name)
+    return Export("clipkit.zip", "application/zip", file=file)
 
 
-def shown(library: Library, answer: Answer) -> list[Hit]:
+def shown(library: Library, found: Sequence[Found]) -> list[Hit]:
     """The hits whose content may leave: not those that links lead out of the library, nor those that are gone."""
-    files = ((one.hit, library.file_of(one.hit.id)) for one in answer.found)
+    files = ((one.hit, library.file_of(one.hit.id)) for one in found)
     return [Hit(hit.score, hit.path, str(file), hit.id) for hit, file in files if file is not None]
+
+
+def _names(hits: Sequence[Hit]) -> Iterator[str]:
+    """Names within the archive: paths below the library, which no program takes for a place outside."""
+    for hit in hits:
+        yield printable(hit.path).replace("\\", "_").lstrip("/")

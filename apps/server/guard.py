@@ -44,6 +44,7 @@ GRADIO = (
 )
 GRADIO_BELOW = ("call/", "run/", "api/", "heartbeat/", "file=")
 OURS = "/clipkit/"
+UPLOADS = (f"{EVENTS}upload", f"{OURS}search/picture")
 ASKS_TOKEN = ("/", "/login", "/logout")  # of what is public where there is a login
 OURS_OPEN = ("/clipkit/static/",)  # the page's own style and script: the login page wants them too
 WAITING = ("/gradio_api/queue/data", "/gradio_api/heartbeat/", "/gradio_api/call/", "/gradio_api/upload_progress")
@@ -268,7 +269,7 @@ def _is_login(scope: Scope) -> bool:
 
 
 def _limit(scope: Scope) -> int:
-    return MAX_UPLOAD if str(scope["path"]).rstrip("/") == f"{EVENTS}upload" else MAX_BODY
+    return MAX_UPLOAD if str(scope["path"]).rstrip("/") in UPLOADS else MAX_BODY
 
 
 def _bounded(receive: Receive, limit: int) -> Receive:

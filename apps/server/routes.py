@@ -9,26 +9,35 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_urlsafe
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from clipkit.core.folders import cache_folder
 from clipkit.core.text import printable
 from clipkit.errors import ClipkitError
+from clipkit.explore.albums import read_albums
 from clipkit.explore.library import Library
 from clipkit.explore.metadata import Fact, kind
-from clipkit.images.thumbnails import camera
+from clipkit.images.recipe import NO_METADATA
+from clipkit.images.thumbnails import file_metadata
+from clipkit.index.sidecars import read_sidecar
 
 from .libraries import Shelf
 from .thumbnails import SIZES, Thumbnails
 
 STATIC_FOLDER = Path(__file__).parent.parent / "static"
-STYLES, SCRIPTS = ("page.css", "classify.css"), ("page.js", "classify.js")
-STATIC = dict.fromkeys(STYLES, "text/css") | dict.fromkeys(SCRIPTS, "text/javascript")
+TYPES = {".css": "text/css", ".js": "text/javascript"}
+STATIC = {
+    file.relative_to(STATIC_FOLDER).as_posix(): TYPES[file.suffix]
+    for file in STATIC_FOLDER.rglob("*")
+    if file.suffix in TYPES
+}
 FOREVER = "private, max-age=31536000, immutable"  # the address changes with the content
 BRIEFLY = "private, max-age=60"
 CHUNK = 2**18
@@ -42,8 +51,9 @@ class Export:
 
     name: str
     media_type: str
-    data: bytes
+    data: bytes = b""
     is_shown: bool = False
+    file: Path | None = None  # that has the data instead, and goes with the export
 
 
 class Outbox:
@@ -52,6 +62,27 @@ class Outbox:
     def __init__(self) -> None:
         self._exports: OrderedDict[str, Export] = OrderedDict()
         self._lock = threading.Lock()
+        self._folder: TemporaryDirectory[str] | None = None
+
+    def folder(self) -> Path:
+        """Where files of exports lie; it goes with the page."""
+        with self._lock:
+            if self._folder is None:
+                uploads = cache_folder() / "uploads"
+                uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._folder = TemporaryDirectory(prefix="exports-", dir=uploads)
+            return Path(self._folder.name)
+
+    def new_file(self, suffix: str) -> Path:
+        """A name for a file of an export."""
+        return self.folder() / f"{token_urlsafe(16)}{suffix}"
+
+    def close(self) -> None:
+        """Files of exports go."""
+        with self._lock:
+            if self._folder is not None:
+                self._folder.cleanup()
+                self._folder = None
 
     def put(self, export: Export) -> str:
         """The address under which it can be fetched, from where the page lies."""
@@ -59,7 +90,9 @@ class Outbox:
         with self._lock:
             self._exports[token] = export
             while len(self._exports) > MOST_EXPORTS:
-                self._exports.popitem(last=False)
+                _, old = self._exports.popitem(last=False)
+                if old.file is not None:
+                    old.file.unlink(missing_ok=True)
         return f"clipkit/export/{token}"
 
     def get(self, token: str) -> Export | None:
@@ -81,7 +114,7 @@ class Routes:
             Route(f"/clipkit/file/{place}", self._file),
             Route(f"/clipkit/about/{place}", self._about),
             Route("/clipkit/export/{token:str}", self._export),
-            Route("/clipkit/static/{name:str}", self._static),
+            Route("/clipkit/static/{name:path}", self._static),
         ]
 
     async def _thumb(self, request: Request) -> Response:
@@ -140,6 +173,8 @@ class Routes:
         file = library.file_of(fact.id)
         size = file.stat().st_size if file else None
         whole = str(library.root / fact.path)
+        found = read_sidecar(str(file)).over(file_metadata(file)) if file else NO_METADATA
+        albums = [name for name, one in read_albums(library.index).items() if fact.sha256 in one.contents]
         return {
             "path": printable(fact.path),
             "place": printable(whole) if self._shelf.is_local and file else printable(fact.path),
@@ -148,7 +183,14 @@ class Routes:
             "width": fact.width,
             "height": fact.height,
             "taken": printable(fact.taken).replace("T", " "),
-            "camera": printable((camera(file) if file else None) or ""),
+            "camera": printable(found.camera or ""),
+            "lens": printable(found.lens or ""),
+            "exposure": found.exposure or "",
+            "latitude": found.latitude,
+            "longitude": found.longitude,
+            "rating": found.rating,
+            "tags": [printable(tag) for tag in found.tags],
+            "albums": [printable(name) for name in albums],
             "is_shown": file is not None,
         }
 
@@ -158,6 +200,8 @@ class Routes:
             return PlainTextResponse("this export is gone; make it again\n", status_code=404)
         disposition = f"{'inline' if export.is_shown else 'attachment'}; filename*=UTF-8''{quote(export.name, safe='')}"
         headers = {"content-disposition": disposition, "cache-control": "private, no-store"}
+        if export.file is not None:
+            return FileResponse(export.file, media_type=export.media_type, headers=headers)
         return Response(export.data, media_type=export.media_type, headers=headers)
 
     async def _static(self, request: Request) -> Response:

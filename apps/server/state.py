@@ -57,6 +57,7 @@ class Page:
 
     def end(self) -> None:
         """The page closes: runs that it has started are stopped, and what they committed stays."""
+        self.outbox.close()
         if self.watches is not None:
             self.watches.end()
         for run in list(self.runs.values()):

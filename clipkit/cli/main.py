@@ -67,6 +67,7 @@ app.commands = _Commands(
         "info": "index",
         "search": "search",
         "serve": "serve",
+        "album": "albums",
         "duplicates": "collection",
         "map": "collection",
         "classify": "classify",

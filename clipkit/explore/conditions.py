@@ -12,6 +12,7 @@ import numpy as np
 from clipkit.core.arrays import IntArray
 from clipkit.core.text import printable
 from clipkit.errors import QueryError
+from clipkit.explore.albums import ids_of_album
 from clipkit.explore.choices import SHAPES
 from clipkit.explore.metadata import SQUARE, kind, parse_day, parse_kind
 from clipkit.images.formats import SUFFIXES
@@ -155,6 +156,7 @@ def _refused(field: str, value: str) -> QueryError:
 
 
 _IDS: dict[str, Callable[[ImageIndex, str, bool], IntArray]] = {
+    "album": lambda index, value, _: ids_of_album(index, value),
     "path": _ids_below,
     "class": _ids_of_class,
     "place": _ids_near,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -293,6 +294,26 @@ class Catalogue:
         if row is None or not self._sums[row]:
             return []
         return [int(other) for other, sha256 in zip(self.ids, self._sums, strict=True) if sha256 == self._sums[row]]
+
+    def copies(self, id_: int) -> int:
+        """How many pictures have the bytes of this one, itself among them.
+
+        Parameters
+        ----------
+        id_ : int
+            Of the picture in the index.
+
+        Returns
+        -------
+        int
+            1 where there is no other.
+        """
+        row = self._place.get(id_)
+        return 1 if row is None or not self._sums[row] else self._counts[self._sums[row]]
+
+    @cached_property
+    def _counts(self) -> Counter[bytes]:
+        return Counter(self._sums)
 
     def duplicates(self) -> list[list[int]]:
         """Groups of pictures with equal bytes, the largest first.

@@ -13,6 +13,7 @@ import numpy as np
 from clipkit.core.arrays import Embeddings, IntArray
 from clipkit.core.text import readable
 from clipkit.errors import IndexDamaged, QueryError
+from clipkit.explore.albums import ids_of_album
 from clipkit.explore.conditions import ids_that_meet
 from clipkit.explore.logic import Ranked, rank
 from clipkit.explore.metadata import Catalogue, Fact, Filters, choose_ids
@@ -57,6 +58,10 @@ class Question:
         Which pictures may answer.
     least : {"strong", "likely", "weak"}
         The weakest relevance to show.
+    album : str
+        Only pictures of that album; "" for all.
+    ids : tuple of int
+        Only these pictures; empty for all.
 
     References
     ----------
@@ -78,6 +83,8 @@ class Question:
     twins_of: int = 0
     filters: Filters = field(default_factory=Filters)
     least: Relevance = "weak"
+    album: str = ""
+    ids: tuple[int, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.words or self.has_pictures or self.twins_of)
@@ -191,6 +198,7 @@ def ask(library: Library, question: Question, k: int = PAGE) -> Answer:
     started = time.monotonic()
     catalogue, words = library.catalogue(), library.parse(question.words)
     only = _meeting(catalogue.chosen(question.filters), ids_that_meet(library.index, words.conditions, words_only=True))
+    only = _meeting(only, _chosen_by_hand(library, question))
     total = len(catalogue) if only is None else len(only)
     k = min(k, MOST)
     if question.twins_of:
@@ -205,6 +213,13 @@ def ask(library: Library, question: Question, k: int = PAGE) -> Answer:
     has_more = ranked.has_more and len(shown) == len(found) and k < MOST
     notes = (*words.notes, *foreign_words(words.terms, library.encoder))
     return Answer(shown, total, time.monotonic() - started, ranked.verdict, has_more, notes)
+
+
+def _chosen_by_hand(library: Library, question: Question) -> IntArray | None:
+    """Ids (n,) of the album and the pictures that a question is about; None for all."""
+    album = ids_of_album(library.index, question.album) if question.album else None
+    chosen = np.array(question.ids, dtype=np.int64) if question.ids else None
+    return _meeting(album, None if chosen is None else np.intersect1d(chosen, library.catalogue().ids))
 
 
 def _judged(library: Library, question: Question, words: Query, only: IntArray | None, k: int) -> Ranked:

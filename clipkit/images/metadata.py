@@ -54,6 +54,7 @@ def read_metadata(image: Image.Image) -> Metadata:
     found = parse_xmp(packet.encode("utf-8", "replace"))
     iptc = (attempt(lambda: getiptcinfo(image)) if isinstance(image, ImageFile) else None) or {}
     place = attempt(lambda: exif.get_ifd(ExifTags.IFD.GPSInfo)) or {}
+    inner = attempt(lambda: exif.get_ifd(ExifTags.IFD.Exif)) or {}
     latitude, longitude = _place(_gps_angle(place, 1), _gps_angle(place, 3))
     if latitude is None:
         latitude, longitude = found.latitude, found.longitude
@@ -65,6 +66,8 @@ def read_metadata(image: Image.Image) -> Metadata:
         rating=found.rating if found.rating is not None else _stars(exif.get(_EXIF_RATING)),
         tags=_tags([*found.tags, *_iptc_texts(iptc, _IPTC_KEYWORDS)]),
         title=found.title or next(iter(_texts(_iptc_texts(iptc, _IPTC_TITLE), MAX_TITLE)), None),
+        lens=clean(str(inner.get(ExifTags.Base.LensModel) or ""), MAX_CAMERA) or None,
+        exposure=attempt(lambda: exposure_of(inner)) or None,
     )
 
 
@@ -88,6 +91,20 @@ def parse_xmp(data: bytes) -> Metadata:
 def camera_of(exif: Mapping[int, Any]) -> str | None:
     """Maker and model of the camera, the maker once; None where EXIF has none."""
     return _camera_name(*(str(exif.get(tag) or "") for tag in (ExifTags.Base.Make, ExifTags.Base.Model)))
+
+
+def exposure_of(inner: Mapping[int, Any]) -> str:
+    """ "1/250 s, f/2.8, ISO 400, 35 mm", of what EXIF has of it."""
+    parts = []
+    if (seconds := _positive(inner.get(ExifTags.Base.ExposureTime))) is not None:
+        parts.append(f"{seconds:g} s" if seconds >= 0.3 else f"1/{round(1 / seconds):,} s")
+    if (aperture := _positive(inner.get(ExifTags.Base.FNumber))) is not None:
+        parts.append(f"f/{aperture:.3g}")
+    if (sensitivity := _positive(inner.get(ExifTags.Base.ISOSpeedRatings))) is not None:
+        parts.append(f"ISO {sensitivity:.0f}")
+    if (focal := _positive(inner.get(ExifTags.Base.FocalLength))) is not None:
+        parts.append(f"{focal:.3g} mm")
+    return ", ".join(parts)
 
 
 def parse_date(text: str) -> str | None:
@@ -137,6 +154,16 @@ def _stars(value: object) -> int | None:
     except ValueError:
         return None
     return max(0, round(number)) if -1 <= number <= MOST_STARS else None
+
+
+def _positive(value: object) -> float | None:
+    """A number that makes sense as a measure; EXIF may have 0/0, or a list of one."""
+    value = value[0] if isinstance(value, tuple) and value else value
+    try:
+        number = float(value)  # type: ignore[arg-type]  whatever is no number fails
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return number if math.isfinite(number) and 1e-6 < number < 1e7 else None
 
 
 def _gps_angle(place: Mapping[int, Any], tag: int) -> float | None:

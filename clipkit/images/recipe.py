@@ -84,6 +84,10 @@ class Metadata:
         Keywords, each once.
     title : str or None
         In one language, the default one.
+    lens : str or None
+        Its model.
+    exposure : str or None
+        Time, aperture, sensitivity and focal length: "1/250 s, f/2.8, ISO 400, 35 mm".
     """
 
     taken_at: str | None = None
@@ -93,6 +97,8 @@ class Metadata:
     rating: int | None = None
     tags: tuple[str, ...] = ()
     title: str | None = None
+    lens: str | None = None
+    exposure: str | None = None
 
     def over(self, other: Metadata) -> Metadata:
         """This, and of `other` what this does not have; but of two dates that of `other`, which is the camera's."""

@@ -14,7 +14,7 @@ from clipkit.errors import ImageError
 from clipkit.images import guarded_decoder
 from clipkit.images.decode import Size, read_file
 from clipkit.images.guarded_decoder import decode
-from clipkit.images.recipe import Picture, PixelRecipe
+from clipkit.images.recipe import NO_METADATA, Metadata, Picture, PixelRecipe
 
 Canvas = npt.NDArray[np.uint8]  # (height, width, 3), RGB
 JPEG_QUALITY = 82  # a photograph of 256 x 256 takes about 14 KB
@@ -44,12 +44,12 @@ def thumbnail(file: str | os.PathLike[str], size: int | Size) -> Thumbnail:
     return Thumbnail(_without_padding(picture, box), *original)
 
 
-def camera(file: str | os.PathLike[str]) -> str | None:
-    """Maker and model of the camera, as the picture says it; None where it does not, or cannot be read."""
+def file_metadata(file: str | os.PathLike[str]) -> Metadata:
+    """What a picture says of itself now; nothing where it cannot be read."""
     try:
-        return guarded_decoder.metadata(read_file(file), name=os.fspath(file)).camera
+        return guarded_decoder.metadata(read_file(file), name=os.fspath(file))
     except ImageError:
-        return None
+        return NO_METADATA
 
 
 def to_jpeg(canvas: Canvas) -> bytes:

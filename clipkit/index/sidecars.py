@@ -19,7 +19,7 @@ def sidecars_among(entries: Collection[os.DirEntry[str]]) -> dict[str, os.DirEnt
 
 def sidecar_stamp(name: str, sidecars: Mapping[str, os.DirEntry[str]]) -> str:
     """Size and date of the sidecar of a picture, which change when it does; "" where it has none."""
-    for candidate in _names(name) if sidecars else ():
+    for candidate in sidecar_names(name) if sidecars else ():
         if (entry := sidecars.get(candidate)) is not None:
             try:
                 info = entry.stat()
@@ -35,7 +35,7 @@ def read_sidecar(file: str) -> Metadata:
     from clipkit.images.decode import read_file
     from clipkit.images.metadata import parse_xmp
 
-    for candidate in _names(file):
+    for candidate in sidecar_names(file):
         if os.path.isfile(candidate):
             try:
                 return parse_xmp(read_file(candidate))
@@ -44,7 +44,7 @@ def read_sidecar(file: str) -> Metadata:
     return NO_METADATA
 
 
-def _names(name: str) -> Iterator[str]:
+def sidecar_names(name: str) -> Iterator[str]:
     """What a sidecar may be called, the most specific name first."""
     for stem in (name, os.path.splitext(name)[0]):
         yield stem + SUFFIX

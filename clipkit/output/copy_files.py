@@ -197,6 +197,33 @@ def plan_moves(root: Path, paths: Sequence[str], folder: str | os.PathLike[str])
     return steps
 
 
+def plan_copies(files: Sequence[str], folder: str | os.PathLike[str]) -> list[Transfer]:
+    """Which of these files gets which name in `folder`; what lies there already, byte for byte, has no step.
+
+    Nothing is changed. ClipkitError where one is not there any more, or the disk is too small for all.
+    """
+    top, taken = Path(os.path.abspath(folder)), set[str]()
+    _check_sources(files, "copy")
+    steps = []
+    for file in files:
+        target = _place(file, top, "copy", taken)
+        if target is not None:
+            taken.add(_key(target))
+            steps.append(Transfer("copy", file, target))
+    above = next(place for place in (top, *top.parents) if place.is_dir())
+    _check_space(above, sum(os.stat(step.source).st_size for step in steps))
+    return steps
+
+
+def undo_transfers(steps: Sequence[Transfer]) -> int:
+    """Put back what `run_transfers` did, the latest first; how many could not be, because they have changed since."""
+    remaining = _undo([partial(_put_back, step) for step in steps])
+    for folder in sorted({step.target.parent for step in steps}, key=lambda place: len(place.parts), reverse=True):
+        with suppress(OSError):
+            folder.rmdir()  # an empty one
+    return remaining
+
+
 def run_transfers(steps: Sequence[Transfer]) -> None:
     """Do what was planned, whole or not at all: at the first failure, or Ctrl-C, everything is put back.
 

@@ -226,6 +226,21 @@ class Store:
         check_sums((row[1] for row in rows), self.file)
         return {id_: tuple(facts) for id_, *facts in rows}
 
+    def contents(self, ids: Iterable[int]) -> set[str]:
+        """SHA-256, in hex, of those of `ids` that answer."""
+        one = "SELECT sha256 FROM images WHERE id = ? AND state = 'ok'"
+        with self._read() as db:
+            sums = [row[0] for id_ in ids for row in db.execute(one, (int(id_),))]
+        check_sums(sums, self.file)
+        return {value.hex() for value in sums if value}
+
+    def ids_with_contents(self, contents: Collection[str]) -> IntArray:
+        """Ids (n,) of the pictures that answer and have one of these SHA-256, in hex; ascending."""
+        with self._read() as db:
+            rows = db.execute("SELECT sha256, id FROM images WHERE state = 'ok' ORDER BY id").fetchall()
+        check_sums((row[0] for row in rows), self.file)
+        return np.array([id_ for value, id_ in rows if value and value.hex() in contents], dtype=np.int64)
+
     def vectors(self, ids: Iterable[int]) -> tuple[IntArray, npt.NDArray[np.float16]]:
         """Ids (n,) and embeddings (n, d) of those of `ids` that answer, in their order."""
         one = "SELECT id, embedding FROM images WHERE id = ? AND state = 'ok'"

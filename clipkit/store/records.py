@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from clipkit.images.recipe import Metadata
 
+SHOWN_ONLY = ("lens", "exposure")  # metadata that is read when a picture is looked at, and not searched by
+
 
 class FileStamp(NamedTuple):
     """What a stat says of a file: while it is the same, so is the file."""
@@ -94,7 +96,8 @@ class PictureRow:
     def described(self, metadata: Metadata) -> PictureRow:
         """The same with the metadata that is read by now."""
         tags = json.dumps(metadata.tags, ensure_ascii=False) if metadata.tags else None
-        return replace(self, **{**vars(metadata), "tags": tags, "sidecar": self.found.sidecar})
+        kept = {name: value for name, value in vars(metadata).items() if name not in SHOWN_ONLY}
+        return replace(self, **{**kept, "tags": tags, "sidecar": self.found.sidecar})
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from clipkit.images import guarded_decoder
 from clipkit.images.augment import read_canvas
 from clipkit.images.guarded_decoder import DecoderPool
 from clipkit.images.recipe import PixelRecipe
-from clipkit.images.thumbnails import camera, thumbnail
+from clipkit.images.thumbnails import file_metadata, thumbnail
 from clipkit.index.check import check
 from clipkit.index.image_index import ImageIndex
 from clipkit.index.import_export import export, import_
@@ -122,7 +122,7 @@ def test_no_door_lets_a_crash_in(door: str, boom: Path, photos: Path) -> None:
 
 @pytest.mark.usefixtures("deadly")
 def test_a_camera_that_cannot_be_read_is_none(boom: Path) -> None:
-    assert camera(boom) is None
+    assert file_metadata(boom).camera is None
 
 
 def test_python_search_check_and_import_go_on(

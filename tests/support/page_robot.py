@@ -131,15 +131,14 @@ class Robot:
         if self.token:
             query = f"{query}&{self.token}" if query else f"?{self.token}"
         self.window.goto(f"{self.address}/{query}")
-        self.window.wait_for_selector("#ck-grid .ck-card, #ck-grid .ck-note", timeout=60_000)
+        self.window.wait_for_selector(".ck-wall .ck-card[data-id], .ck-search .ck-note", timeout=60_000)
         return self
 
     def search(self, words: str) -> list[str]:
         """Type and press Enter; the names of the pictures that come, in order."""
-        box = self.window.locator("#ck-box textarea")
-        box.fill(words)
         with self.new_answer():
-            box.press("Enter")
+            self.window.locator("#ck-box").fill(words)
+            self.window.locator("#ck-box").press("Enter")
         return self.names()
 
     @contextmanager
@@ -148,15 +147,18 @@ class Robot:
         before = self.turn()
         yield
         self.window.wait_for_function(
-            "before => document.querySelector('.ck-grid')?.dataset.turn !== before", arg=before
+            "before => document.querySelector('.ck-wall')?.dataset.turn !== before", arg=before
         )
 
     def turn(self) -> str:
-        return str(self.window.evaluate("document.querySelector('.ck-grid')?.dataset.turn ?? ''"))
+        return str(self.window.evaluate("document.querySelector('.ck-wall')?.dataset.turn ?? ''"))
 
     def names(self) -> list[str]:
-        """What the grid shows, as a reader of the screen hears it."""
-        found: list[str] = self.window.locator("#ck-grid .ck-card .ck-name").all_text_contents()
+        """What the wall shows near the window, in order."""
+        found: list[str] = self.window.evaluate(
+            """[...document.querySelectorAll('.ck-wall .ck-card[data-id]')]
+                .sort((a, b) => a.dataset.index - b.dataset.index).map(c => c.querySelector('.ck-name').textContent)"""
+        )
         return found
 
     def shows(self, names: Collection[str]) -> bool:
@@ -167,7 +169,7 @@ class Robot:
         return set(self.names()) == set(names)
 
     def card(self, name: str) -> Any:
-        return self.window.locator("#ck-grid .ck-card", has=self.window.locator(f'img[alt="{name}"]')).first
+        return self.window.locator(".ck-wall .ck-card", has=self.window.locator(f'img[alt="{name}"]')).first
 
     def tab(self, name: str) -> None:
         self.window.get_by_role("tab", name=name).click()
