@@ -11,6 +11,7 @@ from pathlib import Path
 from clipkit.core.folders import cache_folder
 from clipkit.errors import ClipkitError
 from clipkit.explore.library import Library
+from clipkit.images.guarded_decoder import warm_up
 from clipkit.index.image_index import Loader
 from clipkit.models.encoder import Encoder
 
@@ -78,6 +79,7 @@ class Shelf:
 
     def warm(self, report: Callable[[str], None]) -> None:
         """Load models and catalogues; what fails is reported, and shown again when somebody asks."""
+        warm_up()  # the decoders, while the models are loaded
         for library in self.libraries():
             try:
                 library.warm()

@@ -1,17 +1,21 @@
-"""Thumbnail cache on disk: made once, upright, bounded in bytes, the oldest out first; visible ones come first."""
+"""Thumbnail cache on disk: made once, upright, bounded in bytes, the oldest out first; visible ones come first.
+
+Pictures are decoded in processes beside this one, where a crash costs the picture alone.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import threading
-from collections import deque
+import time
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from clipkit.core.files import replacing
-from clipkit.errors import ClipkitError
+from clipkit.errors import ClipkitError, ImageError
 from clipkit.images.thumbnails import thumbnail, to_jpeg
 
 SIZES = {
@@ -23,6 +27,8 @@ CHECK_EVERY = 64 * 2**20  # bytes written between two looks at the whole cache
 KEEP = 0.9  # of MAX_BYTES remain after the oldest have gone
 AT_ONCE = 2  # decoders; a large picture takes up to 400 MB
 MOST_WAITING = 240  # pictures to make ahead; older wishes are forgotten
+RETRY_SECONDS = 600.0  # after a picture has failed: one that hangs holds a decoder for half a minute
+MOST_FAILED = 10_000  # remembered
 
 
 class Thumbnails:
@@ -39,6 +45,7 @@ class Thumbnails:
         self._lock = threading.Condition()
         self._written = CHECK_EVERY  # the first write looks at what earlier runs have left
         self._worker: threading.Thread | None = None
+        self._failed: OrderedDict[str, tuple[float, str]] = OrderedDict()  # by content: until when, and why
 
     def get(self, file: Path, content: str, size: str) -> bytes:
         """The JPEG of a picture; ImageError where it cannot be read. content: what tells it from any other."""
@@ -50,7 +57,7 @@ class Thumbnails:
         with self._decoders:
             with suppress(OSError):
                 return target.read_bytes()  # made while this thread waited
-            data = to_jpeg(thumbnail(file, SIZES[size]).canvas)
+            data = self._make(file, content, size)
         with suppress(OSError):  # a full disk costs time, not pictures
             self._write(target, data)
         return data
@@ -78,6 +85,18 @@ class Thumbnails:
             with suppress(OSError):
                 file.unlink()
                 total -= size
+
+    def _make(self, file: Path, content: str, size: str) -> bytes:
+        until, reason = self._failed.get(content, (0.0, ""))
+        if time.monotonic() < until:
+            raise ImageError(reason)
+        try:
+            return to_jpeg(thumbnail(file, SIZES[size]).canvas)
+        except ImageError as error:
+            self._failed[content] = time.monotonic() + RETRY_SECONDS, error.message
+            if len(self._failed) > MOST_FAILED:
+                self._failed.popitem(last=False)
+            raise
 
     def _target(self, content: str, size: str) -> Path:
         name = hashlib.sha256(f"{content} {SIZES[size]}".encode()).hexdigest()
