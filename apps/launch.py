@@ -56,6 +56,7 @@ def serve(
     from .server.libraries import Shelf
     from .server.state import Page
     from .server.thumbnails import Thumbnails
+    from .server.uploads import keep_swept
 
     shelf = Shelf(load, is_local=host in LOOPBACK and not allow_hosts, model=model)
     for folder in photos:
@@ -76,6 +77,7 @@ def serve(
     if is_watching:
         page.watch(say)
     threading.Thread(target=shelf.warm, args=(say,), daemon=True, name="clipkit-warm").start()
+    keep_swept(cache_folder() / "uploads")
 
     def stop() -> None:
         page.end()

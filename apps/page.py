@@ -19,6 +19,7 @@ from .search.api import Endpoints
 from .search.routes import SearchRoutes
 from .search.tab import tab as search_tab
 from .server.connections import bound_connections
+from .server.fair_queue import share_queue
 from .server.guard import LOOPBACK, Guard, broken
 from .server.requests import print_one_line, refuse_wrong_counts
 from .server.routes import Routes
@@ -58,6 +59,7 @@ def build(page: Page) -> gr.Blocks:
         block.async_move_resource_to_block_cache = partial(_keep, block)  # type: ignore[method-assign]
     blocks.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE, api_open=False)
     blocks._queue.sleep_when_free = QUEUE_SECONDS
+    share_queue(blocks)
     refuse_wrong_counts(blocks)
     print_one_line()
     return blocks

@@ -8,23 +8,21 @@ import json
 import math
 import re
 import socket
-from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Iterator
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from clipkit.core.text import printable
 
+from .limits import Refused, Turns
 from .logins import Logins
 from .requests import reason_for_client, say_failure
-from .scopes import Scope, cookie_in, headers_of
+from .scopes import Message, Receive, Scope, Send, cookie_in, headers_of
 from .token import ADVICE, Token
+from .uploads import Uploads
 from .visitor import visitor_cookie
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_UPLOAD = 20 * 2**20 + 2**14  # a picture, and the form around it
@@ -33,6 +31,9 @@ MAX_ADDRESS = 8_192  # characters of path and query
 BODY_SECONDS = 30.0  # in which a whole body has to arrive
 AT_ONCE = 96  # requests at work
 STREAMS_AT_ONCE = 256  # that only wait for news: two for each browser tab
+OF_ONE_AT_ONCE = 24  # requests of one address at work; a browser has six connections
+OF_ONE = 128  # of them with those that wait: a proxy passes on what HTTP/2 brings it at once
+STREAMS_OF_ONE = 96
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # What the page needs of Gradio. Everything else it offers (proxies, streams, deep links, run history) is not there.
 OPEN = ("/", "/login", "/logout", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json")
@@ -79,14 +80,6 @@ HEADERS = (
 )
 
 
-class Refused(Exception):
-    """A request that goes no further. status: of HTTP. reason: one sentence."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status, self.reason = status, reason
-
-
 class Guard:
     """ASGI middleware around the whole page.
 
@@ -113,8 +106,9 @@ class Guard:
         self._own_names = {"localhost", socket.gethostname().lower(), socket.getfqdn().lower()} if hosts is None else ()
         self._has_login = has_login
         self._token = Token(token) if token else None
-        self._at_work = {False: 0, True: 0}  # by whether it only waits
-        self._logins = Logins()
+        self._requests = Turns(at_once=OF_ONE_AT_ONCE, most=OF_ONE, in_all=AT_ONCE)
+        self._streams = Turns(at_once=STREAMS_OF_ONE, most=STREAMS_OF_ONE, in_all=STREAMS_AT_ONCE)
+        self._logins, self._uploads = Logins(), Uploads()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -124,7 +118,6 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         is_public = self._take_from_proxy(scope)
-        is_waiting = scope["method"] == "GET" and str(scope["path"]).startswith(WAITING)
         is_started = False
 
         async def send_guarded(message: Message) -> None:
@@ -139,21 +132,29 @@ class Guard:
                 message = {**message, "headers": [*_one_cookie(own, scope), *visitor, *HEADERS]}
             await send(message)
 
-        self._at_work[is_waiting] += 1
         try:
             self._check(scope, is_public=is_public)
-            scope["headers"] = [pair for pair in scope["headers"] if not pair[0].lower().startswith(FORWARDED)]
-            if scope["path"] == "/logout":
-                scope["method"] = "GET"  # as Gradio knows it
-            redirect = self._token.redirect(scope) if self._token else None
-            await (redirect or self._app)(scope, _bounded(receive, _limit(scope)), send_guarded)
+            async with self._turns(scope).turn(str(scope["client"][0])):
+                await self._pass(scope, receive, send_guarded)
         except Refused as refused:
             if not is_started:
                 await _answer(send_guarded, refused)
         except Exception as error:  # noqa: BLE001  of any kind, or the server prints a page for each such request
             await _answer_failure(str(scope["path"]), error, None if is_started else send_guarded)
-        finally:
-            self._at_work[is_waiting] -= 1
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request on to the page."""
+        scope["headers"] = [pair for pair in scope["headers"] if not pair[0].lower().startswith(FORWARDED)]
+        if scope["path"] == "/logout":
+            scope["method"] = "GET"  # as Gradio knows it
+        if _is_upload(scope):
+            receive = self._uploads.counted(receive, scope)
+        redirect = self._token.redirect(scope) if self._token else None
+        await (redirect or self._app)(scope, _bounded(receive, _limit(scope)), send)
+
+    def _turns(self, scope: Scope) -> Turns:
+        is_waiting = scope["method"] == "GET" and str(scope["path"]).startswith(WAITING)
+        return self._streams if is_waiting else self._requests
 
     def _take_from_proxy(self, scope: Scope) -> bool:
         """Whether a proxy serves the page to this request under an allowed name; its host, scheme and path are set."""
@@ -184,8 +185,6 @@ class Guard:
     def _check(self, scope: Scope, *, is_public: bool) -> None:
         headers = headers_of(scope)
         path = str(scope["path"])
-        if self._at_work[False] > AT_ONCE or self._at_work[True] > STREAMS_AT_ONCE:
-            raise Refused(503, "too many requests at once; try again in a moment")
         if len(scope.get("raw_path") or path) + len(scope.get("query_string", b"")) > MAX_ADDRESS:
             raise Refused(414, "the address is too long")
         host = headers.get("host", "")
@@ -210,6 +209,8 @@ class Guard:
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 15 or int(length) > _limit(scope):
             raise Refused(413, f"more than {_limit(scope):,} bytes were sent")
+        if _is_upload(scope):
+            self._uploads.check(scope, int(length))
 
     def _is_own(self, host: str) -> bool:
         match = _HOST.fullmatch(host)
@@ -268,8 +269,12 @@ def _is_login(scope: Scope) -> bool:
     return scope["method"] == "POST" and str(scope["path"]).rstrip("/") == "/login"
 
 
+def _is_upload(scope: Scope) -> bool:
+    return scope["method"] == "POST" and str(scope["path"]).rstrip("/") in UPLOADS
+
+
 def _limit(scope: Scope) -> int:
-    return MAX_UPLOAD if str(scope["path"]).rstrip("/") in UPLOADS else MAX_BODY
+    return MAX_UPLOAD if _is_upload(scope) else MAX_BODY
 
 
 def _bounded(receive: Receive, limit: int) -> Receive:

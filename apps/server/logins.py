@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+
+from .limits import network_of
 
 FREE = 5  # wrong ones in a row without a wait
 LONGEST_WAIT = 600.0  # seconds
@@ -27,7 +28,7 @@ class Logins:
 
     def wait(self, address: str) -> float:
         """Seconds until this address may try again; 0: now, and what it tries counts as wrong until `succeed`."""
-        key, now = _network(address), time.monotonic()
+        key, now = network_of(address), time.monotonic()
         found = self._attempts.setdefault(key, _Attempts())
         self._attempts.move_to_end(key)
         if found.wrong and now - found.last > FORGET:
@@ -42,14 +43,4 @@ class Logins:
 
     def succeed(self, address: str) -> None:
         """The password was right: nothing is held against the address."""
-        self._attempts.pop(_network(address), None)
-
-
-def _network(address: str) -> str:
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address[:64]
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is None:
-        return str(ipaddress.ip_network((found, 64), strict=False))
-    return str(getattr(found, "ipv4_mapped", None) or found)
+        self._attempts.pop(network_of(address), None)

@@ -1,12 +1,15 @@
-"""What an ASGI scope says of a request: its headers, and one of its cookies."""
+"""ASGI scopes: their types, and what one says of a request, its headers and one of its cookies."""
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
