@@ -36,6 +36,7 @@ def serve(
     auth: tuple[str, str] | None = None,
     model: str | None = None,
     allow_hosts: Sequence[str] = (),
+    proxies: Sequence[str] = (),
     root_path: str = "",
     is_watching: bool = False,
     token: str = "",
@@ -44,8 +45,8 @@ def serve(
     """The page on `photos`, served in the background; ClipkitError where a folder or the port cannot be had.
 
     Models are loaded after the page is up. `say` gets a sentence when one fails. allow_hosts: names under which a proxy
-    serves it, below root_path; its visitors are no users of this machine. is_watching: index what changes. token: what
-    whoever asks has to know; it is in the address.
+    serves it, below root_path; its visitors are no users of this machine. proxies: addresses from which it connects,
+    beside this machine. is_watching: index what changes. token: what whoever asks has to know; it is in the address.
     """
     _settle_gradio()
     # Threads that wait for the next piece of work spin, unless told to sleep: among several searches at once they take
@@ -68,6 +69,7 @@ def serve(
     blocks = build(page)
     try:
         who: dict[str, Any] = {"auth": auth, "allow_hosts": allow_hosts, "root_path": root_path, "token": token}
+        who["proxies"] = proxies
         address = launch(blocks, page, host=host, port=chosen, **who)
     except OSError as error:
         raise ClipkitError(

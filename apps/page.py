@@ -20,7 +20,7 @@ from .search.routes import SearchRoutes
 from .search.tab import tab as search_tab
 from .server.connections import bound_connections
 from .server.fair_queue import share_queue
-from .server.guard import LOOPBACK, Guard, broken
+from .server.guard import LOCAL_PROXIES, LOOPBACK, Guard, broken
 from .server.requests import print_one_line, refuse_wrong_counts
 from .server.routes import Routes
 from .server.state import Page
@@ -79,17 +79,20 @@ def launch(
     port: int,
     auth: tuple[str, str] | None,
     allow_hosts: Sequence[str] = (),
+    proxies: Sequence[str] = (),
     root_path: str = "",
     token: str = "",
 ) -> str:
     """Serve it in the background; its address. OSError where the port is taken."""
+    trusted = (*LOCAL_PROXIES, *proxies) if allow_hosts else ()
     names: dict[str, Any] = {"hosts": LOOPBACK if host in LOOPBACK else None, "allowed": allow_hosts}
+    names["proxies"] = trusted
     options: dict[str, Any] = {
         "routes": [*Routes(page.shelf, page.thumbnails, page.outbox).all(), *SearchRoutes(page).all()],
         "middleware": [Middleware(Guard, **names, root_path=root_path, has_login=auth is not None, token=token)],
         "exception_handlers": {Exception: broken},
     }
-    bound_connections()
+    bound_connections(trusted)
     _, address, _ = blocks.launch(
         server_name=host,
         server_port=port,

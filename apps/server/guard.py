@@ -17,6 +17,7 @@ from clipkit.core.text import printable
 
 from .limits import Refused, Turns
 from .logins import Logins
+from .proxies import Proxies, forwarded_for
 from .requests import reason_for_client, say_failure
 from .scopes import Message, Receive, Scope, Send, cookie_in, headers_of
 from .token import ADVICE, Token
@@ -35,6 +36,7 @@ OF_ONE_AT_ONCE = 24  # requests of one address at work; a browser has six connec
 OF_ONE = 128  # of them with those that wait: a proxy passes on what HTTP/2 brings it at once
 STREAMS_OF_ONE = 96
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOCAL_PROXIES = ("127.0.0.0/8", "::1")
 # What the page needs of Gradio. Everything else it offers (proxies, streams, deep links, run history) is not there.
 OPEN = ("/", "/login", "/logout", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json")
 OPEN_BELOW = ("/assets/", "/static/", "/svelte/")
@@ -84,8 +86,9 @@ class Guard:
     """ASGI middleware around the whole page.
 
     hosts: names by which the page may be called; None: any address in numbers, and this machine's names. A name that
-    an attacker's DNS points here is neither. allowed: names that a proxy before the page serves it under; only for
-    these it counts what X-Forwarded-Host and -Proto say. root_path: the path below which the proxy serves it.
+    an attacker's DNS points here is neither. allowed: names that a proxy before the page serves it under. proxies:
+    where such a one connects from; of these alone it counts what X-Forwarded-Host, -Proto and -For say. root_path: the
+    path below which the proxy serves it.
     has_login: whether a session is needed for what is not public. token: what has to be known where there is no login.
     """
 
@@ -95,12 +98,14 @@ class Guard:
         *,
         hosts: Collection[str] | None = LOOPBACK,
         allowed: Collection[str] = (),
+        proxies: Collection[str] = LOCAL_PROXIES,
         root_path: str = "",
         has_login: bool = False,
         token: str = "",
     ) -> None:
         self._app = app
         self._allowed = {name.lower() for name in allowed}
+        self._proxies = Proxies(proxies)
         self._root_path = root_path
         self._hosts = None if hosts is None else {host.lower() for host in hosts}
         self._own_names = {"localhost", socket.gethostname().lower(), socket.getfqdn().lower()} if hosts is None else ()
@@ -157,21 +162,22 @@ class Guard:
         return self._streams if is_waiting else self._requests
 
     def _take_from_proxy(self, scope: Scope) -> bool:
-        """Whether a proxy serves the page to this request under an allowed name; its host, scheme and path are set."""
+        """Whether the page is asked under an allowed name; host, client, scheme and path are set as the proxy says."""
         headers = headers_of(scope)
         scope["client"] = scope.get("client") or ("", 0)
         scope["scheme"] = "http"  # uvicorn takes any sender's word for it
+        is_proxy = str(scope["client"][0]) in self._proxies
         names = [headers.get("host", "")]
-        if self._is_own(names[0]):
+        if is_proxy and self._is_own(names[0]):
             names.append(headers.get("x-forwarded-host", ""))
         public = next((name for name in names if self._is_allowed(name)), "")
         if not public:
             return False
         rest = [pair for pair in scope["headers"] if pair[0] != b"host" or pair[1].decode("latin-1") != names[0]]
         scope["headers"] = [*rest, (b"host", public.encode("latin-1"))]
-        forwarded = headers.get("x-forwarded-for", "").rpartition(",")[2].strip()  # what the nearest proxy has added
-        scope["client"] = (forwarded, 0) if forwarded else scope.get("client")
-        scope["scheme"] = "https" if headers.get("x-forwarded-proto", "").lower() == "https" else "http"
+        if is_proxy:
+            scope["client"] = (forwarded_for(headers.get("x-forwarded-for", "")) or scope["client"][0], 0)
+            scope["scheme"] = "https" if headers.get("x-forwarded-proto", "").lower() == "https" else "http"
         path = str(scope["path"])
         if self._root_path and path.startswith(f"{self._root_path}/"):
             scope["path"] = path.removeprefix(self._root_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import secrets
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class PageOptions(options.ModelOptions):
     auth: str | None
     model: str | None
     allow_hosts: tuple[str, ...]
+    proxies: tuple[str, ...]
     root_path: str
     is_watching: bool
     no_token: bool
@@ -40,6 +42,9 @@ class PageOptions(options.ModelOptions):
 @click.option("--auth", metavar="USER:PASSWORD", help="Ask for a login; or a file that has it in its first line.")
 @click.option(
     "--allow-host", "allow_hosts", multiple=True, metavar="NAME", help="A proxy serves the page under this name."
+)
+@click.option(
+    "--trusted-proxy", "proxies", multiple=True, metavar="ADDRESS", help="Where it connects from, if not this machine."
 )
 @click.option("--root-path", default="", metavar="/PATH", help="The proxy serves the page below this path.")
 @click.option("--no-token", is_flag=True, help="Let every account of this machine in, without the token.")
@@ -65,6 +70,7 @@ def ui(given: PageOptions) -> None:
         raise click.UsageError(f"{opened} lets other machines in, so it needs --auth USER:PASSWORD")
     place: dict[str, Any] = {"host": given.host, "port": given.port, "auth": login, "model": given.model, "say": say}
     place |= {"allow_hosts": _names(given.allow_hosts), "root_path": _root_path(given)}
+    place["proxies"] = _proxies(given)
     place["is_watching"] = given.is_watching
     place["token"] = "" if login or given.no_token else secrets.token_urlsafe(24)
     running = serve(given.photos or _here(), given.load, **place)
@@ -83,6 +89,18 @@ def _names(allow_hosts: tuple[str, ...]) -> tuple[str, ...]:
         if not is_name or name.rpartition(".")[2].isdigit():
             raise click.UsageError(f"--allow-host takes a name such as photos.example.org, not {name}")
     return allow_hosts
+
+
+def _proxies(given: PageOptions) -> tuple[str, ...]:
+    """Addresses or networks; UsageError for anything else."""
+    if given.proxies and not given.allow_hosts:
+        raise click.UsageError("--trusted-proxy needs --allow-host NAME, under which the proxy serves the page")
+    for address in given.proxies:
+        try:
+            ipaddress.ip_network(address, strict=False)
+        except ValueError:
+            raise click.UsageError(f"--trusted-proxy takes an address such as 10.0.0.7, not {address}") from None
+    return given.proxies
 
 
 def _root_path(given: PageOptions) -> str:

@@ -512,6 +512,9 @@ def test_behind_a_proxy_the_forwarded_address_counts_and_only_there(monkeypatch:
     for number in range(20):
         door.login("10.0.0.3", x_forwarded_for=f"10.9.9.{number}")
     assert door.login("10.0.0.3", x_forwarded_for="10.8.8.8", is_right=True) == 429
+    for number in range(20):  # past the proxy, by a machine that claims to be one
+        door.login("10.0.0.4", host=name, x_forwarded_for=f"10.9.9.{number}")
+    assert door.login("10.0.0.4", host=name, x_forwarded_for="10.8.8.8", is_right=True) == 429
 
 
 def test_the_table_of_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,9 @@ LOGIN = "ann:long enough"
 # ---- which names count -----------------------------------------------------------------------------------------------
 
 
-def knock(path: str = "/", *, method: str = "GET", root_path: str = "", **headers: str) -> tuple[int, dict[str, Any]]:
+def knock(
+    path: str = "/", *, method: str = "GET", root_path: str = "", sender: str = "127.0.0.1", **headers: str
+) -> tuple[int, dict[str, Any]]:
     """The status that a guard with one allowed name answers with, and the request as the page would get it."""
     seen: dict[str, Any] = {}
     statuses: list[int] = []
@@ -58,7 +60,9 @@ def knock(path: str = "/", *, method: str = "GET", root_path: str = "", **header
 
     pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "method": method, "path": path, "headers": pairs, "scheme": "https"}
-    watched = guard.Guard(page, allowed=(DOCUMENTED,), root_path=root_path)
+    scope["client"] = (sender, 1)
+    proxies = (*guard.LOCAL_PROXIES, "10.1.0.0/16")
+    watched = guard.Guard(page, allowed=(DOCUMENTED,), proxies=proxies, root_path=root_path)
     with ThreadPoolExecutor(1) as threads:  # the browser's driver has an event loop in this one
         threads.submit(asyncio.run, watched(scope, None, send)).result()  # type: ignore[arg-type]
     return statuses[0], seen
@@ -93,6 +97,36 @@ def test_a_proxy_is_believed_for_an_allowed_name_only(headers: dict[str, str], s
         assert (b"Secure" in visitor) == (scheme == "https")
 
 
+@pytest.mark.parametrize(
+    ("sender", "is_believed"),
+    [
+        *(("127.0.0.1", True), ("127.0.0.9", True), ("::1", True), ("::ffff:127.0.0.1", True), ("10.1.2.3", True)),
+        *(("10.2.0.1", False), ("192.168.1.7", False), ("2001:db8::1", False), ("", False), ("127.0.0.1.evil", False)),
+    ],
+)
+def test_only_the_connection_of_a_trusted_proxy_is_believed(sender: str, is_believed: bool) -> None:
+    said = {"x_forwarded_proto": "https", "x_forwarded_for": "10.9.9.9"}
+    status, seen = knock(sender=sender, host=DOCUMENTED, **said)
+    assert (status, seen["scheme"]) == (200, "https" if is_believed else "http")
+    assert seen["client"][0] == ("10.9.9.9" if is_believed else sender)
+    origin = f"https://{DOCUMENTED}"
+    named = {"host": "127.0.0.1:7860", "x_forwarded_host": DOCUMENTED, "origin": origin}
+    assert knock("/gradio_api/queue/join", method="POST", sender=sender, **named)[0] == (200 if is_believed else 403)
+
+
+@pytest.mark.parametrize(
+    ("header", "address"),
+    [
+        *(("10.0.0.1", "10.0.0.1"), ("1.1.1.1, 10.0.0.1", "10.0.0.1"), ("1.1.1.1,127.0.0.1", "127.0.0.1")),
+        *(("10.0.0.1:4711", "10.0.0.1"), ("[2001:db8::1]:4711", "2001:db8::1"), ("2001:db8::1", "2001:db8::1")),
+        *(("", "127.0.0.1"), ("10.0.0.1, unknown", "127.0.0.1"), ("10.0.0.1,", "127.0.0.1"), ("x" * 99, "127.0.0.1")),
+    ],
+)
+def test_who_asks_is_the_last_address_that_the_proxy_has_written(header: str, address: str) -> None:
+    assert knock(host=DOCUMENTED, x_forwarded_for=header)[1]["client"][0] == address
+    assert knock(host="localhost", x_forwarded_for=header)[1]["client"][0] == "127.0.0.1"
+
+
 def test_only_a_post_of_our_own_page_logs_out() -> None:
     assert knock("/logout", host="localhost")[0] == 405
     assert knock("/logout", method="HEAD", host="localhost")[0] == 405
@@ -125,6 +159,8 @@ def test_a_path_of_the_proxy_is_taken_off() -> None:
         (["--allow-host", DOCUMENTED], "--allow-host lets other machines in, so it needs --auth"),
         (["--allow-host", "https://a.org", "--auth", LOGIN], "--allow-host takes a name"),
         (["--allow-host", "*.a.org", "--auth", LOGIN], "--allow-host takes a name"),
+        (["--trusted-proxy", "10.0.0.7"], "--trusted-proxy needs --allow-host NAME"),
+        (["--trusted-proxy", "nginx", "--allow-host", "a.org", "--auth", LOGIN], "--trusted-proxy takes an address"),
         (["--root-path", "/photos"], "--allow-host NAME says under which name"),
         (["--root-path", "photos", "--allow-host", "a.org", "--auth", LOGIN], "--root-path begins with a slash"),
     ],
