@@ -33,7 +33,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int | None = None,
-    auth: tuple[str, str] | None = None,
+    auth: Sequence[tuple[str, str]] = (),
     model: str | None = None,
     allow_hosts: Sequence[str] = (),
     proxies: Sequence[str] = (),
@@ -44,9 +44,10 @@ def serve(
 ) -> Running:
     """The page on `photos`, served in the background; ClipkitError where a folder or the port cannot be had.
 
-    Models are loaded after the page is up. `say` gets a sentence when one fails. allow_hosts: names under which a proxy
-    serves it, below root_path; its visitors are no users of this machine. proxies: addresses from which it connects,
-    beside this machine. is_watching: index what changes. token: what whoever asks has to know; it is in the address.
+    Models are loaded after the page is up. `say` gets a sentence when one fails. auth: users and their passwords, of whom
+    a login is asked. allow_hosts: names under which a proxy serves it, below root_path; its visitors are no users of this
+    machine. proxies: addresses from which it connects, beside this machine. is_watching: index what changes. token: what
+    whoever asks has to know; it is in the address.
     """
     _settle_gradio()
     # Threads that wait for the next piece of work spin, unless told to sleep: among several searches at once they take
@@ -66,7 +67,7 @@ def serve(
     chosen = port if port is not None else _free_port(host)
     if not _is_free(host, chosen):
         raise ClipkitError(f"port {chosen} of {host} is in use", hint=f"clipkit ui --port {chosen + 1}")
-    blocks = build(page)
+    blocks = build(page, has_login=bool(auth))
     try:
         who: dict[str, Any] = {"auth": auth, "allow_hosts": allow_hosts, "root_path": root_path, "token": token}
         who["proxies"] = proxies

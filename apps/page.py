@@ -35,21 +35,27 @@ TABS: tuple[tuple[str, Callable[[Page, gr.Tab], None]], ...] = (
 )
 TITLE = (
     '<header class="ck-head"><h1>clipkit</h1><p>Search your pictures. Everything stays on this machine.</p>'
-    '<button type="button" class="ck-plain-button ck-shade" aria-label="light or dark">◐</button></header>'
+    '<button type="button" class="ck-plain-button ck-shade" aria-label="light or dark">◐</button>{}</header>'
 )
+LOG_OUT = '<button type="button" class="ck-plain-button ck-logout">Log out</button>'
+# A form would be sent without an origin, as the page's referrer policy has it, and the guard wants to know that.
+TIE_LOG_OUT = """element.querySelector(".ck-logout").onclick = async () => {
+  await fetch("logout", { method: "POST" });
+  location.reload();
+};"""
 WAITING = 64  # events; the next one is told to come again
 AT_ONCE = 4  # events of one kind
 QUEUE_SECONDS = 0.02  # between two looks for an event; Gradio's 0.001 takes 7 % of a processor while nobody asks
 
 
-def build(page: Page) -> gr.Blocks:
+def build(page: Page, *, has_login: bool = False) -> gr.Blocks:
     """The whole page, not yet served."""
     blocks: gr.Blocks
     with gr.Blocks(title="clipkit", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
         Endpoints(page).attach()  # first, or an event of a tab would take the name
         local = "document.body.classList.add('ck-local');" if page.shelf.is_local else ""
-        start = f"window.clipkit.head(element); {local}"
-        piece(TITLE, elem_id="ck-title", on_load=start)
+        start = f"window.clipkit.head(element); {local}{TIE_LOG_OUT if has_login else ''}"
+        piece(TITLE.format(LOG_OUT if has_login else ""), elem_id="ck-title", on_load=start)
         with gr.Tabs():
             for name, build_tab in TABS:
                 with gr.Tab(name, id=name.lower()) as here:
@@ -77,7 +83,7 @@ def launch(
     *,
     host: str,
     port: int,
-    auth: tuple[str, str] | None,
+    auth: Sequence[tuple[str, str]],
     allow_hosts: Sequence[str] = (),
     proxies: Sequence[str] = (),
     root_path: str = "",
@@ -89,14 +95,14 @@ def launch(
     names["proxies"] = trusted
     options: dict[str, Any] = {
         "routes": [*Routes(page.shelf, page.thumbnails, page.outbox).all(), *SearchRoutes(page).all()],
-        "middleware": [Middleware(Guard, **names, root_path=root_path, has_login=auth is not None, token=token)],
+        "middleware": [Middleware(Guard, **names, root_path=root_path, has_login=bool(auth), token=token)],
         "exception_handlers": {Exception: broken},
     }
     bound_connections(trusted)
     _, address, _ = blocks.launch(
         server_name=host,
         server_port=port,
-        auth=auth,
+        auth=list(auth) or None,
         prevent_thread_lock=True,
         quiet=True,
         inbrowser=False,

@@ -19,7 +19,8 @@ from .limits import Refused, Turns
 from .logins import Logins
 from .proxies import Proxies, forwarded_for
 from .requests import reason_for_client, say_failure
-from .scopes import Message, Receive, Scope, Send, cookie_in, headers_of
+from .scopes import Message, Receive, Scope, Send, headers_of
+from .sessions import is_logged_in, log_out
 from .token import ADVICE, Token
 from .uploads import Uploads
 from .visitor import visitor_cookie
@@ -43,7 +44,7 @@ OPEN_BELOW = ("/assets/", "/static/", "/svelte/")
 EVENTS = "/gradio_api/"
 GRADIO = (
     *("queue/join", "queue/data", "upload", "upload_progress", "cancel", "reset", "info", "app_id"),
-    *("startup-events", "login_check", "user", "token", "theme.css"),
+    *("startup-events", "login_check", "theme.css"),
 )
 GRADIO_BELOW = ("call/", "run/", "api/", "heartbeat/", "file=")
 OURS = "/clipkit/"
@@ -150,11 +151,11 @@ class Guard:
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a request on to the page."""
         scope["headers"] = [pair for pair in scope["headers"] if not pair[0].lower().startswith(FORWARDED)]
-        if scope["path"] == "/logout":
-            scope["method"] = "GET"  # as Gradio knows it
         if _is_upload(scope):
             receive = self._uploads.counted(receive, scope)
         redirect = self._token.redirect(scope) if self._token else None
+        if scope["path"] == "/logout":
+            redirect = log_out(scope)
         await (redirect or self._app)(scope, _bounded(receive, _limit(scope)), send)
 
     def _turns(self, scope: Scope) -> Turns:
@@ -203,7 +204,7 @@ class Guard:
             raise Refused(405, "only GET, HEAD and POST are answered")
         if not _is_known(path):
             raise Refused(404, "there is nothing at this address")
-        if self._has_login and not _is_public(path) and not _is_logged_in(scope, headers.get("cookie", "")):
+        if self._has_login and not _is_public(path) and not is_logged_in(scope):
             raise Refused(401, "log in first")
         is_free = _is_public(path) and path not in ASKS_TOKEN
         if self._token and not is_free and not self._token.is_known(scope):
@@ -262,13 +263,6 @@ def _is_known(path: str) -> bool:
 
 def _is_public(path: str) -> bool:
     return path in OPEN or path.startswith((*OPEN_BELOW, *OURS_OPEN)) or path == f"{EVENTS}startup-events"
-
-
-def _is_logged_in(scope: Scope, cookie: str) -> bool:
-    """As Gradio decides it: a cookie with a token that its login has given."""
-    app = scope["app"]
-    names = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
-    return any(cookie_in(cookie, name) in app.tokens for name in names)
 
 
 def _is_login(scope: Scope) -> bool:

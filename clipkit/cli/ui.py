@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import secrets
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from clipkit.cli import options
 from clipkit.cli.output import say
@@ -27,6 +29,7 @@ class PageOptions(options.ModelOptions):
     port: int | None
     host: str
     auth: str | None
+    auth_file: str | None
     model: str | None
     allow_hosts: tuple[str, ...]
     proxies: tuple[str, ...]
@@ -39,7 +42,14 @@ class PageOptions(options.ModelOptions):
 @click.argument("photos", nargs=-1)
 @click.option("--port", type=click.IntRange(1, 65535), help="Default: the first free one from 7860 on.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to serve at; others need --auth.")
-@click.option("--auth", metavar="USER:PASSWORD", help="Ask for a login; or a file that has it in its first line.")
+@click.option(
+    *("--auth", "auth"),
+    metavar="USER:PASSWORD",
+    envvar="CLIPKIT_AUTH",
+    show_envvar=True,
+    help="Ask for a login. Other accounts of this machine read it in the list of processes, unlike the variable.",
+)
+@click.option("--auth-file", metavar="FILE", help="Ask for a login of one of these: USER:PASSWORD, one a line.")
 @click.option(
     "--allow-host", "allow_hosts", multiple=True, metavar="NAME", help="A proxy serves the page under this name."
 )
@@ -64,15 +74,15 @@ def ui(given: PageOptions) -> None:
     """
     from clipkit_apps.launch import serve, wait
 
-    login = _login(given.auth) if given.auth else None
+    logins = _logins(given)
     opened = f"--host {given.host}" if given.host not in LOOPBACK else "--allow-host" if given.allow_hosts else ""
-    if opened and login is None:
-        raise click.UsageError(f"{opened} lets other machines in, so it needs --auth USER:PASSWORD")
-    place: dict[str, Any] = {"host": given.host, "port": given.port, "auth": login, "model": given.model, "say": say}
+    if opened and not logins:
+        raise click.UsageError(f"{opened} lets other machines in, so it needs --auth-file FILE or --auth USER:PASSWORD")
+    place: dict[str, Any] = {"host": given.host, "port": given.port, "auth": logins, "model": given.model, "say": say}
     place |= {"allow_hosts": _names(given.allow_hosts), "root_path": _root_path(given)}
     place["proxies"] = _proxies(given)
     place["is_watching"] = given.is_watching
-    place["token"] = "" if login or given.no_token else secrets.token_urlsafe(24)
+    place["token"] = "" if logins or given.no_token else secrets.token_urlsafe(24)
     running = serve(given.photos or _here(), given.load, **place)
     say(f"clipkit is at {running.address}  (Ctrl-C ends it)")
     try:
@@ -121,12 +131,31 @@ def _here() -> tuple[str, ...]:
         return ()
 
 
-def _login(text: str) -> tuple[str, str]:
-    """USER and PASSWORD; from the first line of a file, where there is one of that name."""
-    file = Path(text)
-    if file.is_file():
-        text = file.read_text(encoding="utf-8").partition("\n")[0].strip()
+def _logins(given: PageOptions) -> list[tuple[str, str]]:
+    """Users and passwords; a file is meant rather than the environment."""
+    if given.auth_file is None:
+        return [_login(given.auth, "--auth")] if given.auth else []
+    source = click.get_current_context().get_parameter_source("auth")
+    if source is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--auth or --auth-file, not both")
+    file = Path(given.auth_file)
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"--auth-file {file} cannot be read: {getattr(error, 'strerror', error)}") from None
+    found = [_login(line, f"{file}, line {number},") for number, line in enumerate(lines, 1) if line.strip()]
+    if not found:
+        raise click.UsageError(f"{file} is empty; it wants USER:PASSWORD, one a line")
+    if os.name == "posix" and file.is_file() and file.stat().st_mode & 0o077:
+        say(f"other accounts of this machine may read {file}; chmod 600 {file}")
+    return found
+
+
+def _login(text: str, where: str) -> tuple[str, str]:
+    """USER and PASSWORD. where: they were found, as the error says it."""
     user, _, password = text.partition(":")
-    if not user or len(password) < LEAST_PASSWORD:
-        raise click.UsageError(f"--auth wants USER:PASSWORD, or a file with it; {LEAST_PASSWORD} characters at least")
-    return user, password
+    if not user.strip() or len(password) < LEAST_PASSWORD:
+        hint = "; --auth-file FILE reads a file" if os.path.isfile(text) else ""
+        reason = f"{where} wants USER:PASSWORD, the password of {LEAST_PASSWORD} characters at least{hint}"
+        raise click.UsageError(reason)
+    return user.strip(), password

@@ -374,7 +374,10 @@ def test_a_login_opens_the_page_and_its_pictures(
     Image.new("RGB", (300, 200), (200, 90, 40)).save(folder / "one.png")
     index(folder, cache, starter)
     (tmp_path / "login").write_text("ann:a long password\n")
-    with serving(cache, str(folder), "--auth", str(tmp_path / "login")) as address, robot(browser, address) as page:
+    with (
+        serving(cache, str(folder), "--auth-file", str(tmp_path / "login")) as address,
+        robot(browser, address) as page,
+    ):
         page.window.goto(address)
         page.window.get_by_label("username").fill("ann")
         page.window.get_by_label("password").fill("a long password")
@@ -383,6 +386,9 @@ def test_a_login_opens_the_page_and_its_pictures(
         page.wait_for_pictures()
         assert page.pictures_loaded()
         page.shoot("login")
+        page.window.get_by_role("button", name="Log out").click()
+        page.window.get_by_label("username").wait_for()
+        assert page.window.evaluate("async () => (await fetch('config')).status") == 401
         assert page.outside() == set()
 
 

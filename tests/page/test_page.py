@@ -533,9 +533,72 @@ def test_the_table_of_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
 def test_other_machines_are_let_in_only_with_a_login(photos: Path) -> None:
     done = CliRunner().invoke(app, ["ui", str(photos), "--host", "0.0.0.0"])
     assert done.exit_code == 2
-    assert "needs --auth" in done.output
+    assert "needs --auth-file FILE or --auth USER:PASSWORD" in done.output
     done = CliRunner().invoke(app, ["ui", str(photos), "--auth", "ann:short"])
     assert done.exit_code == 2
+    assert "the password of 8 characters at least" in done.output
+
+
+@pytest.fixture
+def served_with(monkeypatch: pytest.MonkeyPatch, photos: Path) -> Callable[..., tuple[Any, str]]:
+    """The logins that `clipkit ui` asks for with these options, None where it does not begin; and what it said."""
+    given: list[Any] = []
+
+    def serve(*_: Any, auth: Any, **__: Any) -> Any:
+        given.append(auth)
+        return SimpleNamespace(address="http://127.0.0.1:1/", stop=lambda: None)
+
+    monkeypatch.setattr("clipkit_apps.launch.serve", serve)
+    monkeypatch.setattr("clipkit_apps.launch.wait", lambda: None)
+
+    def run(*options: str, **environment: str) -> tuple[Any, str]:
+        given.clear()
+        done = CliRunner().invoke(app, ["ui", str(photos), *options], env=environment)
+        assert done.exit_code == (0 if given else 2), done.output
+        return next(iter(given), None), done.output
+
+    return run
+
+
+def test_logins_come_from_a_file_or_the_environment(
+    served_with: Callable[..., tuple[Any, str]], tmp_path: Path
+) -> None:
+    file = tmp_path / "logins"
+    file.write_bytes(b"\xef\xbb\xbfann:a long: password \r\n\r\nbob:another one\n")
+    file.chmod(0o600)
+    logins = [("ann", "a long: password "), ("bob", "another one")]
+    assert served_with("--auth-file", str(file))[0] == logins
+    assert served_with(CLIPKIT_AUTH="eve:from outside")[0] == [("eve", "from outside")]
+    assert served_with("--auth-file", str(file), CLIPKIT_AUTH="eve:from outside")[0] == logins
+    assert served_with("--auth", "joe:on the line", CLIPKIT_AUTH="eve:from outside")[0] == [("joe", "on the line")]
+    assert "may read" not in served_with("--auth-file", str(file))[1]
+    file.chmod(0o644)
+    found, said = served_with("--auth-file", str(file))
+    assert (found, f"chmod 600 {file}" in said) == (logins, True)
+
+
+def test_what_is_wrong_with_a_login_is_said_without_the_password(
+    served_with: Callable[..., tuple[Any, str]], tmp_path: Path
+) -> None:
+    file = tmp_path / "logins"
+
+    def said(*options: str, **environment: str) -> str:
+        found, text = served_with(*options, **environment)
+        assert found is None
+        return " ".join(text.split())
+
+    assert "cannot be read: No such file" in said("--auth-file", str(file))
+    file.write_text("\n")
+    assert "logins is empty; it wants USER:PASSWORD, one a line" in said("--auth-file", str(file))
+    file.write_text("ann:long enough\nbob:secret\n")
+    text = said("--auth-file", str(file))
+    assert "logins, line 2, wants USER:PASSWORD" in text
+    assert "secret" not in text
+    file.write_bytes(b"ann:\xff\xfe long enough")
+    assert "cannot be read" in said("--auth-file", str(file))
+    assert "--auth-file FILE reads a file" in said("--auth", str(file))
+    assert "not both" in said("--auth", "ann:long enough", "--auth-file", str(file))
+    assert "--auth wants USER:PASSWORD" in said(CLIPKIT_AUTH="secret")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def main(photos: str, auth: str = "", allow_host: str = "", root_path: str = "",
     running = serve(
         photos.split(os.pathsep),
         lambda name, exact: ColourEncoder(),
-        auth=(user, password) if user else None,
+        auth=[(user, password)] if user else (),
         allow_hosts=(allow_host,) if allow_host else (),
         root_path=root_path,
         token=token,
