@@ -44,10 +44,10 @@ def serve(
 ) -> Running:
     """The page on `photos`, served in the background; ClipkitError where a folder or the port cannot be had.
 
-    Models are loaded after the page is up. `say` gets a sentence when one fails. auth: users and their passwords, of whom
-    a login is asked. allow_hosts: names under which a proxy serves it, below root_path; its visitors are no users of this
-    machine. proxies: addresses from which it connects, beside this machine. is_watching: index what changes. token: what
-    whoever asks has to know; it is in the address.
+    Models are loaded after the page is up. `say` gets a sentence when one fails. auth: users and their passwords, of
+    whom a login is asked. allow_hosts: names under which a proxy serves it, below root_path; its visitors are no users
+    of this machine. proxies: addresses from which it connects, beside this machine. is_watching: index what changes.
+    token: what whoever asks has to know; it is in the address.
     """
     _settle_gradio()
     # Threads that wait for the next piece of work spin, unless told to sleep: among several searches at once they take

@@ -8,11 +8,16 @@ import sys
 from clipkit.cli.keep_warm import FLAG
 from clipkit.cli.keep_warm import search as search_warm
 
-WATCHED = "CLIPKIT_WATCHED"  # of clipkit.index.crash_recovery, which is not imported for it
+# Of clipkit.index.crash_recovery and clipkit.core.processes, which are not imported for them.
+WATCHED, ENDS_WITH_PARENT = "CLIPKIT_WATCHED", "CLIPKIT_ENDS_WITH_PARENT"
 
 
 def run() -> int:
     """The exit code of the command line in sys.argv; the child of `clipkit index` ends at once."""
+    if ENDS_WITH_PARENT in os.environ:
+        from clipkit.core.processes import end_with_parent
+
+        end_with_parent()
     arguments = sys.argv[1:]
     if arguments[:1] == ["search"] and FLAG in arguments and (code := search_warm(arguments)) is not None:
         return code

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clipkit.core.processes import ENDS_WITH_PARENT
 from clipkit.core.progress import PROGRESS
-from clipkit.index.crash_recovery import ENDS_WITH_PARENT
 
 LAST_LINES = 12
 STOP_SECONDS = 20.0  # for the batch at hand; then the process is killed, and what was committed stays
@@ -46,16 +46,14 @@ class Look:
 class CommandRun:
     """`clipkit index` of one folder, beside the page: a decoder that crashes takes neither down.
 
-    ends_with_page: also where the page is killed, and nobody calls `end`.
+    It ends with the page, also where that is killed, and nobody calls `end`.
     """
 
-    def __init__(
-        self, root: Path, *, at: Path | None = None, options: Sequence[str] = (), ends_with_page: bool = False
-    ) -> None:
+    def __init__(self, root: Path, *, at: Path | None = None, options: Sequence[str] = ()) -> None:
         place = ["--index", str(at)] if at else []
-        self._begin(["index", *place, *options, "--", str(root)], ends_with_page=ends_with_page)
+        self._begin(["index", *place, *options, "--", str(root)])
 
-    def _begin(self, words: Sequence[str], *, ends_with_page: bool = False) -> None:
+    def _begin(self, words: Sequence[str]) -> None:
         """Start `clipkit` with these words, and watch it."""
         command = [sys.executable, "-P", "-m", "clipkit", *words]
         self._progress: dict[str, Any] = {"done": 0, "total": 0, "path": ""}
@@ -65,10 +63,10 @@ class CommandRun:
         self._is_stopping = False
         self._process = subprocess.Popen(
             command,
-            stdin=subprocess.PIPE if ends_with_page else subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # closed by the system when the page is gone
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env={**os.environ, PROGRESS: "json"} | ({ENDS_WITH_PARENT: "1"} if ends_with_page else {}),
+            env={**os.environ, PROGRESS: "json", ENDS_WITH_PARENT: "1"},
             start_new_session=True,  # Ctrl-C in the page's terminal reaches it through `stop`
         )
         self._reader = threading.Thread(target=self._read, daemon=True, name="clipkit-run")

@@ -82,4 +82,4 @@ class FolderWatches:
                 self._said[key] = reason
                 self._say(f"{printable(library.name)} is not watched, and tried again each minute: {printable(reason)}")
         elif time.monotonic() >= self._retry_at.get(key, 0.0):
-            self._runs[key] = CommandRun(library.root, at=library.at, options=("--watch",), ends_with_page=True)
+            self._runs[key] = CommandRun(library.root, at=library.at, options=("--watch",))

@@ -29,7 +29,6 @@ SLOT = _HEADER.size + _MAX_REASON + _MAX_PATH
 POLL_SECONDS = 0.5
 MAX_FRUITLESS = 3  # deaths in a row after which nothing that was in flight died alone: then it is not a picture
 WATCHED = "CLIPKIT_WATCHED"  # set in the child
-ENDS_WITH_PARENT = "CLIPKIT_ENDS_WITH_PARENT"  # set by a program that holds our standard input open as long as it lives
 
 
 @dataclass(frozen=True)
@@ -129,8 +128,6 @@ def watch(
     marks as failed what kills it once more, with the reason that this function wrote beside it. Raises ClipkitError
     where that does not help.
     """
-    if ENDS_WITH_PARENT in os.environ:
-        threading.Thread(target=_end_with_parent, daemon=True, name="clipkit-parent").start()
     fruitless = 0
     while True:
         began = time.monotonic()  # until the child has loaded its model, the journal is still that of the one before
@@ -166,12 +163,6 @@ def is_watched() -> bool:
 
     threading.Thread(target=wait, daemon=True, name="clipkit-parent").start()
     return True
-
-
-def _end_with_parent() -> None:
-    """Interrupt this process when the one that holds the other end of its standard input is gone."""
-    os.read(0, 1)
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _child(command: Sequence[str]) -> subprocess.Popen[bytes]:

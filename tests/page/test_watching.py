@@ -86,7 +86,7 @@ def test_a_folder_that_is_hidden_from_the_page_is_watched_no_longer(page: Page, 
 
 
 def test_a_watch_ends_where_the_page_is_killed(library: Library) -> None:
-    run = CommandRun(library.root, options=("--watch",), ends_with_page=True)
+    run = CommandRun(library.root, options=("--watch",))
     until(lambda: any(line.startswith("watching ") for line in run.look().lines))
     assert run._process.stdin is not None
     run._process.stdin.close()  # as the system does when the page's process is gone
