@@ -18,6 +18,7 @@ from .library.tab import tab as library_tab
 from .search.api import Endpoints
 from .search.routes import SearchRoutes
 from .search.tab import tab as search_tab
+from .server.bounds import bound_memory
 from .server.connections import bound_connections
 from .server.fair_queue import share_queue
 from .server.guard import LOCAL_PROXIES, LOOPBACK, Guard, broken
@@ -65,6 +66,7 @@ def build(page: Page, *, has_login: bool = False) -> gr.Blocks:
         block.async_move_resource_to_block_cache = partial(_keep, block)  # type: ignore[method-assign]
     blocks.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE, api_open=False)
     blocks._queue.sleep_when_free = QUEUE_SECONDS
+    bound_memory(blocks)
     share_queue(blocks)
     refuse_wrong_counts(blocks)
     print_one_line()

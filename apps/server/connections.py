@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from asyncio import TimerHandle
 from collections.abc import Collection, Sequence
 from functools import partial
@@ -110,6 +111,7 @@ class _Server(gradio.http_server.Server):
     def __init__(self, config: Config, *arguments: Any, proxies: Proxies, **options: Any) -> None:
         config.http = partial(PatientProtocol, proxies=proxies)  # type: ignore[assignment]
         config.timeout_keep_alive = IDLE_SECONDS
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # or each broken request writes a line
         config.proxy_headers = False  # the guard reads X-Forwarded-For, of an allowed proxy alone
         super().__init__(config, *arguments, **options)
 

@@ -19,7 +19,7 @@ from .limits import Refused, Turns
 from .logins import Logins
 from .proxies import Proxies, forwarded_for
 from .requests import reason_for_client, say_failure
-from .scopes import Message, Receive, Scope, Send, headers_of
+from .scopes import Message, Receive, Scope, Send, headers_of, own_cookies
 from .sessions import is_logged_in, log_out
 from .token import ADVICE, Token
 from .uploads import Uploads
@@ -150,7 +150,8 @@ class Guard:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a request on to the page."""
-        scope["headers"] = [pair for pair in scope["headers"] if not pair[0].lower().startswith(FORWARDED)]
+        rest = [pair for pair in scope["headers"] if not pair[0].lower().startswith(FORWARDED)]
+        scope["headers"] = [(name, own_cookies(value) if name == b"cookie" else value) for name, value in rest]
         if _is_upload(scope):
             receive = self._uploads.counted(receive, scope)
         redirect = self._token.redirect(scope) if self._token else None

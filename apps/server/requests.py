@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -19,11 +20,12 @@ from clipkit.core.text import printable
 ENDPOINTS = ("/gradio_api/call/", "/gradio_api/run/", "/gradio_api/api/", "/gradio_api/queue/join")
 MOST_WORDS = 200  # characters of a reason
 _REASONS = ("valid key-word argument", "No value provided for required argument")  # of Gradio, fit to be shown
+_SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)  # Gradio keeps whatever name is sent
 _GRADIO: tuple[ModuleType, ...] = (gradio.queueing, gradio.routes)
 
 
 def refuse_wrong_counts(blocks: gr.Blocks) -> None:
-    """Have the queue answer 400 where a request names no function of the page, or has too few values for it."""
+    """Have the queue answer 400 where a request names no function or session, or has too few values."""
     push = blocks._queue.push
 
     async def checked(body: Any, request: Any, username: str | None) -> Any:
@@ -63,6 +65,8 @@ def reason_for_client(path: str, error: Exception) -> str:
 
 def _complaint(blocks: gr.Blocks, body: Any) -> str:
     """Why the queue cannot take a request; "" where it can."""
+    if body.session_hash is not None and not _SESSION.fullmatch(body.session_hash):
+        return "there is no such session"
     try:
         function = get_fn(blocks, None, body)
     except (LookupError, TypeError):

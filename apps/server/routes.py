@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -42,6 +43,8 @@ FOREVER = "private, max-age=31536000, immutable"  # the address changes with the
 BRIEFLY = "private, max-age=60"
 CHUNK = 2**18
 MOST_EXPORTS = 20  # kept in memory; the oldest goes
+MOST_EXPORT_BYTES = 256 * 2**20  # of all of them, but for the newest
+AT_ONCE = 16  # pictures that are read; the rest of the page runs on the same 40 threads
 MAX_ID = 2**62
 
 
@@ -71,7 +74,9 @@ class Outbox:
                 uploads = cache_folder() / "uploads"
                 uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
                 self._folder = TemporaryDirectory(prefix="exports-", dir=uploads)
-            return Path(self._folder.name)
+            folder = Path(self._folder.name)
+            folder.mkdir(mode=0o700, exist_ok=True)  # whoever cleans the cache may have taken it
+            return folder
 
     def new_file(self, suffix: str) -> Path:
         """A name for a file of an export."""
@@ -89,11 +94,14 @@ class Outbox:
         token = token_urlsafe(16)
         with self._lock:
             self._exports[token] = export
-            while len(self._exports) > MOST_EXPORTS:
+            while len(self._exports) > MOST_EXPORTS or (self._size() > MOST_EXPORT_BYTES and len(self._exports) > 1):
                 _, old = self._exports.popitem(last=False)
                 if old.file is not None:
                     old.file.unlink(missing_ok=True)
         return f"clipkit/export/{token}"
+
+    def _size(self) -> int:
+        return sum(len(one.data) for one in self._exports.values())
 
     def get(self, token: str) -> Export | None:
         with self._lock:
@@ -105,6 +113,7 @@ class Routes:
 
     def __init__(self, shelf: Shelf, thumbnails: Thumbnails, outbox: Outbox) -> None:
         self._shelf, self._thumbnails, self._outbox = shelf, thumbnails, outbox
+        self._threads = CapacityLimiter(AT_ONCE)
 
     def all(self) -> list[Route]:
         place = "{index:str}/{id:str}"
@@ -118,16 +127,16 @@ class Routes:
         ]
 
     async def _thumb(self, request: Request) -> Response:
-        return await run_in_threadpool(self._picture, request, "thumb")
+        return await run_sync(self._picture, request, "thumb", limiter=self._threads)
 
     async def _large(self, request: Request) -> Response:
-        return await run_in_threadpool(self._picture, request, "large")
+        return await run_sync(self._picture, request, "large", limiter=self._threads)
 
     async def _file(self, request: Request) -> Response:
-        return await run_in_threadpool(self._download, request)
+        return await run_sync(self._download, request, limiter=self._threads)
 
     async def _about(self, request: Request) -> Response:
-        return await run_in_threadpool(self._facts, request)
+        return await run_sync(self._facts, request, limiter=self._threads)
 
     def _picture(self, request: Request, size: str) -> Response:
         assert size in SIZES
@@ -153,12 +162,13 @@ class Routes:
         except (ClipkitError, OSError):
             return _absent()
         name = printable(fact.path.rpartition("/")[2])
+        size = os.fstat(stream.fileno()).st_size
         headers = {
             "content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
-            "content-length": str(os.fstat(stream.fileno()).st_size),
+            "content-length": str(size),
             "cache-control": "private, no-store",
         }
-        return StreamingResponse(_pieces(stream), media_type="application/octet-stream", headers=headers)
+        return StreamingResponse(_pieces(stream, size), media_type="application/octet-stream", headers=headers)
 
     def _facts(self, request: Request) -> Response:
         try:
@@ -225,7 +235,9 @@ def _absent() -> Response:
     return PlainTextResponse("there is no such picture here\n", status_code=404)
 
 
-def _pieces(stream: BinaryIO) -> Iterator[bytes]:
+def _pieces(stream: BinaryIO, size: int) -> Iterator[bytes]:
+    """So many bytes of it, also where it grows meanwhile."""
     with stream:
-        while piece := stream.read(CHUNK):
+        while piece := stream.read(min(CHUNK, size)):
+            size -= len(piece)
             yield piece

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any, TypeVar
 
 import gradio as gr
 import pytest
-from clipkit_apps.server import fair_queue, guard, limits, uploads
+from clipkit_apps.server import bounds, fair_queue, guard, limits, routes, uploads
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
 
 T = TypeVar("T")
 UPLOAD = "/gradio_api/upload"
@@ -207,5 +210,47 @@ def test_one_address_cannot_fill_the_queue_and_the_first_question_of_another_goe
         (line,) = blocks._queue.event_queue_per_concurrency_id.values()
         first = [event.request.client.host for event in line.queue[:5]]
         assert first == ["10.0.0.1", "10.0.0.2", "10.0.0.1", "10.0.0.2", "10.0.0.1"]
+
+    run(crowd())
+
+
+def test_gradio_forgets_sessions_and_uploads_that_nobody_looks_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MOST_SESSIONS", 3)
+    monkeypatch.setattr(bounds, "MOST_UPLOADS", 3)
+
+    async def ask() -> None:
+        with gr.Blocks() as blocks:
+            gr.Button().click(lambda: None)
+        bounds.bound_memory(blocks)
+        sessions, uploads_ = blocks._queue.pending_event_ids_session, gr.routes.file_upload_statuses
+        for number in range(20):
+            sessions.setdefault(str(number), set()).add("event")
+            assert sessions[str(number)] == {"event"}
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(uploads_.is_tracked(f"unknown {number}"), 0.001)
+            uploads_.append(f"sent {number}", "x.jpg", b"x")
+        assert len(sessions) == len(uploads_._statuses) == len(uploads_._signals) == 3
+        assert await uploads_.is_tracked("sent 19")
+        assert uploads_.pop("sent 19").filename == "x.jpg"
+
+    run(ask())
+
+
+def test_pictures_leave_threads_to_the_rest_of_the_page() -> None:
+    is_open = threading.Event()
+
+    def slow(*_: Any) -> Response:
+        is_open.wait()
+        return Response("picture")
+
+    async def crowd() -> None:
+        found = routes.Routes(None, None, routes.Outbox())  # type: ignore[arg-type]
+        found._picture = found._facts = slow  # type: ignore[method-assign, assignment]
+        asked = [asyncio.create_task(found._large(None)) for _ in range(60)]  # type: ignore[arg-type]
+        asked += [asyncio.create_task(found._about(None)) for _ in range(60)]  # type: ignore[arg-type]
+        await asyncio.sleep(0.2)
+        assert await asyncio.wait_for(run_in_threadpool(lambda: 5), 5) == 5  # as Gradio answers what is not async
+        is_open.set()
+        assert len(await asyncio.gather(*asked)) == 120
 
     run(crowd())

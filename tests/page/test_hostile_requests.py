@@ -662,6 +662,11 @@ WRONG_REQUESTS = {
     "no endpoint of the old kind": ("call/nothing", {"data": []}, "there is no such function"),
     "no function": ("queue/join", {"fn_index": 99, "data": [], "session_hash": "a"}, "there is no such function"),
     "a run of no function": ("run/search", {"fn_index": 99, "data": []}, "there is no such function"),
+    "a session of a megabyte": (
+        "queue/join",
+        {"fn_index": 3, "data": [], "session_hash": "a" * 10**6},
+        "no such session",
+    ),
     "too few of an event": (
         "queue/join",
         {"fn_index": 3, "data": [], "session_hash": "a"},
@@ -680,6 +685,26 @@ def test_a_wrong_request_is_a_sentence_for_who_asks_and_no_page_for_who_serves(w
     assert reply.status == 400
     assert reason in json.loads(reply.body)["detail"]
     assert [log.read_text() for log in logs] == before
+
+
+def test_what_is_no_http_is_no_line_for_who_serves(world: World) -> None:
+    logs = list(world.cache.glob("ui-*.log"))
+    before = [log.read_text() for log in logs]
+    for raw in (b"\x16\x03\x01 no HTTP\r\n\r\n", b"GET / HTTQ/1.1\r\n\r\n", b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n"):
+        assert talk(world.place, raw).status == 400
+    upgrade = ["Connection: Upgrade", "Upgrade: h2c"]
+    assert Case("", "/clipkit/static/page.css", headers=[*upgrade, "Connection: close"]).send(world).status == 200
+    assert [log.read_text() for log in logs] == before
+
+
+@pytest.mark.parametrize("path", ["/", "/config", "/clipkit/static/page.css"])
+def test_cookies_that_take_long_to_read_are_not_read(world: World, path: str) -> None:
+    """Python before 3.11.10 takes half a minute for this one, in which nobody else is answered."""
+    slow = 'Cookie: access-token-a="' + "\\1" * 25_000 + '"; a="' + '\\"' * 2_000 + '"'
+    for place in (world.place, world.closed):
+        started = time.perf_counter()
+        assert Case("", path, headers=[slow]).send(world, place).status in (200, 401)
+        assert time.perf_counter() - started < 3
 
 
 def test_an_event_that_fails_is_one_line_for_who_serves(world: World) -> None:

@@ -26,7 +26,7 @@ from click.testing import CliRunner
 from clipkit_apps import html
 from clipkit_apps.library.tab import LibraryActions
 from clipkit_apps.search import answers, changes, exports, questions
-from clipkit_apps.server import guard, logins, routes, thumbnails
+from clipkit_apps.server import guard, logins, routes, scopes, thumbnails
 from clipkit_apps.server.libraries import Shelf
 from clipkit_apps.server.runs import CommandRun, Look
 from clipkit_apps.server.state import Page
@@ -342,6 +342,22 @@ def test_an_export_has_an_address_that_cannot_be_guessed_and_does_not_stay_for_e
     assert last.name == str(routes.MOST_EXPORTS)
 
 
+def test_exports_take_no_more_memory_than_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "MOST_EXPORT_BYTES", 25)
+    outbox = routes.Outbox()
+    tokens = [outbox.put(routes.Export("x", "text/csv", bytes(n))).rpartition("/")[2] for n in (10, 10, 10, 30)]
+    assert [outbox.get(token) is not None for token in tokens] == [False, False, False, True]
+    small = outbox.put(routes.Export("x", "text/csv", b"")).rpartition("/")[2]
+    assert [outbox.get(token) is not None for token in (tokens[-1], small)] == [False, True]
+
+
+def test_a_download_of_a_file_that_grows_ends_where_it_was_announced(tmp_path: Path) -> None:
+    file = tmp_path / "growing.jpg"
+    file.write_bytes(bytes(routes.CHUNK + 5))
+    pieces = routes._pieces(open(file, "rb"), routes.CHUNK + 3)  # noqa: SIM115  closed where it ends
+    assert [len(piece) for piece in pieces] == [routes.CHUNK, 3]
+
+
 # ---- the guard -------------------------------------------------------------------------------------------------------
 
 
@@ -413,6 +429,20 @@ ODD_PATHS = ("/monitoring", "/docs", "/openapi.json", "/clipkit/../etc", "/\\evi
 @pytest.mark.parametrize("path", [*(f"/gradio_api/{name}" for name in UNUSED.split()), *ODD_PATHS])
 def test_what_the_page_does_not_need_is_not_there(path: str) -> None:
     assert knock(path)[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("header", "passed"),
+    [
+        ("access-token-me=secret; clipkit-visitor=abc", "access-token-me=secret; clipkit-visitor=abc"),
+        ("other[x]=1; access-token-unsecure-me=secret;", "access-token-unsecure-me=secret"),
+        ('access-token-me=secret; clipkit-visitor="a\\073"', "access-token-me=secret"),
+        ("session=of another page", ""),
+    ],
+)
+def test_only_cookies_of_the_page_reach_it(header: str, passed: str) -> None:
+    assert scopes.own_cookies(header.encode()).decode() == passed
+    assert scopes.cookie_in(header, "access-token-me") == ("secret" if "access-token-me" in header else "")
 
 
 def test_requests_of_other_pages_and_odd_methods_are_refused() -> None:
