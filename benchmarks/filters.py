@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from common import Target, interleaved, print_table, private_cache, read_arguments, scratch, summary, write
+from common import Target, interleaved, print_table, private_cache, read_arguments, scratch, seconds, summary, write
 from fixtures import DIM, BlockEncoder, unit_queries, unit_rows
 
 from clipkit.core.arrays import Embeddings
@@ -65,6 +65,7 @@ def main() -> None:
     _fill(Store(at / FILE), count)
     index = ImageIndex.open(photos, at=at, encoder=encoder)  # type: ignore[arg-type]  it encodes no pictures
     results: dict[str, Any] = {"rows": count, "dim": DIM, "k": K, "bytes": (at / FILE).stat().st_size}
+    results["columns"] = _columns(index, rounds)
     results["vectors"] = _vectors(index, rounds)
     results["queries"] = _queries(index, encoder, rounds)
     _print(results)
@@ -74,6 +75,19 @@ def main() -> None:
         Target("slowest filtered query / one without a filter", max(filtered) / plain, 1.0),
     ]
     write("filters", results, targets, arguments)
+
+
+def _columns(index: ImageIndex, rounds: int) -> dict[str, Any]:
+    """The metadata in memory: read from the rows, as once after an index was made; and opened from the cache."""
+
+    def open_again() -> None:
+        index._columns.clear()
+        index.columns  # noqa: B018
+
+    read = [seconds(index.store.columns) for _ in range(3)]
+    open_again()
+    opened = [seconds(open_again) for _ in range(rounds)]
+    return {name: {"pictures": len(index), "seconds": summary(raw)} for name, raw in (("read", read), ("open", opened))}
 
 
 def _vectors(index: ImageIndex, rounds: int) -> dict[str, Any]:
@@ -137,7 +151,7 @@ def _print(results: dict[str, Any]) -> None:
     lines = [
         (f"{part}: {name}", found["pictures"], 1000 * found["seconds"]["median"], 1000 * found["seconds"]["highest"])
         + ((1000 * found["ids_seconds"]["median"],) if "ids_seconds" in found else ("",))
-        for part in ("vectors", "queries")
+        for part in ("columns", "vectors", "queries")
         for name, found in results[part].items()
     ]
     print_table([("milliseconds", "pictures", "median", "highest", "ids alone"), *lines])

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from functools import partial
 
 import numpy as np
 
@@ -19,9 +18,9 @@ from clipkit.images.formats import SUFFIXES
 from clipkit.index.image_index import ImageIndex
 from clipkit.search.query import Condition
 from clipkit.store import filters
-from clipkit.store.filters import PIXELS, Filter
+from clipkit.store.columns import Columns, Mask
+from clipkit.store.filters import Filter
 
-EARTH_KM = 6371.0088  # mean radius
 EXAMPLES = {
     "camera": 'camera:"X100V"',
     "height": "height:<=800",
@@ -43,26 +42,35 @@ def ids_that_meet(index: ImageIndex, conditions: Sequence[Condition], *, words_o
     """
     if not conditions:
         return None
-    columns = [_filter(one) for one in conditions if one.field not in _IDS]
-    sets = [(_IDS[one.field](index, one.value, words_only), one.is_excluded) for one in conditions if one.field in _IDS]
-    wanted = [found for found, is_excluded in sets if not is_excluded]
-    if columns or not wanted:
-        wanted.append(index.store.select_ids(columns))
-    unwanted = [found for found, is_excluded in sets if is_excluded]
-    return np.sort(reduce(np.setdiff1d, unwanted, reduce(np.intersect1d, wanted)))
+    wanted = [_filter(index, one, words_only) for one in conditions]  # all are read before anything is looked up
+    columns = index.columns
+    met: IntArray = columns.ids[np.logical_and.reduce([one(columns) for one in wanted])]
+    return met
 
 
-def _filter(condition: Condition) -> Filter:
-    """A condition on metadata; QueryError where its value makes no sense."""
-    found = _FILTERS[condition.field](condition.value)
-    return found.negated() if condition.is_excluded else found
+def _filter(index: ImageIndex, condition: Condition, words_only: bool) -> Filter:
+    """A condition; QueryError where its value makes no sense."""
+    field, value = condition.field, condition.value
+    if field == "path":
+        found: Filter = partial(_below, index, value)
+    elif field == "album":
+        found = partial(_is_among, ids_of_album(index, value))
+    elif field == "class":
+        found = partial(_is_among, _ids_of_class(index, value, words_only))
+    else:
+        found = _FILTERS[field](value)
+    return filters.negated(found) if condition.is_excluded else found
 
 
-def _ids_below(index: ImageIndex, value: str, _: bool) -> IntArray:
-    if value not in ("", ".") and len(ids := index.store.select_ids([filters.lies_below(value)])):
-        return ids
+def _below(index: ImageIndex, value: str, columns: Columns) -> Mask:
+    if value not in ("", ".") and (met := filters.lies_below(value)(columns)).any():
+        return met
     found = index.ids_in(value)  # a glob, the root, or an error
-    return index.store.select_ids(()) if found is None else found
+    return _is_among(columns.ids if found is None else found, columns)
+
+
+def _is_among(ids: IntArray, columns: Columns) -> Mask:
+    return np.isin(columns.ids, ids)
 
 
 def _ids_of_class(index: ImageIndex, value: str, words_only: bool) -> IntArray:
@@ -77,25 +85,8 @@ def _ids_of_class(index: ImageIndex, value: str, words_only: bool) -> IntArray:
     return ids_of_class(index, Head.load(file), (name,))
 
 
-def _ids_near(index: ImageIndex, value: str, _: bool) -> IntArray:
-    """Pictures at most so many kilometres from a place: those in a box around it, of which the distance is computed."""
-    latitude, longitude, km = _parse_place(value)
-    north = math.degrees(km / EARTH_KM)
-    box = [filters.compare("latitude", ">=", latitude - north), filters.compare("latitude", "<=", latitude + north)]
-    reach = math.sin(min(km / EARTH_KM, math.pi / 2)) / max(math.cos(math.radians(latitude)), 1e-9)
-    east = math.degrees(math.asin(reach)) if reach < 1 and abs(latitude) + north < 90 else 360.0
-    if abs(longitude) + east <= 180:  # else the box crosses the date line, or has a pole in it
-        box += [
-            filters.compare("longitude", ">=", longitude - east),
-            filters.compare("longitude", "<=", longitude + east),
-        ]
-    ids, places = index.store.select_places(box)
-    here = np.radians([latitude, longitude])
-    there = np.radians(places)  # (n, 2)
-    half = np.sin((there - here) / 2) ** 2
-    haversine = half[:, 0] + np.cos(here[0]) * np.cos(there[:, 0]) * half[:, 1]
-    chosen: IntArray = ids[2 * EARTH_KM * np.arcsin(np.sqrt(np.minimum(haversine, 1))) <= km]
-    return chosen
+def _of_place(value: str) -> Filter:
+    return filters.lies_near(*_parse_place(value))
 
 
 def _parse_place(value: str) -> tuple[float, float, float]:
@@ -119,7 +110,7 @@ def _of_size(value: str) -> Filter:
     found = _SIZE.fullmatch(value)
     if found is None:
         raise _refused("size", value)
-    return filters.compare(PIXELS, found[1], 1e6 * float(found[2]))
+    return filters.compare_pixels(found[1], 1e6 * float(found[2]))
 
 
 def _of_text(field: str, value: str) -> Filter:
@@ -155,16 +146,11 @@ def _refused(field: str, value: str) -> QueryError:
     return QueryError(f"{field}:{printable(value[:40])} cannot be read", hint=f"write {EXAMPLES[field]}")
 
 
-_IDS: dict[str, Callable[[ImageIndex, str, bool], IntArray]] = {
-    "album": lambda index, value, _: ids_of_album(index, value),
-    "path": _ids_below,
-    "class": _ids_of_class,
-    "place": _ids_near,
-}
 _FILTERS: dict[str, Callable[[str], Filter]] = {
     **{field: partial(_of_number, field) for field in ("width", "height", "rating")},
     **{field: partial(_of_text, field) for field in ("camera", "title")},
     "date": _of_date,
+    "place": _of_place,
     "shape": _of_shape,
     "size": _of_size,
     "tag": _of_tags,

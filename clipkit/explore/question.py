@@ -309,7 +309,7 @@ def search(
 
 def _ranked(index: ImageIndex, tree: Node, encoder: Encoder, k: int, only: IntArray | None) -> Ranked:
     """The k best pictures for a query, each with its relevance."""
-    ids = index.store.select_ids(())
+    ids = index.ids
     is_mixed = any(len({term.is_file for term in leaf.terms}) > 1 for leaf in leaves(tree))
     sample = index.sample_embeddings(ids) if is_mixed else index.sample_embeddings(ids, about=SAMPLE)
     vectors = {leaf: embed(leaf.terms, encoder, sample=sample) for leaf in leaves(tree)}

@@ -29,11 +29,13 @@ from clipkit.models.encoder import Encoder
 from clipkit.models.exports import model_cfg_beside
 from clipkit.models.load import ensure_export, load_encoder, load_query_encoder
 from clipkit.models.registry import find_weights
+from clipkit.search.column_cache import ColumnCache
 from clipkit.search.hits import Hit, Hits, check_count
 from clipkit.search.inverted_file import Quality
 from clipkit.search.query import embed, parse, parse_query
 from clipkit.search.saved import LIST, MOST_SEARCHES, check_name, expand, is_saved_name
 from clipkit.search.vector_cache import IndexCache
+from clipkit.store.columns import Columns
 from clipkit.store.database import FILE, Store, make_folder, writing
 from clipkit.store.records import IndexInfo, Known, ScannedFile
 
@@ -98,6 +100,7 @@ class ImageIndex:
         self._given = encoder
         self._query_encoder: Encoder | None = None
         self._cache = IndexCache(self.store)
+        self._columns = ColumnCache(self.store)
         self._rebuild: Rebuild | None = None
         self.is_exact = False
 
@@ -208,6 +211,7 @@ class ImageIndex:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._cache.clear()
+        self._columns.clear()
 
     def __len__(self) -> int:
         return self.store.counts()["ok"]
@@ -226,6 +230,16 @@ class ImageIndex:
     def revision(self) -> int:
         """Number of the last transaction; grows by one with each."""
         return self.info.revision
+
+    @property
+    def ids(self) -> IntArray:
+        """Ids (n,) of the pictures that answer, ascending; row i belongs to embeddings[i]."""
+        return self._cache.ids()
+
+    @property
+    def columns(self) -> Columns:
+        """Metadata of the pictures that answer, as the filters of a query read it."""
+        return self._columns.current()
 
     @property
     def paths(self) -> list[str]:
@@ -444,6 +458,7 @@ class ImageIndex:
             refreshed = self._refresh_metadata(store, stale, known, workers=workers, progress=progress)
             self._complete_rebuild()
             self._refresh_cache()
+            self._columns.write()
         report = _report(scan, changes, tally, seconds=time.monotonic() - started)
         return replace(report, not_excluded=kept.not_excluded, refreshed=refreshed)
 
@@ -602,7 +617,7 @@ class ImageIndex:
         ndarray of shape (m, d), float32
             In the order of ids.
         """
-        ids = self.store.select_ids(()) if ids is None else ids
+        ids = self.ids if ids is None else ids
         step = max(1, len(ids) // SAMPLE)
         drawn = ids[::step][:SAMPLE]
         return self.store.vectors(drawn[:: max(1, len(drawn) // about)].tolist())[1].astype(np.float32)

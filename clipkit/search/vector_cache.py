@@ -7,6 +7,7 @@ import threading
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,14 @@ class _View:
     changed: IntArray
     fresh: Neighbors
     inverted: InvertedFile | None
+
+    @cached_property
+    def ids(self) -> IntArray:
+        """All that answer (n,), ascending."""
+        if not len(self.changed):
+            return self.base.ids
+        kept = self.base.ids[~np.isin(self.base.ids, self.changed)]
+        return np.sort(np.concatenate([kept, self.fresh.ids]))
 
 
 class IndexCache:
@@ -62,6 +71,10 @@ class IndexCache:
             order = np.lexsort((ids, -scores), axis=-1)[:, :k]
             scores, ids = np.take_along_axis(scores, order, 1), np.take_along_axis(ids, order, 1)
         return view.info.revision, scores, ids
+
+    def ids(self) -> IntArray:
+        """Ids (n,) of what answers at the newest revision, ascending."""
+        return self._current().ids
 
     def write(self, *, afresh: bool = False) -> None:
         """Write the FAISS file of the newest revision, and drop older ones of this index. OSError if it cannot."""

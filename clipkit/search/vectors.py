@@ -24,6 +24,7 @@ from clipkit.core.files import replace_file, replacing
 SMALL = 1 << 25  # values (64 MB): a matrix product over them is done before faiss would be imported
 MANY = 16  # queries from which a blocked matrix product beats FAISS's scan of the scalar quantizer
 _BLOCK = 65_536  # rows of one product: 128 MB as float32 at 512 dimensions
+WIDER, MOST_WIDE = 4, 2_000  # answers of all rows that are asked for where most are allowed
 ROUNDING = 1e-5  # two float32 sums of the same 1,000 products differ by less
 GPU_MARGIN = 32  # answers asked for beyond k
 _GPU_K = 2048  # FAISS's own limit on a GPU
@@ -173,12 +174,31 @@ class Neighbors:
     ) -> tuple[FloatArray, IntArray]:
         wanted = min(k + 1, count)
         while True:
-            scores, positions = self._ask(queries, wanted, allowed)
+            found = self._ask_widely(queries, wanted, allowed, count)
+            scores, positions = found or self._ask(queries, wanted, allowed)
             # FAISS keeps any of the rows that tie for the last place; ask on until the tie lies inside.
             if wanted == count or bool((scores[:, -1] < scores[:, k - 1] - ROUNDING).all()):
                 break
             wanted = min(2 * wanted, count)
         return self.ordered(queries, positions, k)
+
+    def _ask_widely(
+        self, queries: Embeddings, k: int, allowed: npt.NDArray[np.bool_] | None, count: int
+    ) -> tuple[FloatArray, IntArray] | None:
+        """What `_ask` gives, out of more answers of all rows; None where they hold too few that are allowed.
+
+        FAISS looks up every row in the bits of a selector, which takes as long as the scan; so this is for filters
+        that leave most rows.
+        """
+        wide = WIDER * k * len(self) // max(count, 1)
+        if allowed is None or 2 * count < len(self) or wide > MOST_WIDE:
+            return None
+        scores, positions = self._ask(queries, min(wide, len(self)), None)
+        is_kept = allowed[positions]
+        if (is_kept.sum(axis=1) < k).any():
+            return None
+        order = np.argsort(~is_kept, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
 
     def _ask(self, queries: Embeddings, k: int, allowed: npt.NDArray[np.bool_] | None) -> tuple[FloatArray, IntArray]:
         faiss = import_faiss()

@@ -1,89 +1,102 @@
-"""Filters of rows as SQL: comparisons of numbers, texts, dates, shapes and file types."""
+"""Filters of pictures by metadata columns: comparisons of numbers, texts, dates, shapes, places and file types."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+import math
+import operator
+from collections.abc import Callable, Collection, Sequence
 
-OPERATORS = (">=", "<=", ">", "<", "=")
-PIXELS = "width * height"
-_NUMBERS = ("width", "height", "rating", "latitude", "longitude", PIXELS)
-_TEXTS = ("camera", "title")
+import numpy as np
 
+from clipkit.store.columns import Columns, Mask, Numbers
 
-@dataclass(frozen=True)
-class Filter:
-    """A condition on a picture's row; `sql` names its columns, and `parameters` stand for its question marks."""
-
-    sql: str
-    parameters: tuple[object, ...] = ()
-
-    def negated(self) -> Filter:
-        """Rows that do not meet it, those among them that say nothing about it."""
-        return Filter(f"NOT coalesce({self.sql}, 0)", self.parameters)
+Filter = Callable[[Columns], Mask]  # rows (n,) that meet it; what a picture does not say meets nothing
+OPERATORS: dict[str, Callable[[Numbers, float], Mask]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+    "=": operator.eq,
+}
+EARTH_KM = 6371.0088  # mean radius
 
 
-def compare(column: str, operator: str, value: float) -> Filter:
-    """Rows whose number stands so to `value`."""
-    if column not in _NUMBERS or operator not in OPERATORS:
-        raise ValueError(f"{column} {operator}")
-    return Filter(f"{column} {operator} ?", (value,))
+def negated(one: Filter) -> Filter:
+    """Pictures that do not meet it, those among them that say nothing about it."""
+    return lambda columns: ~one(columns)
+
+
+def compare(column: str, sign: str, value: float) -> Filter:
+    """Pictures whose number stands so to `value`."""
+    return lambda columns: OPERATORS[sign](columns.numbers[column], value)
+
+
+def compare_pixels(sign: str, value: float) -> Filter:
+    """Pictures whose width times height stands so to `value`."""
+    return lambda columns: OPERATORS[sign](_pixels(columns), value)
 
 
 def contains(column: str, text: str) -> Filter:
-    """Rows whose text has `text` in it, in whatever case."""
-    if column not in _TEXTS:
-        raise ValueError(column)
-    return _contains(column, text)
+    """Pictures whose text has `text` in it, in whatever case."""
+    return _contains_any(column, (text,))
 
 
 def has_tag(tags: Sequence[str]) -> Filter:
-    """Rows with one of these tags, in whatever case. A tag has no quotation marks, so that they tell where it ends."""
-    quoted = [_contains("tags", json.dumps(tag.replace('"', "'"), ensure_ascii=False)) for tag in tags]
-    return Filter(_any_of(one.sql for one in quoted), tuple(value for one in quoted for value in one.parameters))
+    """Pictures with one of these tags, in whatever case. A tag has no quotation marks: they tell where it ends."""
+    return _contains_any("tags", [json.dumps(tag.replace('"', "'"), ensure_ascii=False) for tag in tags])
 
 
 def taken_between(since: str, until: str) -> Filter:
-    """Rows with a date from `since` to `until`, each a day or "" for no bound."""
-    return Filter("taken_at BETWEEN ? AND ?", (since, f"{until}T99" if until else "9999-99"))
+    """Pictures with a date from `since` to `until`, each a day or "" for no bound."""
+    return lambda columns: columns.texts["day"].where(lambda day: bool(day) and since <= day <= (until or "9999-99"))
 
 
 def has_shape(shape: str, tolerance: float) -> Filter:
-    """Rows of that shape: sides that differ by less than the factor `tolerance` are equal. Unknown sizes are square."""
-    wide, tall = "coalesce(width > ? * height, 0)", "coalesce(height > ? * width, 0)"
-    shapes = {"landscape": wide, "portrait": tall, "square": f"NOT ({wide} OR {tall})"}
-    sql = shapes[shape]
-    return Filter(sql, (tolerance,) * sql.count("?"))
+    """Pictures of that shape: sides that differ by less than a factor are equal, and so are unknown ones."""
+
+    def mask(columns: Columns) -> Mask:
+        width, height = columns.numbers["width"], columns.numbers["height"]
+        wide, tall = width > tolerance * height, height > tolerance * width
+        return {"landscape": wide, "portrait": tall, "square": ~(wide | tall)}[shape]
+
+    return mask
 
 
 def lies_below(folder: str) -> Filter:
-    """Rows whose path begins with that folder, spelled just so."""
-    prefix = os.fsencode(folder.rstrip("/") + "/")
-    return Filter(f"substr(path, 1, {len(prefix)}) = ?", (prefix,))
+    """Pictures in that folder or below, spelled just so."""
+    above = folder.rstrip("/")
+    return lambda columns: columns.texts["folder"].where(lambda at: at == above or at.startswith(f"{above}/"))
 
 
 def has_suffix(suffixes: Collection[str]) -> Filter:
-    """Rows whose path ends in one of these, ".jpg" for instance, in whatever case."""
-    ordered = sorted(suffixes, key=len)
-    parts = [
-        f"lower(CAST(substr(path, -{length}) AS TEXT)) IN ({', '.join('?' for _ in same)})"
-        for length, same in ((length, list(same)) for length, same in groupby(ordered, key=len))
-    ]
-    return Filter(_any_of(parts), tuple(ordered))
+    """Pictures whose name ends in one of these, ".jpg" for instance, in whatever case."""
+    return lambda columns: columns.texts["suffix"].where(suffixes.__contains__)
 
 
-def casefold(value: object) -> str | None:
-    """Of the text of a column, for letters that SQLite's own `lower` does not know."""
-    return value.casefold() if isinstance(value, str) else None
+def lies_near(latitude: float, longitude: float, km: float) -> Filter:
+    """Pictures taken at most so many kilometres from there."""
+
+    def mask(columns: Columns) -> Mask:
+        north = columns.numbers["latitude"]
+        met: Mask = np.abs(north - latitude) <= math.degrees(km / EARTH_KM)
+        rows = np.flatnonzero(met)
+        here = np.radians([latitude, longitude])
+        there = np.radians(np.stack([north[rows], columns.numbers["longitude"][rows]], axis=1))  # (m, 2)
+        half = np.sin((there - here) / 2) ** 2
+        haversine = half[:, 0] + np.cos(here[0]) * np.cos(there[:, 0]) * half[:, 1]
+        met[rows] = 2 * EARTH_KM * np.arcsin(np.sqrt(np.minimum(haversine, 1))) <= km
+        return met
+
+    return mask
 
 
-def _contains(column: str, text: str) -> Filter:
-    folded = "lower" if text.isascii() else "casefold"
-    return Filter(f"instr({folded}({column}), ?) > 0", (text.lower() if text.isascii() else text.casefold(),))
+def _contains_any(column: str, texts: Sequence[str]) -> Filter:
+    folded = [text.casefold() for text in texts]
+    return lambda columns: columns.texts[column].where(lambda said: any(one in said.casefold() for one in folded))
 
 
-def _any_of(parts: Iterable[str]) -> str:
-    return f"({' OR '.join(parts)})"
+def _pixels(columns: Columns) -> Numbers:
+    width = columns.numbers["width"].astype(np.float64)  # in float32 a product is off by 1 from 16 megapixels on
+    pixels: Numbers = width * columns.numbers["height"]
+    return pixels

@@ -59,7 +59,7 @@ CREATE TABLE images (
     embedding BLOB
 );
 """
-# The last holds all that filters and paths are read from, a tenth of the file.
+# The last holds all that the columns of metadata and paths are read from, a tenth of the file.
 IMAGES_INDEXES = """
 CREATE INDEX images_revision ON images (revision);
 CREATE UNIQUE INDEX images_path ON images (path) WHERE state != 'replaced';

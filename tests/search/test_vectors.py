@@ -56,6 +56,19 @@ def test_ties_for_the_last_place_are_broken_by_id(neighbors: Neighbors, ids: np.
     assert found[0].tolist() == [int(ids[7]), *ids[500:519].tolist()]
 
 
+@pytest.mark.parametrize("left_out", ["anything", "the nearest"])
+def test_a_filter_that_leaves_most_pictures_loses_none(
+    left_out: str, neighbors: Neighbors, ids: np.ndarray, matrix: np.ndarray
+) -> None:
+    queries = rows(3, seed=1).astype(np.float32)
+    is_left = np.arange(3000) % 4 > 0
+    if left_out == "the nearest":  # of the first query: too few remain of what is asked of all
+        is_left = np.ones(3000, bool)
+        is_left[np.argsort(-(matrix.astype(np.float32) @ queries[0]))[:1000]] = False
+    _, found = neighbors.search(queries, 10, only=ids[is_left])
+    np.testing.assert_array_equal(found, full_sort(queries, ids[is_left], matrix[is_left], 10))
+
+
 @pytest.mark.parametrize("count", [2, MANY])
 def test_filters_are_applied_before_the_search(
     neighbors: Neighbors, ids: np.ndarray, matrix: np.ndarray, count: int
