@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
+from email.utils import parsedate
 from typing import Any
 from xml.parsers import expat
 
@@ -21,6 +22,7 @@ from clipkit.images.recipe import Metadata
 MAX_XMP = 1 << 20  # bytes of it that are looked at
 MAX_CAMERA, MAX_TAG, MAX_TITLE = 80, 100, 300  # characters; what is longer is cut
 MAX_TAGS = 100
+MOST_DATE = 60  # characters of a date in words
 MOST_STARS = 5
 
 DATE = re.compile(r"(\d{4})[:/.-](\d{1,2})[:/.-](\d{1,2})(?:[T ]+(\d{1,2}):(\d{2})(?::(\d{2}))?)?")
@@ -59,7 +61,7 @@ def read_metadata(image: Image.Image) -> Metadata:
     if latitude is None:
         latitude, longitude = found.latitude, found.longitude
     return Metadata(
-        taken_at=attempt(lambda: _taken_at(exif, packet)),
+        taken_at=attempt(lambda: _taken_at(exif, packet)) or _png_date(image.info.get("Creation Time")),
         camera=camera_of(exif) or found.camera,
         latitude=latitude,
         longitude=longitude,
@@ -133,6 +135,14 @@ def _taken_at(exif: Any, packet: str) -> str | None:
     texts.append(exif.get(ExifTags.Base.DateTime))
     texts += XMP_DATE.findall(packet)
     return next((day for text in texts if text and (day := parse_date(str(text)))), None)
+
+
+def _png_date(text: object) -> str | None:
+    """PNG's own date, ISO 8601 or as in a mail (RFC 1123), both of which its specification names."""
+    if not isinstance(text, str) or len(text) > MOST_DATE:
+        return None
+    parts = None if text.endswith("M") else parsedate(text)  # AM and PM would be overlooked
+    return parse_date("{}-{}-{} {}:{:02}:{:02}".format(*parts) if parts else text)
 
 
 def _xmp(image: Image.Image) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IFDRational
+from pillow_heif import from_pillow
 
 from clipkit.images import guarded_decoder
 from clipkit.images.decode import decode, metadata
@@ -63,6 +65,50 @@ def test_exif_is_read(form: str) -> None:
     data = saved(form, exif=exif_of())
     assert metadata(data) == decode(data, RECIPE, name="").metadata == expected
     assert guarded_decoder.metadata(data, name="") == guarded_decoder.decode(data, RECIPE, name="").metadata == expected
+
+
+def test_exif_of_a_heic_is_read() -> None:
+    stream = BytesIO()
+    from_pillow(Image.new("RGB", (80, 60), "teal")).save(stream, exif=exif_of().tobytes())
+    assert metadata(stream.getvalue()) == decode(stream.getvalue(), RECIPE, name="").metadata
+    assert metadata(stream.getvalue()) == Metadata("2019-07-31T10:00:00", "FUJIFILM X100V", 52.52, 13.41, 3)
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+@pytest.mark.parametrize("place", [33, -12])
+@pytest.mark.parametrize("form", ["chunk", "chunk with a prefix", "profile"])
+def test_exif_of_a_png_is_read_wherever_and_however_a_program_writes_it(form: str, place: int) -> None:
+    exif = exif_of().tobytes().removeprefix(b"Exif\0\0")
+    profile = b"\nexif\n%8d\n" % (len(exif) + 6) + (b"Exif\0\0" + exif).hex().encode() + b"\n"
+    said = {
+        "chunk": chunk(b"eXIf", exif),
+        "chunk with a prefix": chunk(b"eXIf", b"Exif\0\0" + exif),
+        "profile": chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(profile)),  # ImageMagick
+    }
+    plain = saved("PNG")
+    data = plain[:place] + said[form] + plain[place:]  # after the header, or after the pixels
+    assert metadata(data) == decode(data, RECIPE, name="").metadata
+    assert metadata(data) == Metadata("2019-07-31T10:00:00", "FUJIFILM X100V", 52.52, 13.41, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "date"),
+    [
+        ("2024-03-05T10:11:12+01:00", "2024-03-05T10:11:12"),
+        ("Tue, 05 Mar 2024 10:11:12 +0100", "2024-03-05T10:11:12"),
+        ("Tue 05 Mar 2024 10:11:12 PM", None),
+        ("Tue, 99 Mar 2024 10:11:12 GMT", None),
+        ("yesterday", None),
+        ("5 Mar " * 500, None),
+    ],
+)
+def test_a_png_without_exif_has_the_date_of_its_own_text(text: str, date: str | None) -> None:
+    plain = saved("PNG")
+    data = plain[:33] + chunk(b"tEXt", b"Creation Time\0" + text.encode()) + plain[33:]
+    assert metadata(data).taken_at == decode(data, RECIPE, name="").metadata.taken_at == date
 
 
 @pytest.mark.parametrize("form", ["JPEG", "WEBP", "TIFF", "PNG"])
