@@ -5,10 +5,12 @@
   const pen = canvas.getContext("2d"), tip = document.getElementById("tip");
   const count = data.paths.length, UNIT = 65535;
   const MOST_PICTURES = 500, REACH = 14, EDGE = 40, WIDEST = 0.5, DEEPEST = 400; // drawn at once; px; zoom
+  const STEP = 3, MOST_IDS = 500; // px between corners of a lasso; of an address that servers take
   const thumbs = new Map(data.thumb_rows.map((row, place) => [row, data.thumbs[place]]));
   const images = new Map(); // decoded thumbnails, made when they are first seen
   const view = { zoom: 1, x: 0.5, y: 0.5 }; // of the middle, from 0 to 1
   let width = 1, height = 1, chosen = null, isDue = false;
+  let selected = new Set(), lasso = null, hasLasso = false; // rows; corners while one is drawn; the button is pressed
 
   const xOf = (row) => data.x[row] / UNIT, yOf = (row) => data.y[row] / UNIT;
   const unit = () => Math.min(width, height) * view.zoom; // px of the whole map
@@ -21,6 +23,8 @@
   for (let row = 0; row < count; row += 1) if (data.cluster[row] >= 0) members[data.cluster[row]].push(row);
   const middle = (values) => values.sort((a, b) => a - b)[values.length >> 1];
   const centers = members.map((rows) => [middle(rows.map(xOf)), middle(rows.map(yOf))]);
+
+  const isFaint = (row) => selected.size ? !selected.has(row) : chosen !== null && data.cluster[row] !== chosen;
 
   function redraw() {
     if (isDue) return;
@@ -51,7 +55,7 @@
     const radius = Math.max(1.2, Math.min(5, 0.35 * Math.sqrt((width * height) / Math.max(visible.length, 1))));
     for (const [row, x, y] of visible) {
       const cluster = data.cluster[row];
-      pen.globalAlpha = chosen !== null && cluster !== chosen ? 0.15 : 0.85;
+      pen.globalAlpha = isFaint(row) ? 0.15 : 0.85;
       pen.fillStyle = colorOf(cluster);
       pen.beginPath();
       pen.arc(x, y, radius, 0, 2 * Math.PI);
@@ -60,6 +64,20 @@
     if (showsPictures) drawPictures(withPicture);
     pen.globalAlpha = 1;
     drawNames();
+    if (lasso) drawLasso();
+  }
+
+  function drawLasso() {
+    const ink = getComputedStyle(document.body).getPropertyValue("--best");
+    pen.beginPath();
+    for (const [x, y] of lasso) pen.lineTo(...toScreen(x, y));
+    pen.closePath();
+    pen.fillStyle = pen.strokeStyle = ink;
+    pen.lineWidth = 1.5;
+    pen.stroke();
+    pen.globalAlpha = 0.12;
+    pen.fill();
+    pen.globalAlpha = pen.lineWidth = 1;
   }
 
   function drawPictures(withPicture) {
@@ -67,7 +85,7 @@
     for (const [row, x, y] of withPicture) {
       const image = imageOf(row);
       if (!image.complete || !image.naturalWidth) continue;
-      pen.globalAlpha = chosen !== null && data.cluster[row] !== chosen ? 0.25 : 1;
+      pen.globalAlpha = isFaint(row) ? 0.25 : 1;
       const scale = side / Math.max(image.naturalWidth, image.naturalHeight);
       const [w, h] = [image.naturalWidth * scale, image.naturalHeight * scale];
       pen.drawImage(image, x - w / 2, y - h / 2, w, h);
@@ -152,11 +170,19 @@
   canvas.addEventListener("pointerdown", (event) => {
     canvas.setPointerCapture(event.pointerId);
     pointers.set(event.pointerId, place(event));
+    lasso = (hasLasso || event.shiftKey) && pointers.size === 1 ? [toMap(...place(event))] : null; // two fingers zoom
+    if (lasso) return showTip(-1);
     showTip(nearest(...place(event)), ...place(event));
   });
   canvas.addEventListener("pointermove", (event) => {
     const now = place(event), before = pointers.get(event.pointerId);
     if (!before) return showTip(nearest(...now), ...now);
+    if (lasso) {
+      if (Math.hypot(now[0] - before[0], now[1] - before[1]) < STEP) return;
+      pointers.set(event.pointerId, now);
+      lasso.push(toMap(...now));
+      return redraw();
+    }
     canvas.classList.add("is-moved");
     const other = [...pointers.entries()].find(([id]) => id !== event.pointerId);
     if (other) {
@@ -170,6 +196,8 @@
   for (const kind of ["pointerup", "pointercancel"]) {
     canvas.addEventListener(kind, (event) => {
       pointers.delete(event.pointerId);
+      if (lasso && kind === "pointerup") select(lasso.length > 2 ? rowsWithin(lasso) : []);
+      lasso = null;
       canvas.classList.remove("is-moved");
     });
   }
@@ -179,6 +207,86 @@
     zoomAt(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0015)), ...place(event));
   }, { passive: false });
   canvas.addEventListener("dblclick", (event) => zoomAt(2, ...place(event)));
+
+  function toMap(x, y) {
+    return [(x - width / 2) / unit() + view.x, (y - height / 2) / unit() + view.y];
+  }
+
+  function rowsWithin(corners) {
+    const [xs, ys] = [corners.map(([x]) => x), corners.map(([, y]) => y)];
+    const [left, right, top, bottom] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
+    const rows = [];
+    for (let row = 0; row < count; row += 1) {
+      const [x, y] = [xOf(row), yOf(row)];
+      if (x < left || x > right || y < top || y > bottom) continue;
+      let isWithin = false; // an odd number of sides lie to the right
+      for (let here = 0, before = corners.length - 1; here < corners.length; before = here, here += 1) {
+        if ((ys[here] > y) === (ys[before] > y)) continue;
+        if (x < xs[here] + (xs[before] - xs[here]) * (y - ys[here]) / (ys[before] - ys[here])) isWithin = !isWithin;
+      }
+      if (isWithin) rows.push(row);
+    }
+    return rows;
+  }
+
+  const bar = document.getElementById("selection"), howMany = document.getElementById("how-many");
+  const toSearch = document.getElementById("to-search"), lassoButton = document.getElementById("lasso");
+  function select(rows) {
+    selected = new Set(rows);
+    bar.hidden = !rows.length;
+    if (rows.length) say(`${rows.length.toLocaleString("en")} ${rows.length === 1 ? "picture" : "pictures"}`);
+    if (data.search) {
+      const ids = rows.slice(0, MOST_IDS).map((row) => data.ids[row]);
+      toSearch.href = `${data.search}&set=${ids.join(",")}`;
+      toSearch.textContent = rows.length > MOST_IDS ? `Show the first ${MOST_IDS} in Search` : "Show in Search";
+    }
+    redraw();
+  }
+  function say(text) {
+    howMany.textContent = text;
+  }
+  function setLasso(isOn) {
+    hasLasso = isOn;
+    lassoButton.setAttribute("aria-pressed", String(isOn));
+    canvas.classList.toggle("has-lasso", isOn);
+  }
+  const cell = (text) => `"${text.replaceAll('"', '""')}"`;
+  function table() {
+    const lines = [...selected].map((row) => [data.paths[row], data.names[data.cluster[row]] || ""].map(cell).join(","));
+    return ["path,cluster", ...lines, ""].join("\r\n");
+  }
+  async function copyPaths() {
+    const text = [...selected].map((row) => data.paths[row]).join("\n");
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch { // a page that is not served by https, or a browser that asks
+      const field = element("textarea", text);
+      document.body.append(field);
+      field.select();
+      const isDone = document.execCommand("copy");
+      field.remove();
+      if (!isDone) return say("The browser does not let this page copy");
+    }
+    say(`${selected.size.toLocaleString("en")} ${selected.size === 1 ? "path" : "paths"} copied`);
+  }
+  function saveList() {
+    const link = element("a");
+    link.href = URL.createObjectURL(new Blob([table()], { type: "text/csv;charset=utf-8" }));
+    link.download = "selection.csv";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000); // Safari reads it later
+  }
+  lassoButton.onclick = () => setLasso(!hasLasso);
+  document.getElementById("copy").onclick = copyPaths;
+  document.getElementById("save").onclick = saveList;
+  document.getElementById("clear").onclick = () => select([]);
+  toSearch.hidden = !data.search;
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    lasso = null;
+    setLasso(false);
+    select([]);
+  });
 
   const all = () => { choose(null); showRows([...Array(count).keys()]); };
   const keys = {

@@ -90,14 +90,20 @@ def write_map(
     return len(thumbs)
 
 
-def map_page(found: Map, thumbs: dict[int, str], *, title: str) -> Iterator[str]:
-    """The page in pieces. thumbs: JPEGs in base64, by row."""
+def map_page(found: Map, thumbs: dict[int, str], *, title: str, search: str = "") -> Iterator[str]:
+    """The page in pieces. thumbs: JPEGs in base64, by row.
+
+    search: address of a search page, to which `&set=` and ids are added for the pictures that a lasso selects; without
+    one nothing of the page leads elsewhere.
+    """
     places = np.round(found.positions * UNIT).astype(int)
     data = {
         "x": places[:, 0].tolist(),
         "y": places[:, 1].tolist(),
         "cluster": found.clusters.tolist(),
         "names": [printable(name) for name in found.names],
+        "search": search,
+        "ids": found.ids.tolist() if search else [],
         "paths": [printable(path) for path in found.paths],
         "outliers": list(found.outliers[:MOST_OUTLIERS]),
         "thumb_rows": list(thumbs),
