@@ -1,0 +1,70 @@
+"""No tab has a serious or critical fault for axe-core: light and dark, on a desk and on a telephone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from clipkit.evaluate.comparison import compare
+from tests.page.conftest import Holiday
+from tests.page.test_browser_classify import sort
+from tests.support.accessibility import accessibility_faults
+from tests.support.colours import COLOURS, ColourEncoder, paint
+from tests.support.page_robot import Robot, robot
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def page(browser: Browser, holiday: Holiday) -> Iterator[Robot]:
+    with robot(browser, holiday.address) as found:
+        yield found.open()
+        assert found.noises == []
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results.json of a comparison of four colours, some of them confused."""
+    folder = tmp_path_factory.mktemp("compared")
+    for name in ("red", "green", "blue", "white"):
+        for number in range(6):
+            shade = tuple(max(part - 4 * number, 0) for part in COLOURS[name if number < 5 else "red"])
+            paint(folder / "colours" / name / f"{number}.png", shade)  # type: ignore[arg-type]
+    found = compare(folder / "colours", ColourEncoder(), methods=("zeroshot", "knn"), shots=(1, 2), seeds=2)
+    (folder / "results.json").write_text(found.to_json())
+    return folder / "results.json"
+
+
+def test_classify_before_and_after_it_sorts(page: Robot) -> None:
+    page.tab("Classify")
+    page.window.wait_for_selector("#ck-board .ck-note")
+    assert accessibility_faults(page.window) == []
+    sort(page)
+    page.window.get_by_text("Export", exact=True).click()
+    assert accessibility_faults(page.window) == []
+    page.window.locator("#ck-board .ck-pick").first.click()
+    page.window.locator(".ck-choose .ck-chance-line").first.wait_for()
+    assert accessibility_faults(page.window) == []
+
+
+def test_compare_before_and_with_results(page: Robot, results: Path) -> None:
+    page.tab("Compare")
+    page.window.wait_for_selector("#ck-comparison .ck-note, #ck-comparison .ck-result")
+    assert accessibility_faults(page.window) == []
+    page.window.locator("#ck-results-path input, #ck-results-path textarea").first.fill(str(results))
+    page.window.keyboard.press("Enter")
+    page.window.get_by_text("colours: ").first.wait_for()
+    assert accessibility_faults(page.window) == []
+
+
+def test_library_with_its_lists_open(page: Robot) -> None:
+    page.tab("Library")
+    page.window.wait_for_selector("#ck-library .ck-folder")
+    page.window.evaluate("document.querySelectorAll('#ck-library details').forEach(one => one.open = true)")
+    assert accessibility_faults(page.window) == []
