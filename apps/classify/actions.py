@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, TypeAlias
 
 import gradio as gr
+import numpy as np
 
 from clipkit.classify.collection import NONE, USUAL, Classified, Column
 from clipkit.classify.head import UNKNOWN, Head
 from clipkit.classify.labels import LabelledPicture
+from clipkit.core.arrays import FloatArray
 from clipkit.core.text import are, counted, printable
 from clipkit.errors import ClipkitError
 from clipkit.explore.library import Library
@@ -28,11 +29,11 @@ from .. import html
 from ..server.state import Page
 from ..server.visitor import visitor_of
 from . import columns, exports
-from .columns import Pile
+from .columns import BINS, Pile, Scores
 from .inputs import sent_classes, sent_head, typed_classes, typed_templates, words_head
+from .memory import Memory
 from .sorter import Sorter
 
-MOST_SETS = 256  # sets of labels by hand that are remembered, of all visitors
 NO_LIBRARY = ("Add a folder in the Library tab, or start with one: clipkit ui ~/Pictures",)
 _turns = count(1)
 Changes: TypeAlias = dict[Any, Any]  # by component
@@ -54,6 +55,15 @@ class ClassifySession:
     strict: float = USUAL
     turn: int = 0
     plan: tuple[Transfer, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """A library by class. cuts (c,): below which its pictures are unsure."""
+
+    found: Classified
+    columns: list[Column]
+    cuts: FloatArray
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,7 @@ class ClassifyActions:
 
     def __init__(self, page: Page, screen: ClassifyScreen, sorter: Sorter) -> None:
         self._page, self._screen, self._sorter = page, screen, sorter
-        self._labels: OrderedDict[tuple[str, str, tuple[str, ...]], dict[int, str]] = OrderedDict()
+        self._memory = Memory()
 
     def sort(
         self,
@@ -130,6 +140,8 @@ class ClassifyActions:
             if library is None or session.head is None:
                 return {}
             labels = self.labels(library, session.head, session.visitor)
+            if kind == "cut":
+                return self._cut(session, library, place, payload.get("at"))
             if kind == "more":
                 return self._more(session, library, place, max(_number(payload.get("shown")), 0))
             if library.catalogue().fact(id_) is None or not NONE <= place < len(session.head.classes):
@@ -146,7 +158,14 @@ class ClassifyActions:
             return self._signal(say=_sentence(*self._page.shelf.explained(error)))
 
     def set_aside(self, session: ClassifySession, strict: float) -> Changes:
-        return self._safely(session, lambda: self._show(replace(session, strict=_share(strict), plan=())))
+        """One cut for all classes; those that single classes had are gone."""
+
+        def work() -> Changes:
+            library, _, _ = self._at_hand(session)
+            self._cuts_by_hand(session, library).clear()
+            return self._show(replace(session, strict=_share(strict), plan=()))
+
+        return self._safely(session, work)
 
     def learn(self, session: ClassifySession) -> Changes:
         """Fit a head to what was labelled by hand, and sort anew."""
@@ -155,12 +174,11 @@ class ClassifyActions:
             library, start, judge = self._at_hand(session)
             labels = dict(self.labels(library, start, session.visitor))
             matrix, found = self._sorter.matrix(library), self._sorter.sort(library, start, judge=judge)
+            old = self._sorted(session, library).found
             lesson = corrections.teach(start, judge, library.encoder, matrix, found, labels)
             strict = USUAL if lesson.judge is not judge else session.strict
             told = replace(session, head=lesson.head, judge=lesson.judge, lesson=lesson, strict=strict, plan=())
-            old, _ = self._sorted(session, library)
-            shown = self._show(told)
-            new, _ = self._sorted(told, library)
+            shown, new = self._show(told), self._sorted(told, library).found
             moved = int((old.places != new.places).sum()) if len(old.ids) == len(new.ids) else 0
             words = (
                 f"{corrections.describe(lesson)} {moved:,} of {len(new.ids):,} pictures have another class than before."
@@ -192,8 +210,7 @@ class ClassifyActions:
         def work() -> Changes:
             library, _, _ = self._at_hand(session)
             head = _head(session)
-            found, _ = self._sorted(session, library)
-            made = exports.as_head(head, found.cut(session.strict) if found.usual is not None else None)
+            made = exports.as_head(head, self._sorted(session, library).cuts)
             told = "Use it with clipkit classify --head clipkit-head.safetensors."
             if head.rejection is None:
                 told += " It gives every picture a class: what is left out as uncertain on this page is not part of it."
@@ -239,13 +256,8 @@ class ClassifyActions:
         return self._safely(session, work)
 
     def labels(self, library: Library, head: Head, visitor: str = "") -> dict[int, str]:
-        """What a visitor labelled by hand for these classes, as long as the page runs: a reload loses nothing."""
-        key = (visitor, library.index.info.index_id, head.classes)
-        self._labels.setdefault(key, {})
-        self._labels.move_to_end(key)
-        while len(self._labels) > MOST_SETS:
-            self._labels.popitem(last=False)
-        return self._labels[key]
+        """What a visitor labelled by hand for these classes."""
+        return self._memory.labels(visitor, library, head)
 
     def _begin(
         self, session: ClassifySession, chosen: str | None, make: Callable[[Library], Head], visitor: str
@@ -257,6 +269,8 @@ class ClassifyActions:
         head = make(library)
         strict = USUAL if head.rejection else 0.0
         fresh = ClassifySession(library.key, visitor, head, head, head, strict=strict)
+        if (rule := head.rejection) and rule.cuts is not None and not (kept := self._cuts_by_hand(fresh, library)):
+            kept.update(enumerate(rule.cuts.tolist()))
         return {**self._show(fresh), self._screen.learned: "", **self.libraries(library.key)}
 
     def _show(self, session: ClassifySession) -> Changes:
@@ -264,19 +278,20 @@ class ClassifyActions:
         started = time.monotonic()
         library, _, _ = self._at_hand(session)
         head, screen = _head(session), self._screen
-        found, sorted_ = self._sorted(session, library)
+        now = self._sorted(session, library)
         session = replace(session, turn=next(_turns))
         pile = self._pile(session, library)
-        first = [id_ for column in sorted_[:24] for id_ in column.ids[:6].tolist()]
+        first = [id_ for column in now.columns[:24] for id_ in column.ids[:6].tolist()]
+        scores = Scores.of(now.found, now.cuts, pile.by_hand)
         self._page.prepare(library, _answer(library, first))
         seconds = time.monotonic() - started
         notes = Markup("").join(html.line(note) for note in head.notes)
         return {
             screen.session: session,
             screen.notice: notes,
-            screen.count: columns.summary(sorted_, head.classes, seconds, session.lesson),
-            screen.columns: columns.columns(pile, sorted_, turn=session.turn),
-            screen.strict: gr.Slider(value=session.strict, info=_usual(found)),
+            screen.count: columns.summary(now.columns, head.classes, seconds, session.lesson),
+            screen.columns: columns.columns(pile, now.columns, scores, turn=session.turn),
+            screen.strict: gr.Slider(value=session.strict, info=_usual(now.found)),
             screen.tools: gr.Column(visible=True),
             screen.plan: "",
             screen.copy: gr.Button(visible=False),
@@ -284,8 +299,7 @@ class ClassifyActions:
         }
 
     def _more(self, session: ClassifySession, library: Library, place: int, shown: int) -> Changes:
-        _, sorted_ = self._sorted(session, library)
-        column = next((one for one in sorted_ if one.place == place), None)
+        column = next((one for one in self._sorted(session, library).columns if one.place == place), None)
         if column is None:
             return {}
         ids = column.ids[shown : shown + columns.MORE].tolist()
@@ -293,17 +307,37 @@ class ClassifyActions:
         added = self._pile(session, library).cards(ids, place)
         return self._signal(turn=session.turn, place=place, pile=added, rest=rest)
 
-    def _sorted(self, session: ClassifySession, library: Library) -> tuple[Classified, list[Column]]:
+    def _cut(self, session: ClassifySession, library: Library, place: int, at: object) -> Changes:
+        """A class gets a cut of its own: at one of the edges of its histogram, or None for that of all."""
+        started, kept = time.monotonic(), self._cuts_by_hand(session, library)
+        if not 0 <= place < len(_head(session).classes):
+            return {}
+        kept.pop(place, None)
+        if isinstance(at, int) and 0 <= at <= BINS:
+            kept[place] = float(self._sorted(session, library).found.edges(BINS)[at])
+        now, pile = self._sorted(session, library), self._pile(session, library)
+        scores = Scores.of(now.found, now.cuts, pile.by_hand)
+        changed = [columns.changed(pile, column, scores) for column in now.columns if column.place in (place, NONE)]
+        seconds = time.monotonic() - started
+        said = columns.summary(now.columns, _head(session).classes, seconds, session.lesson)
+        return {self._screen.count: said, **self._signal(turn=session.turn, columns=changed)}
+
+    def _sorted(self, session: ClassifySession, library: Library) -> _Sorted:
         head, judge = _head(session), session.judge or _head(session)
         found = self._sorter.sort(library, head, judge=judge)
-        return found, found.columns(
-            head.classes, found.cut(session.strict), self.labels(library, head, session.visitor)
-        )
+        cuts = np.full(len(head.classes), found.cut(session.strict), np.float32)
+        for place, cut in self._cuts_by_hand(session, library).items():
+            cuts[place] = cut
+        by_hand = self.labels(library, head, session.visitor)
+        return _Sorted(found, found.columns(head.classes, cuts, by_hand), cuts)
+
+    def _cuts_by_hand(self, session: ClassifySession, library: Library) -> dict[int, float]:
+        return self._memory.cuts(session.visitor, library, session.judge or _head(session))
 
     def _labelled(self, session: ClassifySession, library: Library) -> list[LabelledPicture]:
-        head = _head(session)
-        found, sorted_ = self._sorted(session, library)
-        return exports.labelled(library, found, sorted_, head.classes, self.labels(library, head, session.visitor))
+        head, now = _head(session), self._sorted(session, library)
+        by_hand = self.labels(library, head, session.visitor)
+        return exports.labelled(library, now.found, now.columns, head.classes, by_hand)
 
     def _pile(self, session: ClassifySession, library: Library) -> Pile:
         head = _head(session)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipkit.classify.collection import NONE, Column, Matrix
+from clipkit.classify.collection import NONE, Classified, Column, Matrix
 from clipkit.classify.head import Head
+from clipkit.core.arrays import FloatArray, IntArray
 from clipkit.core.text import printable
 from clipkit.explore.metadata import Catalogue
 from clipkit.learn.corrections import Lesson
@@ -22,7 +23,41 @@ FEWEST, USUAL = 6, 24  # a column
 MORE = 60  # that "more" adds
 TOP = 5  # classes whose probability a picture carries
 MOST_COLUMNS = 80
+BINS = 40  # of a histogram: 7 pixels each where a column is narrow
 SET_ASIDE = "unsure, or none of these"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a sorted library. edges (BINS + 1,); counts (c, BINS): without what was labelled; cuts (c,)."""
+
+    edges: FloatArray
+    counts: IntArray
+    cuts: FloatArray
+
+    @classmethod
+    def of(cls, found: Classified, cuts: FloatArray, by_hand: Mapping[int, str]) -> Scores:
+        return cls(found.edges(BINS), found.histograms(len(cuts), BINS, by_hand.keys()), cuts)
+
+    def histogram(self, column: Column, name: str) -> Markup:
+        """The scores of one class as bars, with a line that parts what is assigned from what is unsure."""
+        bins = self.counts[column.place]
+        above = len(column.ids) - column.by_hand
+        low, high = float(self.edges[0]), float(self.edges[-1])
+        share = min(max((float(self.cuts[column.place]) - low) / max(high - low, 1e-9), 0.0), 1.0)
+        heights = np.where(bins > 0, np.maximum(100 * bins / max(bins.max(), 1), 4), 0)  # one picture can be seen
+        return render(
+            "histogram",
+            place=column.place,
+            name=name,
+            bins=json.dumps(bins.tolist()),
+            by_hand=column.by_hand,
+            share=f"{share:.4f}",
+            at=round(share * BINS),
+            count=BINS,
+            bars="".join(f"M{x} 100V{100 - y:.0f}h1V100z" for x, y in enumerate(heights.tolist()) if y),
+            split=f"{above:,} assigned, {int(bins.sum()) - above:,} unsure",
+        )
 
 
 @dataclass(frozen=True)
@@ -62,19 +97,27 @@ class Pile:
         )
 
 
-def columns(pile: Pile, found: Sequence[Column], *, turn: int) -> Markup:
-    """All columns that hold pictures, and the names of those that hold none."""
+def columns(pile: Pile, found: Sequence[Column], scores: Scores, *, turn: int) -> Markup:
+    """All columns that hold pictures, or would with a lower cut, and the names of those that hold none."""
     names = [printable(name) for name in pile.head.classes]
-    filled = [column for column in found if len(column.ids) or column.place == NONE]
-    shown = [*[column for column in filled if column.place != NONE][:MOST_COLUMNS], *filled[-1:]]
-    room = min(max(CARDS // max(len(shown), 1), FEWEST), USUAL)
-    empty = [names[column.place] for column in found if not len(column.ids) and column.place != NONE]
-    rest = len(filled) - len(shown)
+    named = [column for column in found if column.place != NONE]
+    shown = _shown(named, scores)
+    room = min(max(CARDS // (len(shown) + 1), FEWEST), USUAL)
+    empty = [names[column.place] for column in named if not len(column.ids)]
+    rest = sum(len(column.ids) > 0 for column in named) - sum(len(column.ids) > 0 for column in shown)
     sentence = f"No pictures in {_listed(empty)}." if empty else ""
     more = f" {rest:,} more classes have pictures; export them, or sort into fewer." if rest > 0 else ""
     foot = line(sentence + more, kind="ck-line ck-empty-classes") if sentence or more else ""
-    drawn = [_column(pile, column, names, room) for column in shown]
+    aside = [column for column in found if column.place == NONE]
+    drawn = [_column(pile, column, names, room, scores) for column in [*shown, *aside]]
     return render("columns", columns=drawn, classes=json.dumps(names), turn=turn, foot=foot)
+
+
+def _shown(named: Sequence[Column], scores: Scores) -> list[Column]:
+    """Those with pictures, and while there is room those that all pictures of are unsure; in their order."""
+    some = [column for column in named if len(column.ids) or scores.counts[column.place].any()]
+    first = sorted(some, key=lambda column: not len(column.ids))[:MOST_COLUMNS]
+    return sorted(first, key=lambda column: column.place)
 
 
 @dataclass(frozen=True)
@@ -87,19 +130,33 @@ class _Column:
     count: int
     cards: Markup
     rest: str
+    histogram: Markup
 
     @property
     def is_none(self) -> bool:
         return self.place == NONE
 
 
-def _column(pile: Pile, column: Column, names: Sequence[str], room: int) -> _Column:
+def _column(pile: Pile, column: Column, names: Sequence[str], room: int, scores: Scores) -> _Column:
     is_none = column.place == NONE
     name = SET_ASIDE if is_none else names[column.place]
     key = "0" if is_none else str(column.place + 1) if column.place < 9 else ""
     ids = column.ids[:room].tolist()
     cards = pile.cards(ids, column.place)
-    return _Column(column.place, name, key, len(column.ids), cards, rest_of(column, len(ids)))
+    bars = Markup("") if is_none else scores.histogram(column, name)
+    return _Column(column.place, name, key, len(column.ids), cards, rest_of(column, len(ids)), bars)
+
+
+def changed(pile: Pile, column: Column, scores: Scores) -> dict[str, object]:
+    """What a column shows after its cut was moved, for the script that has it on the screen."""
+    drawn = _column(pile, column, [printable(name) for name in pile.head.classes], USUAL, scores)
+    return {
+        "place": drawn.place,
+        "count": f"{drawn.count:,}",
+        "cards": drawn.cards,
+        "rest": drawn.rest,
+        "histogram": drawn.histogram,
+    }
 
 
 def rest_of(column: Column, shown: int) -> str:

@@ -10,9 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+
 from clipkit.classify.collection import NONE, Classified, Column
 from clipkit.classify.head import UNKNOWN, Head
 from clipkit.classify.labels import LabelledPicture, ScoredLabel
+from clipkit.core.arrays import FloatArray
 from clipkit.core.text import FORMULA_STARTS, counted, printable
 from clipkit.errors import ClipkitError
 from clipkit.explore.library import Library
@@ -54,10 +57,11 @@ def as_csv(pictures: Sequence[LabelledPicture], by_hand: set[str]) -> Export:
     return Export("clipkit-labels.csv", "text/csv; charset=utf-8", stream.getvalue().encode())
 
 
-def as_head(head: Head, cut: float | None) -> Export:
-    """The file that `clipkit classify --head` takes. cut: below which pictures are set aside, if the head can say."""
-    if head.rejection is not None and cut is not None:
-        head = replace(head, rejection=replace(head.rejection, cut=cut))
+def as_head(head: Head, cuts: FloatArray) -> Export:
+    """The file that `clipkit classify --head` takes. cuts (c,): below which pictures are set aside, if it can say."""
+    if head.rejection is not None:
+        several = None if np.ptp(cuts) == 0 else cuts
+        head = replace(head, rejection=replace(head.rejection, cut=float(cuts[0]), cuts=several))
     with TemporaryDirectory(prefix="clipkit-") as folder:
         file = Path(folder) / "head.safetensors"
         head.save(file)

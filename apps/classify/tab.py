@@ -46,7 +46,7 @@ def tab(page: Page, here: gr.Tab) -> None:
     actions = ClassifyActions(page, screen, sorter)
     _connect_question(asked, actions, screen)
     here.select(actions.libraries, [asked.library], [asked.library], **PRIVATE)
-    board.act(actions.act, [session], [signal], **PRIVATE, trigger_mode="multiple")
+    board.act(actions.act, [session], [signal, counted], **PRIVATE, trigger_mode="multiple")
     strict.release(actions.set_aside, [session, strict], screen.outputs, **PRIVATE)
     learn.click(actions.learn, [session], screen.outputs, **_slow(screen))
     forget.click(actions.forget, [session], screen.outputs, **PRIVATE)

@@ -9,6 +9,7 @@
 window.clipkitClassify = (() => {
   const NONE = -1;
   const SET_ASIDE = "unsure, or none of these";
+  const CUT_MS = 350; // after the last key, until a cut is sent
   let act = () => {}; // sends an action to the page's Python
   let board = null;
   let current = null; // the picture that the chooser shows
@@ -38,6 +39,11 @@ window.clipkitClassify = (() => {
       const pick = event.target.closest && event.target.closest(".ck-pick");
       if (pick) pick.classList.add("ck-broken-pick");
     }, true);
+    element.addEventListener("pointerdown", grab);
+    element.addEventListener("dblclick", (event) => {
+      const cut = event.target.closest(".ck-cut");
+      if (cut) sendCut(cut, null);
+    });
     watch("value", ready);
     ready();
   }
@@ -52,6 +58,7 @@ window.clipkitClassify = (() => {
     try { said = JSON.parse(text || "{}"); } catch { return; }
     window.clipkit.signal(JSON.stringify({ say: said.say, download: said.download }));
     if (said.labels !== undefined) count(said.labels);
+    if (said.columns && board) refill(said.turn, said.columns);
     if (said.pile === undefined || !board) return;
     const whole = one(".ck-columns", board);
     const column = columnOf(said.place);
@@ -67,6 +74,91 @@ window.clipkitClassify = (() => {
     if (!button) return frames && requestAnimationFrame(() => count(labels, frames - 1));
     if (labels) button.dataset.labels = String(labels);
     else delete button.dataset.labels;
+  }
+
+  // ---- the cut of a class: what lies right of it is assigned, what lies left is unsure ---------------------------------
+  function cutAt(cut) {
+    return Number(one(".ck-handle", cut).getAttribute("aria-valuenow"));
+  }
+
+  function showCut(cut, at) {
+    const bins = JSON.parse(cut.dataset.bins);
+    const sum = (from, to) => bins.slice(from, to).reduce((all, next) => all + next, 0);
+    const [below, above] = [sum(0, at), sum(at)].map((number) => number.toLocaleString("en-US"));
+    const split = `${above} assigned, ${below} unsure`;
+    const handle = one(".ck-handle", cut);
+    cut.style.setProperty("--cut", at / bins.length);
+    handle.setAttribute("aria-valuenow", at);
+    handle.setAttribute("aria-valuetext", split);
+    const column = cut.closest(".ck-column");
+    one(".ck-split", column).textContent = split;
+    one(".ck-many", column).textContent = (sum(at) + Number(cut.dataset.byHand)).toLocaleString("en-US");
+  }
+
+  function sendCut(cut, at) {
+    clearTimeout(cut.waiting);
+    act("cut", { place: Number(cut.dataset.place), at });
+  }
+
+  function grab(event) {
+    const cut = event.target.closest(".ck-cut");
+    if (!cut || event.button) return;
+    const [before, bins] = [cutAt(cut), JSON.parse(cut.dataset.bins).length];
+    const follow = ({ clientX }) => {
+      const box = cut.getBoundingClientRect();
+      const at = Math.round((bins * (clientX - box.left)) / box.width);
+      showCut(cut, Math.min(Math.max(at, 0), bins));
+    };
+    const end = ({ type }) => {
+      cut.removeEventListener("pointermove", follow);
+      for (const name of ["pointerup", "pointercancel"]) cut.removeEventListener(name, end);
+      if (type === "pointercancel") showCut(cut, before); // the window was scrolled
+      else if (cutAt(cut) !== before) sendCut(cut, cutAt(cut));
+    };
+    cut.setPointerCapture(event.pointerId);
+    cut.addEventListener("pointermove", follow);
+    for (const name of ["pointerup", "pointercancel"]) cut.addEventListener(name, end);
+    one(".ck-handle", cut).focus({ preventScroll: true });
+    event.preventDefault();
+    follow(event);
+  }
+
+  function cutKey(handle, event) {
+    const cut = handle.closest(".ck-cut");
+    const most = Number(handle.getAttribute("aria-valuemax"));
+    if (event.key === "Backspace" || event.key === "Delete") sendCut(cut, null);
+    const step = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -5, PageUp: 5, Home: -most, End: most }[event.key];
+    if (step) {
+      showCut(cut, Math.min(Math.max(cutAt(cut) + step, 0), most));
+      clearTimeout(cut.waiting);
+      cut.waiting = setTimeout(() => sendCut(cut, cutAt(cut)), CUT_MS);
+    }
+    return step || event.key === "Backspace" || event.key === "Delete";
+  }
+
+  function refill(turn, changed) { // two columns have other pictures; the histogram keeps its focus
+    const whole = one(".ck-columns", board);
+    if (!whole || Number(whole.dataset.turn) !== turn) return;
+    for (const { place, count, cards, rest, histogram } of changed) {
+      const column = columnOf(place);
+      if (!column) continue;
+      one(".ck-many", column).textContent = count;
+      one(".ck-pile", column).innerHTML = cards; // escaped where it was made
+      const old = one(".ck-rest", column);
+      if (old) old.remove();
+      column.insertAdjacentHTML("beforeend", rest);
+      const [cut, fresh] = [one(".ck-cut", column), make("div")];
+      fresh.innerHTML = histogram;
+      if (!cut) continue;
+      one("svg", cut).replaceWith(one("svg", fresh));
+      Object.assign(cut.dataset, one(".ck-cut", fresh).dataset);
+      cut.style.cssText = one(".ck-cut", fresh).style.cssText;
+      for (const name of ["aria-valuenow", "aria-valuetext"]) {
+        one(".ck-handle", cut).setAttribute(name, one(".ck-handle", fresh).getAttribute(name));
+      }
+      one(".ck-split", column).textContent = one(".ck-split", fresh).textContent;
+    }
+    ready();
   }
 
   // ---- labels by hand ---------------------------------------------------------------------------------------------
@@ -210,6 +302,8 @@ window.clipkitClassify = (() => {
   }
 
   document.addEventListener("keydown", (event) => {
+    const handle = event.target.closest && event.target.closest("#ck-board .ck-handle");
+    if (handle && !event.ctrlKey && !event.metaKey && !event.altKey && cutKey(handle, event)) event.preventDefault();
     const pick = event.target.closest && event.target.closest("#ck-board .ck-pick");
     if (!pick || event.ctrlKey || event.metaKey || event.altKey) return;
     const listed = picks();

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -68,10 +68,31 @@ class Classified:
             return low + (self.usual - low) * 2 * share
         return self.usual + (high - self.usual) * (2 * share - 1)
 
-    def columns(self, classes: Sequence[str], cut: float, by_hand: Mapping[int, str]) -> list[Column]:
-        """One a class, in their order, and last what is set aside. by_hand: names by id, UNKNOWN for none."""
+    def edges(self, bins: int) -> FloatArray:
+        """Of the bins of `known` (bins + 1,), from the least to just above the greatest, the same for every class."""
+        if not len(self.known):
+            return np.linspace(0, 1, bins + 1, dtype=np.float32)
+        low, high = self.known.min(), np.nextafter(self.known.max(), np.float32(np.inf))
+        edges = np.linspace(low, high, bins + 1, dtype=np.float32)
+        edges[[0, -1]] = low, high  # as they are: linspace rounds
+        return edges
+
+    def histograms(self, count: int, bins: int, without: Collection[int] = ()) -> IntArray:
+        """How many pictures of each best class lie in each bin of `edges`, less those ids: (count, bins)."""
+        found = np.searchsorted(self.edges(bins), self.known, side="right") - 1
+        cells = self.places * bins + np.clip(found, 0, bins - 1)
+        if without:
+            cells = cells[~np.isin(self.ids, list(without))]
+        return np.bincount(cells, minlength=count * bins).reshape(count, bins)
+
+    def columns(self, classes: Sequence[str], cut: float | FloatArray, by_hand: Mapping[int, str]) -> list[Column]:
+        """One a class, in their order, and last what is set aside. by_hand: names by id, UNKNOWN for none.
+
+        cut: the least `known` that is not set aside, one for all or one a class (c,).
+        """
         count = len(classes)
-        where = np.where(self.known < cut, count, self.places)
+        cuts = np.broadcast_to(np.asarray(cut, np.float32), count)
+        where = np.where(self.known < cuts[self.places], count, self.places)
         fixed = np.zeros(len(self.ids), dtype=np.bool_)
         spot = {name: place for place, name in enumerate(classes)} | {UNKNOWN: count}
         for id_, name in by_hand.items():

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from clipkit.models.encoder import Encoder
 
 
-FORMATS = ("clipkit head 1", "clipkit head 2")  # 2: with a hidden layer, which a reader of 1 would not see
+# What a reader of 1 would not see: 2 has a hidden layer, 3 a cut for each class.
+FORMATS = ("clipkit head 1", "clipkit head 2", "clipkit head 3")
 MAKE = "make one: clipkit probe DATASET --out head.safetensors"
 BLOCK_SCORES = 1 << 22  # 16 MB of scores at a time, whatever the number of pictures
 CLOSE = 1e-5  # relative: float32 sums of products differ by less when their order does
@@ -46,11 +47,14 @@ class Rejection:
         collection.
     cut : float
         A picture whose best class scores less is rejected.
+    cuts : ndarray of shape (c,), float32, or None
+        In place of `cut`, one for the pictures of each class.
     """
 
     neutral: FloatArray
     typical: FloatArray
     cut: float
+    cuts: FloatArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +80,7 @@ class Head:
     multi_label : bool, default False
         Each class is a question of its own, answered by a sigmoid; otherwise one is right, by softmax.
     rejection : Rejection or None
-        For "none of these": `neutral` (d,), `typical` (c,) and `cut`.
+        For "none of these": `neutral` (d,), `typical` (c,) and `cut`, or `cuts` (c,).
     notes : tuple of str
         What whoever uses it should know, a sentence each.
     hidden : Hidden or None
@@ -291,6 +295,26 @@ class Head:
             best[block] = scores.max(axis=1)
         return best
 
+    def rejects(self, embeddings: npt.ArrayLike, best: IntArray) -> npt.NDArray[np.bool_]:
+        """Which rows are "none of these".
+
+        Parameters
+        ----------
+        embeddings : array_like of shape (n, d)
+            In the head's space.
+        best : ndarray of shape (n,), int64
+            The best class of each, as `best` has it.
+
+        Returns
+        -------
+        ndarray of shape (n,), bool
+            False everywhere for a head without a rejection.
+        """
+        rule = self.rejection
+        if rule is None:
+            return np.zeros(len(best), np.bool_)
+        return np.asarray(self.known(embeddings) < (rule.cut if rule.cuts is None else rule.cuts[best]))
+
     def distinct(self) -> FloatArray:
         """What each class says beyond neutral texts, at length 1; the weight where there is no rejection.
 
@@ -318,8 +342,7 @@ class Head:
             return np.asarray(self.logits(embeddings) > 0)
         names = np.array([*self.classes, UNKNOWN])
         chosen = self.best(embeddings)
-        if self.rejection is not None:
-            chosen[self.known(embeddings) < self.rejection.cut] = -1
+        chosen[self.rejects(embeddings, chosen)] = -1
         return names[chosen]
 
     def save(self, file: str | os.PathLike[str]) -> None:
@@ -332,13 +355,14 @@ class Head:
         """
         arrays = {"weight": np.ascontiguousarray(self.weight), "bias": np.ascontiguousarray(self.bias)}
         payload: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
-        if self.rejection is not None:
-            arrays |= {"neutral": self.rejection.neutral, "typical": self.rejection.typical}
-            payload["cut"] = self.rejection.cut
+        if (rule := self.rejection) is not None:
+            arrays |= {"neutral": rule.neutral, "typical": rule.typical}
+            arrays |= {} if rule.cuts is None else {"cuts": rule.cuts}
+            payload["cut"] = rule.cut
         if self.hidden is not None:
             payload["hidden"] = self.hidden.units
             arrays |= {"hidden_weight": np.ascontiguousarray(self.hidden.weight), "hidden_bias": self.hidden.bias}
-        write_tensors(file, arrays, payload, form=FORMATS[self.hidden is not None])
+        write_tensors(file, arrays, payload, form=FORMATS[2 if "cuts" in arrays else self.hidden is not None])
 
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> Head:
@@ -391,7 +415,10 @@ class Head:
             raise ShapeError("the rejection does not fit the head")
         if rule.neutral.dtype != np.float32 or rule.typical.dtype != np.float32:
             raise ShapeError("the rejection is not float32")
-        if not (np.isfinite(rule.neutral).all() and np.isfinite(rule.typical).all() and math.isfinite(rule.cut)):
+        if rule.cuts is not None and (rule.cuts.shape != rule.typical.shape or rule.cuts.dtype != np.float32):
+            raise ShapeError("the cuts do not fit the head")
+        numbers = (rule.neutral, rule.typical, rule.cut, 0.0 if rule.cuts is None else rule.cuts)
+        if not all(np.isfinite(part).all() for part in numbers):
             raise ShapeError("the rejection is NaN or infinite")
 
     def _choose(self, rows: FloatArray, scores: FloatArray) -> IntArray:
@@ -419,7 +446,9 @@ def _from(payload: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) ->
     texts = (payload["model"], payload["fingerprint"], *payload["classes"], *payload["notes"])
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("a name is not text")
-    rule = Rejection(arrays["neutral"], arrays["typical"], float(payload["cut"])) if "cut" in payload else None
+    rule = None
+    if "cut" in payload:
+        rule = Rejection(arrays["neutral"], arrays["typical"], float(payload["cut"]), arrays.get("cuts"))
     return Head(
         classes=tuple(payload["classes"]),
         weight=arrays["weight"],

@@ -242,7 +242,7 @@ def label(head: Head, embeddings: Embeddings, top_k: int = 1) -> list[tuple[Scor
     named = [tuple(ScoredLabel(head.classes[c], p) for c, p in zip(*line, strict=True)) for line in lines]
     if head.rejection is None:
         return named
-    is_rejected = head.known(embeddings) < head.rejection.cut
+    is_rejected = head.rejects(embeddings, places[:, 0])
     first = ScoredLabel(UNKNOWN, None)
     return [(first, *given)[:top_k] if out else given for given, out in zip(named, is_rejected, strict=True)]
 

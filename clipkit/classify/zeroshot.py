@@ -375,7 +375,7 @@ class ZeroShotClassifier:
         return self.head.rejection
 
     def _set_cut(self, cut: float) -> None:
-        self.head = replace(self.head, rejection=replace(self._rejection(), cut=cut))
+        self.head = replace(self.head, rejection=replace(self._rejection(), cut=cut, cuts=None))
 
     def _embeddings(self, pictures: Pictures) -> Embeddings:
         if isinstance(pictures, np.ndarray) and pictures.dtype.kind == "f":

@@ -133,7 +133,7 @@ def _with_cut(judge: Head, rows: Embeddings, is_class: np.ndarray) -> Head:
     if judge.rejection is None or not is_class.any():
         return judge
     cut = best_cut(judge.known(rows), is_class)
-    return replace(judge, rejection=replace(judge.rejection, cut=cut))
+    return replace(judge, rejection=replace(judge.rejection, cut=cut, cuts=None))
 
 
 def describe(lesson: Lesson) -> str:

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from clipkit.classify.head import FORMATS, UNKNOWN, Head, Hidden, Rejection
+from clipkit.classify.labels import label
 from clipkit.errors import ModelError, ModelMismatch, NotFittedError, ShapeError
 from tests.support.colours import ColourEncoder
 
@@ -131,7 +132,24 @@ def test_a_head_without_a_hidden_layer_keeps_the_old_format(tmp_path: Path) -> N
         head.save(tmp_path / "h.safetensors")
         with safe_open(tmp_path / "h.safetensors", "np") as stored:
             assert stored.metadata()["format"] == said
-    assert FORMATS == ("clipkit head 1", "clipkit head 2")
+    assert FORMATS[:2] == ("clipkit head 1", "clipkit head 2")
+
+
+def test_each_class_may_have_a_cut_of_its_own_and_a_file_keeps_it(tmp_path: Path) -> None:
+    rows = random_rows(200, 4)
+    rule = Rejection(np.array([0, 0, 0, 0.1], np.float32), np.zeros(3, np.float32), 0.5)
+    head = make_head(3, 4, weight=random_rows(3, 4, seed=1), rejection=rule)
+    best, known = head.best(rows), head.known(rows)
+    cuts = np.array([0.2, 0.9, 0.99], np.float32)
+    replace(head, rejection=replace(rule, cuts=cuts)).save(tmp_path / "h.safetensors")
+    loaded = Head.load(tmp_path / "h.safetensors")
+    expected = [head.classes[c] if k >= cuts[c] else UNKNOWN for c, k in zip(best, known, strict=True)]
+    assert loaded.predict(rows).tolist() == expected
+    assert [answers[0].label for answers in label(loaded, rows)] == expected
+    assert UNKNOWN in expected
+    assert expected != head.predict(rows).tolist()
+    with pytest.raises(ShapeError, match="cuts do not fit"):
+        replace(head, rejection=replace(rule, cuts=cuts[:2]))
 
 
 def test_no_changed_byte_of_a_hidden_layer_goes_unseen(tmp_path: Path) -> None:

@@ -176,6 +176,103 @@ def test_the_slider_sets_everything_or_nothing_aside(page: Robot) -> None:
     assert column(page, ASIDE) == []
 
 
+def cut_of(page: Robot, name: str) -> Any:
+    return page.window.locator(f'.ck-column[aria-label="{name}"] .ck-cut')
+
+
+def split_of(page: Robot, name: str) -> str:
+    return page.window.locator(f'.ck-column[aria-label="{name}"] .ck-split').inner_text()
+
+
+def unsure(page: Robot, count: int) -> None:
+    """Wait until the column of what is unsure has so many pictures."""
+    script = "([name, n]) => document.querySelectorAll(`.ck-column[aria-label='${name}'] .ck-pick`).length === n"
+    page.window.wait_for_function(script, arg=[ASIDE, count])
+
+
+def test_the_cut_of_a_class_is_dragged_by_the_mouse_and_the_table_has_it(page: Robot, tmp_path: Path) -> None:
+    sort(page)
+    cats, aside, turned = column(page, "cat"), len(column(page, ASIDE)), turn(page)
+    assert len(cats) >= 2
+    cut_of(page, "cat").scroll_into_view_if_needed()
+    box = cut_of(page, "cat").bounding_box()
+    mouse = page.window.mouse
+    mouse.move(box["x"] + 5, box["y"] + 20)
+    mouse.down()
+    mouse.move(box["x"] + box["width"] / 2, box["y"] + 20, steps=5)
+    mouse.move(box["x"] + box["width"] + 30, box["y"] + 20, steps=5)
+    assert split_of(page, "cat").startswith("0 assigned")  # while it moves
+    mouse.up()
+    unsure(page, aside + len(cats))
+    assert column(page, "cat") == []
+    assert column(page, "motorcycle") == ["motorcycle_left.png"]
+    assert turn(page) == turned  # nothing else was drawn anew
+    page.window.get_by_text("Export", exact=True).click()
+    with open(taken(page, "#ck-labels-csv", tmp_path), newline="") as stream:
+        labels = {row["image"]: row["label"] for row in csv.DictReader(stream)}
+    assert {labels[name] for name in cats} == {"unknown"}
+    assert labels["motorcycle_left.png"] == "motorcycle"
+    cut_of(page, "cat").dblclick()  # as it was
+    unsure(page, aside)
+    assert column(page, "cat") == cats
+
+
+def test_arrows_move_the_cut_and_it_outlives_a_reload(page: Robot) -> None:
+    sort(page, "cat, coffee")
+    cats, aside = column(page, "cat"), len(column(page, ASIDE))
+    handle = cut_of(page, "cat").get_by_role("slider", name="Cut for cat")
+    handle.focus()
+    page.window.keyboard.press("End")
+    unsure(page, aside + len(cats))
+    assert handle.get_attribute("aria-valuetext").startswith("0 assigned")
+    assert handle.evaluate("node => node === document.activeElement")
+    page.window.keyboard.press("Home")
+    page.window.wait_for_function(
+        "n => document.querySelectorAll('[aria-label=cat] .ck-pick').length >= n", arg=len(cats)
+    )
+    assert split_of(page, "cat").endswith(" 0 unsure")
+    for step in ("ArrowRight", "ArrowRight", "ArrowLeft"):
+        page.window.keyboard.press(step)
+    assert handle.get_attribute("aria-valuenow") == "1"
+    page.window.keyboard.press("End")
+    unsure(page, aside + len(cats))
+    page.window.reload()
+    page.window.wait_for_selector("#ck-grid .ck-card")
+    sort(page, "cat, coffee")
+    assert column(page, "cat") == []
+    before = turn(page)
+    slider = page.window.locator("#ck-strict input[type=range]")
+    slider.focus()
+    page.window.keyboard.press("Home")
+    slider.dispatch_event("pointerup")
+    sorted_anew(page, before)
+    assert set(column(page, "cat")) >= set(cats)  # the slider moves the cuts of all classes
+
+
+def test_a_finger_drags_the_cut_and_still_scrolls_the_page(browser: Browser, address: str) -> None:
+    with robot(browser, address, viewport=PHONE, has_touch=True, is_mobile=True) as page:
+        page.open()
+        sort(page, "cat, coffee")
+        cats, aside = len(column(page, "cat")), len(column(page, ASIDE))
+        split, touch = split_of(page, "cat"), page.window.context.new_cdp_session(page.window)
+
+        def swipe(right: float, down: float) -> None:
+            box = cut_of(page, "cat").bounding_box()
+            x, y = box["x"] + 20, box["y"] + 20
+            touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+            for part in range(1, 9):
+                at = {"x": x + right * part / 8, "y": y + down * part / 8}
+                touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [at]})
+            touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+        swipe(0, -200)
+        page.window.wait_for_function("scrollY > 50")
+        assert split_of(page, "cat") == split
+        swipe(400, 0)
+        unsure(page, min(aside + cats, 24))
+        assert page.noises == []
+
+
 def test_names_that_are_html_are_shown_and_not_run(page: Robot) -> None:
     sort(page, "cat, <script>document.title='run'</script>, \"onload=x")
     assert pick(page, "coffee.png").count() == 1

@@ -149,6 +149,75 @@ def test_moving_the_slider_sets_pictures_aside(actions: ClassifyActions) -> None
     assert len(nearly["unsure, or none of these"]) > 12
 
 
+def moved(actions: ClassifyActions, session: ClassifySession, place: int, at: object) -> dict[str, Any]:
+    changed = actions.act(session, told(kind="cut", place=place, at=at))
+    found: dict[str, Any] = json.loads(changed["signal"])
+    return found
+
+
+def test_a_cut_leaves_what_lies_right_of_it_and_the_histogram_has_counted_that(
+    actions: ClassifyActions, library: Library
+) -> None:
+    changed = actions.set_aside(sort(actions, "red, green, blue")["session"], 0)
+    session, html = changed["session"], changed["columns"]
+    bins = np.array(json.loads(re.findall(r'data-bins="([^"]*)"', html)[0]))
+    assert (len(bins), bins.sum()) == (columns.BINS, len(shown(html)["red"]))
+    for at in range(columns.BINS + 1):
+        red, aside = moved(actions, session, 0, at)["columns"]
+        assert (red["place"], aside["place"]) == (0, NONE)
+        assert red["count"] == str(bins[at:].sum())
+        assert f"{bins[at:].sum()} assigned, {bins[:at].sum()} unsure" in red["histogram"]
+        assert aside["count"] == str(bins[:at].sum())
+
+
+def test_the_cut_of_a_class_is_in_every_export_and_belongs_to_the_visitor(
+    actions: ClassifyActions, page: Page, library: Library, tmp_path: Path
+) -> None:
+    from clipkit.classify.labels import label_index
+
+    session = sort(actions, "red, green, blue")["session"]
+    before = {picture.path: picture.labels[0] for picture in actions._labelled(session, library)}
+    moved(actions, session, 0, columns.BINS)
+    after = {picture.path: picture.labels[0] for picture in actions._labelled(session, library)}
+    assert after == {path: UNKNOWN if name == "red" else name for path, name in before.items()}
+    assert "red" in before.values()
+    assert "green" in after.values()
+    export = page.outbox.get(json.loads(actions.save(session)["signal"])["download"].rpartition("/")[2])
+    assert export is not None
+    (tmp_path / "h.safetensors").write_bytes(export.data)
+    head = Head.load(tmp_path / "h.safetensors")
+    assert {one.path: one.labels[0] for one in label_index(library.index, head)} == after
+    loaded = actions.load(ClassifySession(visitor="new"), str(tmp_path / "h.safetensors"), "plain", "", None)
+    assert shown(loaded["columns"]).get("red", []) == []  # a head brings its cuts
+    other = replace(session, visitor="b" * 22)
+    assert "red" in {picture.labels[0] for picture in actions._labelled(other, library)}
+
+
+def test_a_class_whose_pictures_are_all_unsure_keeps_its_column(actions: ClassifyActions) -> None:
+    session = sort(actions, "red, green, blue")["session"]
+    found = shown(actions.set_aside(session, 100)["columns"])
+    assert {"red", "green", "blue"} <= found.keys()
+    assert [len(found[name]) for name in ("red", "green", "blue")].count(0) >= 1
+
+
+@pytest.mark.parametrize(("place", "at"), [(NONE, 3), (9, 3), (0, "x"), (0, -1), (0, 10**9), (0, None)])
+def test_a_cut_that_cannot_be_changes_nothing(actions: ClassifyActions, place: int, at: object) -> None:
+    session = sort(actions, "red, green")["session"]
+    before = shown(actions.set_aside(session, 50)["columns"])
+    actions.act(session, told(kind="cut", place=place, at=at))
+    assert shown(actions._show(session)["columns"]) == before
+
+
+def test_edges_part_any_scores_as_the_columns_do() -> None:
+    known = np.random.default_rng(5).normal(size=999).astype(np.float32)
+    found = Classified(np.arange(999), np.arange(999) % 3, known, known, usual=0.0)
+    edges, table = found.edges(40), found.histograms(3, 40, {5, 6})
+    assert table.sum() == 997
+    for at in range(41):
+        sizes = [len(column.ids) for column in found.columns("abc", edges[at], {5: "a", 6: "b"})[:3]]
+        assert sizes == [table[0, at:].sum() + 1, table[1, at:].sum() + 1, table[2, at:].sum()]
+
+
 def test_a_click_moves_a_picture_and_undo_takes_it_back(actions: ClassifyActions, library: Library) -> None:
     session = sort(actions, "red, green")["session"]
     id_ = id_of(library, "red.png")
