@@ -22,7 +22,7 @@ from clipkit.explore.library import Library
 from clipkit.explore.question import Answer, plain
 from clipkit.learn import corrections
 from clipkit.learn.corrections import Lesson
-from clipkit.output.copy_files import Transfer, run_transfers
+from clipkit.output.copy_files import run_transfers
 from clipkit.output.html import Markup
 
 from .. import html
@@ -30,31 +30,13 @@ from ..server.state import Page
 from ..server.visitor import visitor_of
 from . import columns, exports
 from .columns import BINS, Pile, Scores
-from .inputs import sent_classes, sent_head, typed_classes, typed_templates, words_head
-from .memory import Memory
+from .inputs import OWN, sent_classes, sent_head, typed_classes, typed_templates, words_head
+from .session import ClassifySession, Memory
 from .sorter import Sorter
 
 NO_LIBRARY = ("Add a folder in the Library tab, or start with one: clipkit ui ~/Pictures",)
 _turns = count(1)
 Changes: TypeAlias = dict[Any, Any]  # by component
-
-
-@dataclass(frozen=True)
-class ClassifySession:
-    """What one browser tab has sorted. head: what sorts; start: the same before it learned; judge: who sets aside.
-
-    visitor: whose labels count.
-    """
-
-    library: str = ""
-    visitor: str = ""
-    start: Head | None = None
-    head: Head | None = None
-    judge: Head | None = None
-    lesson: Lesson | None = None
-    strict: float = USUAL
-    turn: int = 0
-    plan: tuple[Transfer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +53,9 @@ class ClassifyScreen:
     """The components that actions change."""
 
     session: gr.State
+    words: gr.Textbox
+    templates: gr.Dropdown
+    own: gr.Textbox
     library: gr.Dropdown
     notice: gr.HTML
     count: gr.HTML
@@ -108,7 +93,8 @@ class ClassifyActions:
         def make(chosen: Library) -> Head:
             return words_head(chosen, typed_classes(_text(words)), typed_templates(_text(templates), _text(own)))
 
-        return self._safely(session, lambda: self._begin(session, library, make, visitor_of(request)))
+        typed = ClassifySession(words=_text(words), templates=_text(templates), own=_text(own))
+        return self._safely(session, lambda: self._begin(session, library, make, visitor_of(request), typed))
 
     def load(
         self,
@@ -128,7 +114,27 @@ class ClassifyActions:
                 return sent_head(file)
             return words_head(chosen, sent_classes(file), typed_templates(_text(templates), _text(own)))
 
-        return self._safely(session, lambda: self._begin(session, library, make, visitor_of(request)))
+        typed = ClassifySession(templates=_text(templates), own=_text(own))
+        return self._safely(session, lambda: self._begin(session, library, make, visitor_of(request), typed))
+
+    def arrive(
+        self, session: ClassifySession, words: str, library: str | None, request: gr.Request | None = None
+    ) -> Changes:
+        """The tab is opened: libraries may have come; a window that was loaded again goes on where the visitor was."""
+        last = self._memory.last(visitor_of(request))
+        if session.head is not None or _text(words).strip() or last.head is None:
+            return self.libraries(library)
+        screen = self._screen
+        typed = {
+            screen.words: last.words,
+            screen.templates: last.templates,
+            screen.own: gr.Textbox(value=last.own, visible=last.templates == OWN),
+        }
+        if self._page.shelf.get(last.library) is None:
+            return {**typed, **self.libraries(library)}
+        learned = self._learned(last.lesson) if last.lesson else ""
+        again = self._safely(session, lambda: {**self._show(last), screen.learned: learned})
+        return {**typed, **again, **self.libraries(last.library)}
 
     def act(self, session: ClassifySession, event: gr.EventData) -> Changes:
         """Something was done to a picture, or a column shall show more. The columns themselves are left as they are."""
@@ -180,10 +186,8 @@ class ClassifyActions:
             told = replace(session, head=lesson.head, judge=lesson.judge, lesson=lesson, strict=strict, plan=())
             shown, new = self._show(told), self._sorted(told, library).found
             moved = int((old.places != new.places).sum()) if len(old.ids) == len(new.ids) else 0
-            words = (
-                f"{corrections.describe(lesson)} {moved:,} of {len(new.ids):,} pictures have another class than before."
-            )
-            return {**shown, self._screen.learned: html.line(words, kind="ck-lesson", is_status=True)}
+            rest = f"{moved:,} of {len(new.ids):,} pictures have another class than before."
+            return {**shown, self._screen.learned: self._learned(lesson, rest)}
 
         return self._safely(session, work)
 
@@ -259,8 +263,16 @@ class ClassifyActions:
         """What a visitor labelled by hand for these classes."""
         return self._memory.labels(visitor, library, head)
 
+    def _learned(self, lesson: Lesson, rest: str = "") -> Markup:
+        return html.line(f"{corrections.describe(lesson)} {rest}".strip(), kind="ck-lesson", is_status=True)
+
     def _begin(
-        self, session: ClassifySession, chosen: str | None, make: Callable[[Library], Head], visitor: str
+        self,
+        session: ClassifySession,
+        chosen: str | None,
+        make: Callable[[Library], Head],
+        visitor: str,
+        typed: ClassifySession,
     ) -> Changes:
         library = self._page.shelf.get(chosen or session.library) or self._page.shelf.first()
         if library is None or not library.is_indexed:
@@ -268,7 +280,7 @@ class ClassifyActions:
             return {self._screen.columns: note}
         head = make(library)
         strict = USUAL if head.rejection else 0.0
-        fresh = ClassifySession(library.key, visitor, head, head, head, strict=strict)
+        fresh = replace(typed, library=library.key, visitor=visitor, strict=strict, start=head, head=head, judge=head)
         if (rule := head.rejection) and rule.cuts is not None and not (kept := self._cuts_by_hand(fresh, library)):
             kept.update(enumerate(rule.cuts.tolist()))
         return {**self._show(fresh), self._screen.learned: "", **self.libraries(library.key)}
@@ -280,6 +292,7 @@ class ClassifyActions:
         head, screen = _head(session), self._screen
         now = self._sorted(session, library)
         session = replace(session, turn=next(_turns))
+        self._memory.keep(session)
         pile = self._pile(session, library)
         first = [id_ for column in now.columns[:24] for id_ in column.ids[:6].tolist()]
         scores = Scores.of(now.found, now.cuts, pile.by_hand)

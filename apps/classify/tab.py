@@ -11,8 +11,9 @@ from clipkit.classify.collection import USUAL
 from .. import html
 from ..server.state import Page
 from ..theme import PRIVATE, piece, signal_piece
-from .actions import ClassifyActions, ClassifyScreen, ClassifySession
+from .actions import ClassifyActions, ClassifyScreen
 from .inputs import OWN, SETS_OF_TEMPLATES, Namer
+from .session import ClassifySession
 from .sorter import Sorter
 
 TEACH = (
@@ -38,14 +39,15 @@ def tab(page: Page, here: gr.Tab) -> None:
     save = _export(page)
     signal = signal_piece("window.clipkitClassify")
     session = gr.State(ClassifySession())
+    typed = (asked.words, asked.templates, asked.own, asked.library)
     screen = ClassifyScreen(
-        session, asked.library, notice, counted, board, signal, strict, learned, save.plan, tools, save.copy
+        session, *typed, notice, counted, board, signal, strict, learned, save.plan, tools, save.copy
     )
     sorter = Sorter()
     Namer(page, sorter).attach()
     actions = ClassifyActions(page, screen, sorter)
     _connect_question(asked, actions, screen)
-    here.select(actions.libraries, [asked.library], [asked.library], **PRIVATE)
+    here.select(actions.arrive, [session, asked.words, asked.library], screen.outputs, **PRIVATE)
     board.act(actions.act, [session], [signal, counted], **PRIVATE, trigger_mode="multiple")
     strict.release(actions.set_aside, [session, strict], screen.outputs, **PRIVATE)
     learn.click(actions.learn, [session], screen.outputs, **_slow(screen))

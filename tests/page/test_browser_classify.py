@@ -69,7 +69,7 @@ def pick(page: Robot, name: str) -> Any:
 
 def labelled(page: Robot, number: int) -> None:
     """Wait until the server has heard of so many labels."""
-    page.window.wait_for_function("n => document.querySelector('#ck-learn').dataset.labels === n", arg=str(number))
+    page.window.wait_for_function("n => document.querySelector('#ck-learn')?.dataset.labels === n", arg=str(number))
 
 
 def taken(page: Robot, button: str, place: Path) -> Path:
@@ -149,18 +149,25 @@ def test_arrows_move_and_backspace_takes_a_label_back(page: Robot) -> None:
     assert name in column(page, "cat")
 
 
-def test_labels_outlive_a_reload_and_are_the_visitors_own(page: Robot, browser: Browser, address: str) -> None:
+def test_classes_and_labels_outlive_a_reload_and_are_the_visitors_own(
+    page: Robot, browser: Browser, address: str
+) -> None:
     sort(page, "cat, dog, flower")
     pick(page, "moon.png").focus()
     page.window.keyboard.press("3")
     labelled(page, 1)
     page.window.reload()
     page.window.wait_for_selector("#ck-grid .ck-card")
-    sort(page, "cat, dog, flower")
+    page.tab("Classify")
     labelled(page, 1)
+    assert page.window.locator("#ck-classes textarea").input_value() == "cat, dog, flower"
     assert column(page, "flower")[0] == "moon.png"
     with robot(browser, address) as other:
-        sort(other.open(), "cat, dog, flower")
+        other.open().tab("Classify")
+        other.window.wait_for_selector("#ck-board .ck-note")
+        other.window.wait_for_timeout(1_000)  # what would come, if it did
+        assert other.window.locator("#ck-classes textarea").input_value() == ""
+        sort(other, "cat, dog, flower")
         assert other.window.evaluate("document.querySelector('#ck-learn').dataset.labels || '0'") == "0"
         assert other.window.locator(".ck-pick.ck-fixed").count() == 0
 
@@ -238,7 +245,8 @@ def test_arrows_move_the_cut_and_it_outlives_a_reload(page: Robot) -> None:
     unsure(page, aside + len(cats))
     page.window.reload()
     page.window.wait_for_selector("#ck-grid .ck-card")
-    sort(page, "cat, coffee")
+    page.tab("Classify")
+    page.window.wait_for_selector(".ck-columns")
     assert column(page, "cat") == []
     before = turn(page)
     slider = page.window.locator("#ck-strict input[type=range]")

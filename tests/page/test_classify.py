@@ -16,8 +16,9 @@ import gradio as gr
 import numpy as np
 import pytest
 from clipkit_apps.classify import columns, exports
-from clipkit_apps.classify.actions import ClassifyActions, ClassifySession
+from clipkit_apps.classify.actions import ClassifyActions
 from clipkit_apps.classify.inputs import MOST_CLASSES, Namer, sent_classes, sent_head, typed_classes, typed_templates
+from clipkit_apps.classify.session import ClassifySession
 from clipkit_apps.classify.sorter import Sorter
 from clipkit_apps.server.libraries import Shelf
 from clipkit_apps.server.state import Page
@@ -63,7 +64,22 @@ def library(page: Page) -> Library:
 
 @pytest.fixture
 def actions(page: Page) -> ClassifyActions:
-    names = ["session", "library", "notice", "count", "columns", "signal", "strict", "learned", "plan", "tools", "copy"]
+    names = [
+        "session",
+        "words",
+        "templates",
+        "own",
+        "library",
+        "notice",
+        "count",
+        "columns",
+        "signal",
+        "strict",
+        "learned",
+        "plan",
+        "tools",
+        "copy",
+    ]
     screen = SimpleNamespace(**{name: name for name in names})
     return ClassifyActions(page, screen, Sorter())  # type: ignore[arg-type]
 
@@ -260,6 +276,27 @@ def test_labels_outlive_a_reload_and_end_with_the_button(actions: ClassifyAction
     assert "blue.png" in shown(again["columns"])["red"]
     assert json.loads(again["signal"])["labels"] == 1
     assert json.loads(actions.forget(again["session"])["signal"])["labels"] == 0
+
+
+def test_a_window_that_is_loaded_again_goes_on_where_its_visitor_was(
+    actions: ClassifyActions, page: Page, library: Library
+) -> None:
+    ann, bob = (asked_by(visitor) for visitor in ("a" * 22, "b" * 22))
+    own = "a photo of a {}."
+    session = actions.sort(ClassifySession(), "red, green", "my own", own, None, ann)["session"]
+    actions.act(session, told(kind="fix", id=id_of(library, "blue.png"), place=0))
+    session = actions.learn(session)["session"]
+    board = shown(actions.set_aside(session, 70)["columns"])
+    again = actions.arrive(ClassifySession(), "", None, ann)
+    assert (again["words"], again["templates"], again["own"].value) == ("red, green", "my own", own)
+    assert shown(again["columns"]) == board
+    assert (again["strict"].value, again["session"].head) == (70, session.head)
+    assert "Learned from 1 labelled picture" in again["learned"]
+    assert set(actions.arrive(ClassifySession(), "", None, bob)) == {"library"}  # somebody else's
+    assert set(actions.arrive(ClassifySession(), "cat", None, ann)) == {"library"}  # who types is not disturbed
+    assert set(actions.arrive(again["session"], "", None, ann)) == {"library"}
+    page.shelf.remove(library.key)
+    assert set(actions.arrive(ClassifySession(), "", None, ann)) == {"words", "templates", "own", "library"}
 
 
 def test_after_three_corrections_the_rest_follows(actions: ClassifyActions, library: Library) -> None:
