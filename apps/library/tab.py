@@ -176,7 +176,8 @@ class LibraryActions:
     def _map(self, library: Library) -> tuple[str, str]:
         found = map_collection(library.index, encoder=library.encoder)
         thumbs = make_thumbnails(found, library.place_of, most=MOST_THUMBNAILS)
-        content = "".join(map_page(found, thumbs, title=printable(library.name)))
+        search = f"../../?library={library.key}"  # from where exports lie
+        content = "".join(map_page(found, thumbs, title=printable(library.name), search=search))
         address = self._page.outbox.put(Export("map.html", "text/html; charset=utf-8", content.encode(), is_shown=True))
         text = f"{counted(len(found), 'picture')}, {counted(len(found.names), 'cluster')}"
         return f"The map of {printable(library.name)} is made.", html.render("map", address=address, text=text)

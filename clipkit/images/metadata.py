@@ -170,8 +170,8 @@ def _positive(value: object) -> float | None:
     """A number that makes sense as a measure; EXIF may have 0/0, or a list of one."""
     value = value[0] if isinstance(value, tuple) and value else value
     try:
-        number = float(value)  # type: ignore[arg-type]  whatever is no number fails
-    except (TypeError, ValueError, ZeroDivisionError):
+        number = float(str(value))
+    except ValueError:
         return None
     return number if math.isfinite(number) and 1e-6 < number < 1e7 else None
 

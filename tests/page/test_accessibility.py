@@ -41,6 +41,24 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "results.json"
 
 
+def test_search_with_everything_open(page: Robot) -> None:
+    assert accessibility_faults(page.window) == []
+    page.search("a cat")
+    page.window.get_by_role("button", name="Filters").click()
+    page.window.locator('.ck-card[data-index="1"]').hover()
+    page.window.locator('.ck-card[data-index="1"] .ck-tick').click()
+    assert accessibility_faults(page.window) == []
+    page.window.get_by_role("button", name="Album …").click()
+    page.window.locator(".ck-prompt").wait_for()
+    assert accessibility_faults(page.window) == []
+    page.window.keyboard.press("Escape")
+    page.window.locator('.ck-card[data-index="0"] .ck-open').click()
+    page.window.locator(".ck-large .ck-facts dd").first.wait_for()
+    page.window.locator(".ck-why summary").click()
+    page.window.locator(".ck-reasons p").first.wait_for()
+    assert accessibility_faults(page.window) == []
+
+
 def test_classify_before_and_after_it_sorts(page: Robot) -> None:
     page.tab("Classify")
     page.window.wait_for_selector("#ck-board .ck-note")

@@ -20,6 +20,7 @@ class Page {
   constructor(root) {
     this.root = root;
     this.asked = { ...EMPTY };
+    this.wanted = this.asked;
     this.libraries = [];
     this.said = { is_local: false, types: [] };
     this.turn = 0;
@@ -155,6 +156,7 @@ class Page {
     const { signal } = this.aborter;
     if (how === "push") this.#keepPlace();
     this.resting = null;
+    this.wanted = question; // whoever asks again meanwhile means this one
     try {
       const answer = await post("ask", { ...toServer(question), k: Math.max(FIRST, Math.min(state.shown || 0, REST)) }, { signal });
       this.#show(question, answer, how, isTyping);
@@ -162,6 +164,7 @@ class Page {
       else if (how !== "keep" && window.scrollY > this.grid.top) window.scrollTo(0, 0);
     } catch (error) {
       if (error.name === "AbortError") return;
+      this.wanted = this.asked;
       this.fail(error);
     }
   }
@@ -225,6 +228,7 @@ class Page {
     try {
       const { library } = await post("index", what);
       this.asked = { ...EMPTY, library };
+      this.wanted = this.asked;
       await this.#list();
     } catch (error) { this.fail(error); }
   }
@@ -259,7 +263,7 @@ class Page {
       const { revision } = this.library();
       const isEmpty = !this.note.hidden;
       if (again || isEmpty || revision !== this.revision) {
-        await this.#answer(this.asked, { how: "keep", state: { top: window.scrollY, shown: this.next, chosen: this.selection.list } });
+        await this.#answer(this.wanted, { how: "keep", state: { top: window.scrollY, shown: this.next, chosen: this.selection.list } });
       } else this.#aside();
     } catch (error) { this.fail(error); }
   }
