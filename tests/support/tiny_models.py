@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,26 @@ def make_tokenizer(folder: Path, *, vocab_size: int = 64) -> None:
         tokenizer_object=tokenizer, pad_token="</s>", eos_token="</s>", unk_token="<unk>", model_max_length=64
     )
     fast.save_pretrained(folder)
+
+
+def make_multilingual_model(folder: Path, sentences: Sequence[str], *, seed: int = 0) -> Path:
+    """SigLIP's kind of model with a tokenizer of pieces of words, as multilingual ones have it, made from sentences."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    config = json.loads(json.dumps(CONFIGS["siglip"]))
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.NFKC(), pre_tokenizers.Metaspace()
+    special = ["<pad>", "</s>", "<unk>"]
+    tokenizer.train_from_iterator(
+        [sentence.lower() for sentence in sentences],
+        trainers.UnigramTrainer(vocab_size=400, special_tokens=special, unk_token="<unk>", show_progress=False),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    config["model_cfg"]["text_cfg"]["vocab_size"] = tokenizer.get_vocab_size()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    write_weights(folder / "open_clip_model.safetensors", random_network(config["model_cfg"], seed=seed))
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="</s>", eos_token="</s>", unk_token="<unk>")
+    fast.save_pretrained(folder)
+    return folder
