@@ -201,6 +201,9 @@ class Guard:
         origin = headers.get("origin", "")
         if scope["method"] not in ("GET", "HEAD") and origin and origin.partition("://")[2].lower() != host.lower():
             raise Refused(403, "the request comes from another page")
+        is_foreign = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+        if is_foreign and headers.get("sec-fetch-mode") != "navigate":  # a link may lead here
+            raise Refused(403, "the request comes from another page")
         if scope["method"] not in ("GET", "HEAD", "POST"):
             raise Refused(405, "only GET, HEAD and POST are answered")
         if not _is_known(path):

@@ -449,6 +449,11 @@ def test_requests_of_other_pages_and_odd_methods_are_refused() -> None:
     assert knock("/gradio_api/queue/join", method="POST", origin="http://evil.com")[0] == 403
     assert knock("/gradio_api/queue/join", method="POST", origin="http://127.0.0.1:7860")[0] == 200
     assert knock("/", method="DELETE")[0] == 405
+    for site in ("cross-site", "same-site"):  # as pictures and streams of a page that wants to keep this one busy
+        assert knock("/clipkit/large/a/1", sec_fetch_site=site, sec_fetch_mode="no-cors")[0] == 403
+        assert knock("/", sec_fetch_site=site, sec_fetch_mode="navigate")[0] == 200
+    for site in ("same-origin", "none"):
+        assert knock("/clipkit/large/a/1", sec_fetch_site=site, sec_fetch_mode="no-cors")[0] == 200
 
 
 def test_a_body_is_counted_whatever_it_claims() -> None:
