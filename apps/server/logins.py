@@ -17,7 +17,8 @@ MOST_ADDRESSES = 10_000  # remembered; the one that was quiet for longest goes
 @dataclass
 class _Attempts:
     wrong: int = 0
-    last: float = 0.0
+    last: float = 0.0  # of the wrong ones
+    before: float = 0.0
 
 
 class Logins:
@@ -36,11 +37,13 @@ class Logins:
         pause = min(2.0 ** (found.wrong - FREE), LONGEST_WAIT) if found.wrong >= FREE else 0.0
         if (left := found.last + pause - now) > 0 and pause:
             return left
-        found.wrong, found.last = min(found.wrong + 1, 64), now
+        found.wrong, found.before, found.last = min(found.wrong + 1, 64), found.last, now
         while len(self._attempts) > MOST_ADDRESSES:
             self._attempts.popitem(last=False)
         return 0.0
 
     def succeed(self, address: str) -> None:
-        """The password was right: nothing is held against the address."""
-        self._attempts.pop(network_of(address), None)
+        """The password was right, so this attempt does not count; others do: one user may not guess for another."""
+        found = self._attempts.get(network_of(address))
+        if found is not None:
+            found.wrong, found.last = max(found.wrong - 1, 0), found.before

@@ -535,7 +535,21 @@ def test_whoever_guesses_passwords_waits_longer_and_longer_and_nobody_else_does(
     assert waits[-1] == logins.LONGEST_WAIT
     door.now += logins.LONGEST_WAIT
     assert door.login(is_right=True) == 200
+    assert door.login() == 400  # it was right long after the last wrong one
+    assert door.login() == 429
+    door.now += logins.FORGET + 1
     assert [door.login() for _ in range(6)] == [400] * logins.FREE + [429]
+
+
+def test_who_has_a_login_cannot_guess_that_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    door = Door(monkeypatch)
+    guesses = []
+    for _ in range(30):
+        guesses.append(door.login())
+        door.login(is_right=True)
+    assert guesses == [400] * logins.FREE + [429] * (30 - logins.FREE)
+    door.now += logins.FORGET + 1
+    assert [door.login(is_right=True) for _ in range(30)] == [200] * 30
 
 
 def test_behind_a_proxy_the_forwarded_address_counts_and_only_there(monkeypatch: pytest.MonkeyPatch) -> None:
