@@ -366,7 +366,7 @@ class ClassifyActions:
 
     def libraries(self, chosen: str | None) -> Changes:
         """Those that can be sorted now."""
-        there = [(printable(one.name), one.key) for one in self._page.shelf.libraries() if one.is_indexed]
+        there = self._page.shelf.choices([one for one in self._page.shelf.libraries() if one.is_indexed])
         keys = [key for _, key in there]
         value = chosen if chosen in keys else next(iter(keys), None)
         return {self._screen.library: gr.Dropdown(choices=there, value=value, visible=len(there) > 1)}

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from clipkit.core.text import printable
 from clipkit.errors import ClipkitError
 from clipkit.evaluate.results import Comparison, load_comparison
 from clipkit.learn.methods import METHODS
+from clipkit.output.comparison_html import InlineThumbnail
 from clipkit.output.comparison_html import page as report_page
 
 from .. import html
@@ -22,7 +22,8 @@ from ..server.runs import Look
 from ..server.state import Page
 from ..theme import PRIVATE, piece, signal_piece
 from .runs import MOST_SEEDS, SHOTS, Arena, checked, wish_of
-from .view import view
+from .sides import are_comparable, choices, first_choice, side_by_side
+from .view import allowed_root, small_picture, view
 
 SECONDS = 1.0  # between two looks at a run
 FIRST_METHODS = ("zeroshot", "probe", "text-probe", "knn", "prototypes")
@@ -42,6 +43,7 @@ def tab(page: Page, here: gr.Tab) -> None:
     start, stop, upload, place = _buttons(page)
     notice = piece(elem_id="ck-compare-notice")
     now = piece(elem_id="ck-compare-now")
+    sides = _sides()
     shown = piece(
         html.note("How much would labels help?", "Measure it on your own pictures.", steps=TEACH),
         elem_id="ck-comparison",
@@ -50,17 +52,20 @@ def tab(page: Page, here: gr.Tab) -> None:
         as_json = gr.Button("results.json", size="sm", scale=0, min_width=150, elem_id="ck-results-json")
         as_page = gr.Button("Report (HTML)", size="sm", scale=0, min_width=150, elem_id="ck-results-html")
     signal = signal_piece("window.clipkit")
-    seen, mine = gr.State(0), gr.State(None)
+    seen, mine, other = gr.State(0), gr.State(None), gr.State(None)
     timer = gr.Timer(SECONDS, active=arena.is_running)
-    outputs = [seen, mine, notice, now, shown, away, stop, timer, plan.dataset]
+    outputs = [seen, mine, other, notice, now, shown, away, stop, timer, plan.dataset, *sides]
     actions = CompareActions(page, arena, dict(zip(NAMES, outputs, strict=True)))
     slow = {**PRIVATE, "show_progress": "minimal", "show_progress_on": [shown]}  # figures are drawn
     start.click(actions.start, list(plan), outputs, **PRIVATE)
     stop.click(actions.stop, None, outputs, **PRIVATE)
-    upload.upload(actions.sent, [upload], outputs, **slow)
-    place.submit(actions.named, [place], outputs, **slow)
-    timer.tick(actions.tick, [seen], outputs, **PRIVATE)
-    here.select(actions.arrive, [seen, plan.dataset], outputs, **PRIVATE)
+    upload.upload(actions.sent, [upload, mine], outputs, **slow)
+    place.submit(actions.named, [place, mine], outputs, **slow)
+    timer.tick(actions.tick, [seen, mine], outputs, **PRIVATE)
+    here.select(actions.arrive, [seen, mine], outputs, **PRIVATE)
+    asked = {**PRIVATE, "show_progress": "minimal", "show_progress_on": [sides.view]}
+    for when in (sides.place.expand, sides.first.input, sides.second.input):
+        when(actions.beside, [mine, other, sides.first, sides.second], [sides.view], **asked)
     as_json.click(actions.json, [mine], [signal], **PRIVATE)
     as_page.click(actions.html, [mine], [signal], **slow)
 
@@ -72,11 +77,31 @@ class _Plan(NamedTuple):
     seeds: gr.Slider
 
 
+class _Sides(NamedTuple):
+    """Two rows beside each other. place: what is unfolded to see them."""
+
+    place: gr.Accordion
+    first: gr.Dropdown
+    second: gr.Dropdown
+    view: gr.HTML
+
+
+def _sides() -> _Sides:
+    with gr.Accordion("Side by side: where two methods disagree", open=False, visible=False, elem_id="ck-versus") as at:
+        hint = "Open the results.json of another model on the same pictures, and its rows can be chosen here too."
+        piece(html.line(hint), elem_id="ck-versus-hint")
+        with gr.Row():
+            first = gr.Dropdown([], label="A", min_width=220, elem_id="ck-side-a")
+            second = gr.Dropdown([], label="B", min_width=220, elem_id="ck-side-b")
+        view = piece(elem_id="ck-sides")
+    return _Sides(at, first, second, view)
+
+
 def _plan(page: Page) -> _Plan:
     with gr.Row(elem_id="ck-compare-row"):
         dataset = gr.Dropdown(
-            _libraries(page),
-            value=_first(_libraries(page)),
+            page.shelf.choices(page.shelf.libraries()),
+            value=next((library.key for library in page.shelf.libraries()), None),
             label="Labelled pictures",
             info="A library, or the path of a folder or a CSV on this machine." if page.shelf.is_local else None,
             allow_custom_value=page.shelf.is_local,
@@ -86,7 +111,7 @@ def _plan(page: Page) -> _Plan:
         )
         label = "Random seeds"
         seeds = gr.Slider(1, MOST_SEEDS, 3, step=1, label=label, scale=1, min_width=150, elem_id="ck-seeds")
-    names = [(name, name) for name in METHODS]
+    names = [(f"{name}: {method.about}", name) for name, method in METHODS.items()]
     methods = gr.CheckboxGroup(names, value=list(FIRST_METHODS), label="Methods", elem_id="ck-methods")
     label = "Labelled pictures per class"
     return _Plan(
@@ -113,7 +138,8 @@ def _buttons(page: Page) -> tuple[gr.Button, gr.Button, gr.UploadButton, gr.Text
         )
 
 
-NAMES = ("seen", "mine", "notice", "now", "shown", "away", "stop", "timer", "dataset")
+OURS = ("seen", "mine", "other", "notice", "now", "shown", "away", "stop", "timer", "dataset")
+NAMES = (*OURS, "versus", "first", "second", "sides")
 
 
 class CompareActions:
@@ -123,12 +149,13 @@ class CompareActions:
         self._page, self._arena, self._screen = page, arena, screen
         self._drawn: tuple[int, str] = (0, "")
 
-    def arrive(self, seen: int, chosen: str | None) -> dict[Any, Any]:
-        """The tab is opened: libraries may have come, a comparison may run or have ended."""
-        there = _libraries(self._page)
-        if chosen:  # and nothing else is set: somebody may be typing
-            return {**self.tick(seen), self._screen["dataset"]: gr.Dropdown(choices=there)}
-        return {**self.tick(seen), self._screen["dataset"]: gr.Dropdown(choices=there, value=_first(there))}
+    def arrive(self, seen: int, mine: Comparison | None = None) -> dict[Any, Any]:
+        """The tab is opened: libraries may have come, a comparison may run or have ended.
+
+        Nothing is chosen: somebody may have typed a path meanwhile, and a value would replace it.
+        """
+        there = self._page.shelf.choices(self._page.shelf.libraries())
+        return {**self.tick(seen, mine), self._screen["dataset"]: gr.Dropdown(choices=there)}
 
     def start(self, dataset: str | None, methods: list[str], shots: list[str], seeds: float) -> dict[Any, Any]:
         def work() -> dict[Any, Any]:
@@ -144,7 +171,7 @@ class CompareActions:
         self._arena.stop()
         return self._safely(self._now)
 
-    def tick(self, seen: int) -> dict[Any, Any]:
+    def tick(self, seen: int, mine: Comparison | None = None) -> dict[Any, Any]:
         """Look at the run; show its result to a browser that has not got it."""
         changed = self._now()
         number, result = self._arena.number, self._arena.latest()
@@ -152,13 +179,13 @@ class CompareActions:
             return changed
         if self._drawn[0] != number:
             self._drawn = (number, self._view(result))
-        return {**changed, **self._show(result, self._drawn[1]), self._screen["seen"]: number}
+        return {**changed, **self._show(result, self._drawn[1], mine), self._screen["seen"]: number}
 
-    def sent(self, file: str) -> dict[Any, Any]:
+    def sent(self, file: str, mine: Comparison | None = None) -> dict[Any, Any]:
         """An uploaded results.json; its pictures are shown only to who could look at them anyway."""
-        return self._safely(lambda: self._open(Path(str(file)), name=Path(str(file)).name))
+        return self._safely(lambda: self._open(Path(str(file)), mine, name=Path(str(file)).name))
 
-    def named(self, place: str) -> dict[Any, Any]:
+    def named(self, place: str, mine: Comparison | None = None) -> dict[Any, Any]:
         """results.json on the machine of the page."""
 
         def work() -> dict[Any, Any]:
@@ -168,9 +195,19 @@ class CompareActions:
                 raise ClipkitError(
                     "no file is named", hint="the folder that this wrote: clipkit compare DATASET --out FOLDER"
                 )
-            return self._open(Path(place.strip()).expanduser(), name=place.strip())
+            return self._open(Path(place.strip()).expanduser(), mine, name=place.strip())
 
         return self._safely(work)
+
+    def beside(self, mine: Comparison | None, other: Comparison | None, first: str, second: str) -> str:
+        """Where two rows disagree, with pictures of datasets that this page may show."""
+        comparisons = [one for one in (mine, other) if one is not None]
+        root = allowed_root(comparisons[0], self._roots_for(comparisons[0])) if comparisons else None
+
+        def small(file: str) -> InlineThumbnail | None:
+            return small_picture(root, file, file) if root else None
+
+        return side_by_side(comparisons, str(first), str(second), small)
 
     def json(self, mine: Comparison | None) -> Any:
         return self._export(mine, "results.json", "application/json", lambda found: found.to_json())
@@ -183,21 +220,37 @@ class CompareActions:
 
         return self._export(mine, "comparison.html", "text/html; charset=utf-8", make)
 
-    def _open(self, place: Path, *, name: str) -> dict[Any, Any]:
+    def _open(self, place: Path, mine: Comparison | None, *, name: str) -> dict[Any, Any]:
         try:
             found = checked(load_comparison(place))
         except ClipkitError as error:
             raise ClipkitError(error.message.replace(str(place), name), hint=error.hint) from error
-        return {**self._show(found, self._view(found, is_ours=False)), self._screen["seen"]: self._arena.number}
+        return {**self._show(found, self._view(found), mine), self._screen["seen"]: self._arena.number}
 
-    def _show(self, found: Comparison, html: str) -> dict[Any, Any]:
+    def _show(self, found: Comparison, html: str, before: Comparison | None) -> dict[Any, Any]:
+        """All of a comparison; the one before it stays beside, where it is of another model on the same pictures."""
         screen = self._screen
-        return {screen["mine"]: found, screen["shown"]: html, screen["away"]: gr.Row(visible=True)}
+        other = before if before is not None and are_comparable(before, found) else None
+        both = [one for one in (found, other) if one is not None]
+        rows, (first, second) = choices(both), first_choice(both)
+        return {
+            screen["mine"]: found,
+            screen["other"]: other,
+            screen["shown"]: html,
+            screen["away"]: gr.Row(visible=True),
+            screen["versus"]: gr.Accordion(visible=len(rows) > 1, open=False),
+            screen["first"]: gr.Dropdown(choices=rows, value=first),
+            screen["second"]: gr.Dropdown(choices=rows, value=second),
+            screen["sides"]: "",
+        }
 
-    def _view(self, found: Comparison, *, is_ours: bool = True) -> str:
-        return view(found, self._roots() if is_ours or self._page.shelf.is_local else ())
+    def _view(self, found: Comparison) -> str:
+        return view(found, self._roots_for(found))
 
-    def _roots(self) -> set[Path]:
+    def _roots_for(self, found: Comparison) -> set[Path]:
+        """Folders whose pictures may be shown: to others than this machine's users only of what was compared here."""
+        if found is not self._arena.latest() and not self._page.shelf.is_local:
+            return set()
         return {library.root for library in self._page.shelf.libraries()} | self._arena.datasets
 
     def _place(self, chosen: str) -> Path:
@@ -211,7 +264,7 @@ class CompareActions:
             raise ClipkitError("no pictures are named", hint="a folder with one folder per class, say")
         place = Path(chosen.strip()).expanduser()
         if not place.is_absolute():
-            raise ClipkitError("that is not a full path", hint="begin with / or ~")
+            raise ClipkitError("that is no library here, and not a full path", hint="begin with / or ~")
         return place
 
     def _now(self) -> dict[Any, Any]:
@@ -239,15 +292,6 @@ class CompareActions:
             return {self._screen["notice"]: "", **work()}
         except ClipkitError as error:
             return {self._screen["notice"]: html.note(*self._page.shelf.explained(error), kind="error")}
-
-
-def _libraries(page: Page) -> list[tuple[str, str]]:
-    """Names and keys, for a list of choices."""
-    return [(printable(library.name), library.key) for library in page.shelf.libraries()]
-
-
-def _first(choices: list[tuple[str, str]]) -> str | None:
-    return choices[0][1] if choices else None
 
 
 def _without_place(found: Comparison) -> Comparison:

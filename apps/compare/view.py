@@ -10,6 +10,7 @@ from clipkit.errors import ClipkitError
 from clipkit.evaluate.results import ZERO_SHOT, Comparison, Mistake, Row, format_shots
 from clipkit.explore.library import picture_below
 from clipkit.images.thumbnails import thumbnail, to_jpeg
+from clipkit.learn.methods import METHODS
 from clipkit.output.comparison_html import PNG, ConfusedPair, InlineThumbnail, gain, matrix_figure, span
 from clipkit.output.figures import DARK, LIGHT, Theme, curves_figure
 from clipkit.output.html import Markup, data_url
@@ -55,8 +56,9 @@ class _Confused:
 def view(comparison: Comparison, roots: Collection[Path]) -> Markup:
     """The whole, in escaped text and pictures of our own making. roots: folders whose pictures may be shown."""
     best, zero = comparison.best, comparison.zero_shot
-    root = _allowed(comparison, roots)
+    root = allowed_root(comparison, roots)
     shown = list(dict.fromkeys(row for row in (best, zero) if row))
+    names = dict.fromkeys(row.method for row in comparison.rows)
     has_curves = any(row.shots != 0 for row in comparison.rows)
     return render(
         "comparison",
@@ -67,6 +69,7 @@ def view(comparison: Comparison, roots: Collection[Path]) -> Markup:
         best={"title": _title(best), "right": _percent(best.acc1), "interval": span(best.acc1_ci95)},
         zero_shot=_percent(zero.acc1) if zero and zero is not best else None,
         gain=gain(best),
+        methods=[(name, METHODS[name].about) for name in names if name in METHODS],
         rows=[_Row(row.method, _cells(row), row is best) for row in comparison.rows],
         curves=[_curve(comparison, theme, name) for theme, name in THEMES] if has_curves else (),
         confused=[_confused(comparison, row, root) for row in shown],
@@ -111,13 +114,15 @@ def _matrices(comparison: Comparison, row: Row) -> tuple[tuple[tuple[str, str], 
 def _pair(comparison: Comparison, pair: Mistake, root: Path | None) -> ConfusedPair:
     if root is None:
         return ConfusedPair(pair, None, None)
-    small = tuple(made for file in pair.files[:6] if (made := _picture(root, file, file)))
+    small = tuple(made for file in pair.files[:6] if (made := small_picture(root, file, file)))
     like = comparison.references.get(pair.predicted)
-    reference = _picture(root, like, f"{pair.predicted}, from the training pictures") if isinstance(like, str) else None
+    reference = (
+        small_picture(root, like, f"{pair.predicted}, from the training pictures") if isinstance(like, str) else None
+    )
     return ConfusedPair(pair, small, reference)
 
 
-def _picture(root: Path, name: str, about: str) -> InlineThumbnail | None:
+def small_picture(root: Path, name: str, about: str) -> InlineThumbnail | None:
     """A small picture, if the file is one, and lies below `root` when links are followed."""
     file = picture_below(root, name)
     if file is None:
@@ -128,7 +133,7 @@ def _picture(root: Path, name: str, about: str) -> InlineThumbnail | None:
         return None
 
 
-def _allowed(comparison: Comparison, roots: Collection[Path]) -> Path | None:
+def allowed_root(comparison: Comparison, roots: Collection[Path]) -> Path | None:
     """Where its pictures lie, if that is a folder that this page has open."""
     root = root_of(Path(comparison.path))
     return (

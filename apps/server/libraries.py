@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from clipkit.core.folders import cache_folder
+from clipkit.core.text import printable
 from clipkit.errors import ClipkitError
 from clipkit.explore.library import Library
 from clipkit.images.guarded_decoder import warm_up
@@ -61,6 +63,17 @@ class Shelf:
 
     def libraries(self) -> list[Library]:
         return list(self._libraries.values())
+
+    def choices(self, libraries: Sequence[Library]) -> list[tuple[str, str]]:
+        """Names and keys, for a list to choose from; equal names with what tells them apart."""
+        names = [printable(library.name) for library in libraries]
+        seen: Counter[str] = Counter()
+        found = []
+        for name, library in zip(names, libraries, strict=True):
+            seen[name] += 1
+            place = printable(str(library.root.parent)) if self.is_local else str(seen[name])
+            found.append((f"{name} ({place})" if names.count(name) > 1 else name, library.key))
+        return found
 
     def get(self, key: str) -> Library | None:
         """The library with that key; None where there is none."""

@@ -22,7 +22,7 @@ from clipkit.datasets.embed import embed_once
 from clipkit.datasets.splits import Split, check_classes, read_split
 from clipkit.errors import ClipkitError, DatasetError
 from clipkit.evaluate.results import INTERVALS, ZERO_SHOT, Comparison, Row, Shots, format_shots
-from clipkit.evaluate.scoring import find_mistakes, score_cells, score_rows, score_runs
+from clipkit.evaluate.scoring import find_mistakes, first_predictions, score_cells, score_rows, score_runs
 from clipkit.evaluate.trials import Features, Task, Trial, TrialCache, answer, check_methods, settings_of
 from clipkit.learn.methods import METHODS
 from clipkit.models.encoder import Encoder, identity
@@ -227,6 +227,7 @@ def _scored(
         versions=versions(PACKAGES),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         cells=score_cells(attempts, targets),
+        predictions=first_predictions(attempts, targets, files),
     )
 
 

@@ -143,6 +143,25 @@ class Mistake:
     files: tuple[str, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What each row answered for each test picture, in its first draw.
+
+    Attributes
+    ----------
+    files : tuple of str
+        The n test pictures, relative to the dataset.
+    actual : ndarray of shape (n,), int64
+        Their right classes, as positions in the comparison's `classes`.
+    predicted : dict of (method, shots) to ndarray of shape (n,), int64
+        What the row answered, as positions too.
+    """
+
+    files: tuple[str, ...]
+    actual: IntArray
+    predicted: dict[Which, IntArray]
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Comparison of methods on one dataset, best read through `rows`.
@@ -184,6 +203,8 @@ class Comparison:
         In UTC.
     cells : dict of (method, shots) to ndarray of shape (m, 3), int64
         Confusions: row, column, count over all seeds.
+    predictions : Predictions or None
+        What each row answered for each test picture; None in a file of an earlier version.
 
     Examples
     --------
@@ -220,6 +241,7 @@ class Comparison:
     versions: dict[str, str]
     date: str
     cells: dict[Which, IntArray]
+    predictions: Predictions | None = None
 
     @property
     def best(self) -> Row:
@@ -306,7 +328,7 @@ class Comparison:
         str
             What `load_comparison` reads from a file.
         """
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in (*_TABLES, "cells")}
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in (*_TABLES, *_ARRAYS)}
         parts = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in {"format": FORMAT, **plain}.items()]
         tables = {name: [_as_json(item) for item in getattr(self, name)] for name in _TABLES}
         tables["confusion"] = [
@@ -316,10 +338,13 @@ class Comparison:
         for name, items in tables.items():
             lines = ",\n  ".join(json.dumps(item) for item in items)
             parts.append(f' "{name}": [\n  {lines}\n ]' if items else f' "{name}": []')
+        if self.predictions is not None:
+            parts.append(f' "predictions": {json.dumps(_plain(self.predictions))}')
         return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 _TABLES = ("rows", "runs", "mistakes", "failed")
+_ARRAYS = ("cells", "predictions")
 
 
 def format_shots(shots: Shots) -> str:
@@ -399,7 +424,7 @@ def _from(payload: Mapping[str, Any]) -> Comparison:
     """What a file says, where each value has the type that it has here; ValueError, KeyError, TypeError."""
     from pydantic import TypeAdapter, ValidationError
 
-    values = {f.name: payload[f.name] for f in fields(Comparison) if f.name != "cells"}
+    values = {f.name: payload[f.name] for f in fields(Comparison) if f.name not in _ARRAYS}
     for name in ("rows", "runs", "mistakes"):
         values[name] = [{**item, "shots": parse_shots(item["shots"])} for item in values[name]]
     triples = TypeAdapter(list[tuple[Count, Count, Count]])
@@ -408,10 +433,32 @@ def _from(payload: Mapping[str, Any]) -> Comparison:
             (table["method"], parse_shots(table["shots"])): _matrix(triples.validate_python(table["cells"]))
             for table in payload["confusion"]
         }
+        if (said := payload.get("predictions")) is not None:
+            values["predictions"] = _predictions(said)
         return TypeAdapter(Comparison).validate_python(values)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:200]) from error
+
+
+def _predictions(said: Mapping[str, Any]) -> Predictions:
+    from pydantic import TypeAdapter
+
+    places, files = TypeAdapter(list[Count]), TypeAdapter(tuple[str, ...])
+    rows = {
+        (str(row["method"]), parse_shots(row["shots"])): np.array(places.validate_python(row["places"]), np.int64)
+        for row in said["rows"]
+    }
+    actual = np.array(places.validate_python(said["actual"]), np.int64)
+    return Predictions(files.validate_python(said["files"]), actual, rows)
+
+
+def _plain(predictions: Predictions) -> dict[str, Any]:
+    rows = [
+        {"method": method, "shots": format_shots(shots), "places": places.tolist()}
+        for (method, shots), places in predictions.predicted.items()
+    ]
+    return {"files": predictions.files, "actual": predictions.actual.tolist(), "rows": rows}
 
 
 def _matrix(triples: list[tuple[int, int, int]]) -> IntArray:
@@ -428,6 +475,10 @@ def _checked(comparison: Comparison) -> Comparison:
     missing = [row.method for row in comparison.rows if (row.method, row.shots) not in comparison.cells]
     if missing:
         raise ValueError(f"{missing[0]} has no confusions")
+    if (said := comparison.predictions) is not None:
+        for places in (said.actual, *said.predicted.values()):
+            if len(places) != len(said.files) or (len(places) and not 0 <= places.min() <= places.max() < count):
+                raise ValueError("the predictions are of other pictures or classes")
     return comparison
 
 

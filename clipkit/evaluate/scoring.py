@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.core.arrays import IntArray
-from clipkit.evaluate.results import ZERO_SHOT, Interval, Mistake, Row, Run, Shots, Which
+from clipkit.evaluate.results import ZERO_SHOT, Interval, Mistake, Predictions, Row, Run, Shots, Which
 from clipkit.evaluate.trials import Trial
 from clipkit.metrics import DRAWS, SEED, balanced_size, wilson
 
@@ -84,6 +84,12 @@ def score_cells(attempts: Sequence[Trial], targets: IntArray) -> dict[Which, Int
         found, times = np.unique(both, axis=0, return_counts=True)
         cells[which] = np.concatenate([found, times[:, None]], axis=1).astype(np.int64)
     return cells
+
+
+def first_predictions(attempts: Sequence[Trial], targets: IntArray, files: Sequence[str]) -> Predictions:
+    """What each row answered in its first draw."""
+    predicted = {which: np.array(group[0].predicted, np.int64) for which, group in _grouped(attempts).items()}
+    return Predictions(tuple(files), targets, predicted)
 
 
 def find_mistakes(

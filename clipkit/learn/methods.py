@@ -105,7 +105,9 @@ METHODS: dict[str, Method] = {
         "names and a cache of pictures", estimator="tip_adapter:TipAdapter", takes=("zeroshot", "seed")
     ),
     "tip-adapter-f": Method(
-        "the same, its keys trained", estimator="tip_adapter:TipAdapterF", takes=("zeroshot", "seed")
+        "names and a cache of pictures whose keys are trained",
+        estimator="tip_adapter:TipAdapterF",
+        takes=("zeroshot", "seed"),
     ),
     "blend": Method(
         "a blend of names and class means",

@@ -430,6 +430,33 @@ def test_a_result_of_an_earlier_version_is_read_as_it_was_written() -> None:
     assert load_comparison(file).to_json() == file.read_text()
 
 
+def test_the_first_draws_predictions_are_those_that_were_scored_and_are_read_again(
+    folder: Path, tmp_path: Path
+) -> None:
+    made = run(folder, methods=("zeroshot", "knn"), shots=(1, 2), seeds=2)
+    (tmp_path / "results.json").write_text(made.to_json())
+    found = load_comparison(tmp_path).predictions
+    assert found is not None
+    for one in (run_ for run_ in made.runs if run_.seed == 0):
+        places = found.predicted[one.method, one.shots]
+        assert (places == found.actual).mean() == pytest.approx(one.acc1)
+    names = [made.classes[place] for place in found.actual]
+    assert [file.split("/")[-2] for file in found.files] == names
+    payload = json.loads(made.to_json())
+    del payload["predictions"]  # as earlier versions wrote it
+    (tmp_path / "results.json").write_text(json.dumps(payload))
+    assert load_comparison(tmp_path).predictions is None
+
+
+@pytest.mark.parametrize("change", [{"actual": [0]}, {"actual": ["x"]}, {"files": ["a"]}, {"files": 3}])
+def test_predictions_that_do_not_fit_are_refused(folder: Path, tmp_path: Path, change: dict[str, object]) -> None:
+    payload = json.loads(run(folder, methods=("zeroshot",), shots=(1,), seeds=1).to_json())
+    payload["predictions"] |= change
+    (tmp_path / "results.json").write_text(json.dumps(payload))
+    with pytest.raises(ClipkitError, match="damaged"):
+        load_comparison(tmp_path)
+
+
 def test_names_that_are_not_utf_8_are_read_again(folder: Path, tmp_path: Path) -> None:
     found = run(folder, methods=["zeroshot"])
     odd = replace(found, mistakes=tuple(replace(one, files=("caf\udce9.png",)) for one in found.mistakes))

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from clipkit_apps.compare import runs
 from clipkit_apps.compare.runs import Arena, Wish, checked, wish_of
-from clipkit_apps.compare.tab import CompareActions
-from clipkit_apps.compare.view import view
+from clipkit_apps.compare.tab import NAMES, CompareActions
+from clipkit_apps.compare.view import small_picture, view
 from clipkit_apps.server.libraries import Shelf
 from clipkit_apps.server.state import Page
 from clipkit_apps.server.thumbnails import Thumbnails
@@ -61,8 +61,7 @@ def page(tmp_path: Path) -> Iterator[Page]:
 
 @pytest.fixture
 def actions(page: Page) -> CompareActions:
-    names = ["seen", "mine", "notice", "now", "shown", "away", "stop", "timer", "dataset"]
-    return CompareActions(page, Arena(page), {name: name for name in names})
+    return CompareActions(page, Arena(page), {name: name for name in NAMES})
 
 
 def script(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
@@ -224,6 +223,85 @@ def test_no_picture_is_shown_of_a_dataset_that_the_page_has_not_open(found: Comp
     assert "only for datasets that are open on this page" in html
 
 
+def groups_of(html: str) -> dict[str, set[str]]:
+    """Names of the pictures below each heading."""
+    parts = re.split(r"<h3>(.*?): \d+.*?</h3>", html)[1:]
+    return {
+        title: set(re.findall(r'<img alt="([^"]*)"', part)) for title, part in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+def test_two_rows_side_by_side_show_where_one_is_right_and_the_other_is_not(
+    actions: CompareActions, page: Page, found: Comparison, dataset: Path, tmp_path: Path
+) -> None:
+    page.shelf.add(dataset)
+    (tmp_path / "results.json").write_text(found.to_json())
+    opened = actions.named(str(tmp_path))
+    mine, said = opened["mine"], found.predictions
+    assert said is not None
+    (knn, words) = ("0 1 knn", "0 0 zeroshot")
+    assert {value for _, value in opened["first"].choices} == {knn, words, "0 2 knn"}
+    html = actions.beside(mine, None, knn, words)
+    right = {name: said.predicted[which] == said.actual for name, which in (("A", ("knn", 1)), ("B", ("zeroshot", 0)))}
+    expected = {
+        "A right, B wrong": right["A"] & ~right["B"],
+        "B right, A wrong": right["B"] & ~right["A"],
+        "Both wrong": ~right["A"] & ~right["B"],
+    }
+    assert groups_of(html) == {
+        title: {file for file, is_one in zip(said.files, ones, strict=True) if is_one}
+        for title, ones in expected.items()
+    }
+    assert any(ones.any() for ones in expected.values())
+    assert html.count("data:image/jpeg") == sum(ones.sum() for ones in expected.values())
+    assert "<b>green</b><span>B: blue</span>" in html.replace("<span>A: blue</span>", "")
+    for odd in ("", "0 9 knn", "7 1 knn", None):
+        assert actions.beside(mine, None, odd, words) == ""  # type: ignore[arg-type]
+    page.shelf.is_local = False
+    assert "data:image/jpeg" not in actions.beside(mine, None, knn, words)
+
+
+def test_another_model_on_the_same_pictures_stays_beside_the_one_that_is_opened(
+    actions: CompareActions, found: Comparison, tmp_path: Path
+) -> None:
+    (tmp_path / "results.json").write_text(found.to_json())
+    other = replace(found, model={**found.model, "name": "other"})
+    opened = actions.named(str(tmp_path), other)
+    assert opened["other"] is other
+    assert ("zeroshot (other)", "1 0 zeroshot") in opened["first"].choices
+    assert "both are right on" in actions.beside(opened["mine"], other, "0 0 zeroshot", "1 0 zeroshot")
+    again = actions.named(str(tmp_path), opened["mine"])
+    assert again["other"] is None  # the same model
+    elsewhere = replace(other, predictions=None)
+    assert actions.named(str(tmp_path), elsewhere)["other"] is None
+
+
+def test_each_method_is_explained_where_it_is_named(found: Comparison, dataset: Path) -> None:
+    html = view(found, {dataset})
+    assert "<b>knn</b>: the nearest training pictures vote" in html
+    assert "<b>zeroshot</b>: the classes&#39; names alone" in html
+
+
+def test_a_path_that_was_typed_before_the_tab_has_looked_stays(
+    actions: CompareActions, page: Page, dataset: Path
+) -> None:
+    page.shelf.add(dataset)
+    (choice,) = actions.arrive(0)["dataset"].choices
+    assert choice[0] == "colours"
+    assert "value" not in actions.arrive(0)["dataset"].constructor_args
+
+
+def test_libraries_of_one_name_are_told_apart(actions: CompareActions, page: Page, tmp_path: Path) -> None:
+    for parent in ("a", "b"):
+        (tmp_path / parent / "pics").mkdir(parents=True)
+        page.shelf.add(tmp_path / parent / "pics")
+    page.shelf.add(tmp_path)
+    names = [name for name, _ in actions.arrive(0)["dataset"].choices]
+    assert names == [f"pics ({tmp_path / 'a'})", f"pics ({tmp_path / 'b'})", tmp_path.name]
+    page.shelf.is_local = False
+    assert [name for name, _ in actions.arrive(0)["dataset"].choices] == ["pics (1)", "pics (2)", tmp_path.name]
+
+
 @pytest.mark.parametrize("trick", ["../secret.png", "/{outside}", "link.png", "pipe.png", "..\x00", "folder.png"])
 def test_a_result_that_names_other_files_shows_nothing_of_them(
     found: Comparison, dataset: Path, tmp_path: Path, trick: str
@@ -235,6 +313,7 @@ def test_a_result_that_names_other_files_shows_nothing_of_them(
     name = str(secret) if "outside" in trick else trick
     mistakes = tuple(replace(mistake, files=(name,)) for mistake in found.mistakes)
     references = dict.fromkeys(found.references, name)
+    assert small_picture(dataset, name, "") is None  # as the side by side asks
     assert "data:image/jpeg" not in view(replace(found, mistakes=mistakes, references=references), {dataset})
 
 
