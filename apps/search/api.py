@@ -11,13 +11,15 @@ from clipkit.core.text import printable
 from clipkit.errors import ClipkitError, QueryError
 from clipkit.explore.choices import RELEVANCES
 from clipkit.explore.metadata import Filters
-from clipkit.explore.question import MOST, Found, Question, ask, clean
+from clipkit.explore.question import Found, Question, ask, clean
 from clipkit.images.formats import is_picture
 from clipkit.output.html import escape
 
 from .. import html
 from ..server.state import Page
 from .questions import as_folder, as_relevance
+
+MOST_HITS = 5_000  # of one answer
 
 
 class Endpoints:
@@ -46,7 +48,7 @@ class Endpoints:
             question = Question(
                 clean(words), filters=Filters(as_folder(folder, catalogue)), least=as_relevance(relevance)
             )
-            answer = ask(chosen, question, max(1, min(int(k), MOST)))
+            answer = ask(chosen, question, max(1, min(int(k), MOST_HITS)))
         except ClipkitError as error:
             raise gr.Error(escape(self._page.shelf.presentable(error.message)), print_exception=False) from error
         return {

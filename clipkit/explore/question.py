@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ANYTHING = Filters()
 PAGE = 60  # pictures a page of answers
-MOST = 5_000  # pictures one question shows
+MOST = 50_000  # pictures one question shows
 MOST_MOVES = 20
 MORE, LESS = 0.8, 0.4  # weights of "more like this" and "less like this" beside a query of length 1
 NEAR = 0.95  # cosine from which a picture is offered as nearly the same
@@ -171,7 +171,7 @@ def ask(library: Library, question: Question, k: int = PAGE) -> Answer:
     question : Question
         What is asked.
     k : int, default 60
-        At most 5,000.
+        At most 50,000.
 
     Returns
     -------

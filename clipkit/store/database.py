@@ -47,6 +47,7 @@ _COLUMNS = f"path, size, mtime_ns, ctime_ns, inode, {', '.join(_CONTENT)}"
 _INSERT = f"INSERT INTO images ({_COLUMNS}, state, revision) VALUES ({', '.join('?' * (len(_CONTENT) + 7))})"
 _UPDATE = f"UPDATE images SET {', '.join(f'{name} = ?' for name in _COLUMNS.split(', '))}, state = ?, revision = ?"
 _STAMP = "size = ?, mtime_ns = ?, ctime_ns = ?, inode = ?"
+_LISTED = "(SELECT value FROM json_each(?))"  # ids in one parameter, of which SQLite takes only so many
 _IS_PARTIAL = "state = 'ok' AND share < 1"
 _PRESENT = "CASE WHEN embedding IS NULL THEN 'failed' ELSE 'ok' END"
 
@@ -120,9 +121,9 @@ class Store:
 
     def partial_among(self, ids: Iterable[int]) -> set[int]:
         """Those of `ids` of whose rows the file has only a part."""
-        one = f"SELECT id FROM images WHERE id = ? AND {_IS_PARTIAL}"
         with self._read() as db:
-            return {row[0] for id_ in ids for row in db.execute(one, (int(id_),))}
+            query = f"SELECT id FROM images WHERE id IN {_LISTED} AND {_IS_PARTIAL}"
+            return {row[0] for row in db.execute(query, (_listed(ids),))}
 
     def known(self) -> dict[str, Known]:
         """Every picture's stamp, by path."""
@@ -193,8 +194,8 @@ class Store:
             if ids is None:
                 rows = sorted(db.execute("SELECT id, path FROM images WHERE state = 'ok'"))  # from an index alone
             else:
-                one = "SELECT id, path FROM images WHERE id = ? AND state = 'ok'"
-                rows = [row for id_ in ids for row in db.execute(one, (int(id_),))]
+                query = f"SELECT id, path FROM images WHERE id IN {_LISTED} AND state = 'ok'"
+                rows = db.execute(query, (_listed(ids),)).fetchall()
         return revision, {id_: answering_path(raw, self.file) for id_, raw in rows}
 
     def columns(self, before: Columns | None = None) -> Columns:
@@ -361,6 +362,11 @@ def writing(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise _read_only(folder, error) from error
         yield
+
+
+def _listed(ids: Iterable[int]) -> str:
+    """Ids as `_LISTED` reads them."""
+    return json.dumps([int(id_) for id_ in ids])
 
 
 def make_folder(folder: Path) -> None:

@@ -56,7 +56,7 @@ export class Scrubber {
     const total = months.reduce((sum, [, count]) => sum + count, 0);
     let before = 0;
     this.rail.replaceChildren(...months.map(([when, count]) => {
-      const node = button("ck-date", "", () => this.#go(when), { "aria-label": monthName(when), title: `${monthName(when)}, ${counted(count, "picture")}` });
+      const node = button("ck-date", "", () => { if (!this.go(when)) this.jump(when); }, { "aria-label": monthName(when), title: `${monthName(when)}, ${counted(count, "picture")}` });
       node.append(make("span", "", monthName(when)));
       node.style.top = `${(100 * before) / total}%`;
       node.dataset.year = when.slice(0, 4);
@@ -73,11 +73,12 @@ export class Scrubber {
     }
   }
 
-  #go(when) {
+  go(when) { // whether its pictures are here
     const month = this.grid.months.find((one) => one.month.startsWith(when));
-    if (!month) { this.jump(when); return; }
+    if (!month) return false;
     const bar = document.querySelector("#ck-ask")?.offsetHeight || 0;
     window.scrollTo({ top: this.grid.top + month.top - bar - 8 });
+    return true;
   }
 
   #drag(event) {

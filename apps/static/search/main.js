@@ -9,7 +9,9 @@ import { Selection } from "./selection.js";
 import { get, post, upload } from "./server.js";
 
 const FIRST = 200; // pictures of the first answer; the rest follows when it is looked at
-const REST = 50000;
+const REST = 5000; // of a search; later parts are compared anew from the first picture on
+const REST_OF_LIBRARY = 50000; // which is only listed
+const CALM_MS = 800; // after a library is shown; then all of it is fetched, for its rail of dates
 const TYPING_MS = 300;
 const SETTLED_MS = 1500; // after typing; then it is a search that Back leads to
 const SETTLE_MS = 2000; // in which a window is brought back to where it was
@@ -37,7 +39,7 @@ class Page {
     this.selection = new Selection(one(".ck-chosen-bar", root), this);
     this.lightbox = new Lightbox(this);
     this.filters = new Filters(this.drawer, (question) => this.ask(question), () => this.asked);
-    this.scrubber = new Scrubber(one(".ck-scrubber", root), this.grid, (when) => this.ask({ ...this.asked, until: when, since: "" }));
+    this.scrubber = new Scrubber(one(".ck-scrubber", root), this.grid, (when) => this.#jump(when));
     this.runs = new Runs(one(".ck-runs", root), (libraries) => this.#changed(libraries));
     this.#connect();
   }
@@ -158,7 +160,7 @@ class Page {
     this.resting = null;
     this.wanted = question; // whoever asks again meanwhile means this one
     try {
-      const answer = await post("ask", { ...toServer(question), k: Math.max(FIRST, Math.min(state.shown || 0, REST)) }, { signal });
+      const answer = await post("ask", { ...toServer(question), k: Math.max(FIRST, Math.min(state.shown || 0, REST_OF_LIBRARY)) }, { signal });
       this.#show(question, answer, how, isTyping);
       if (state.top !== undefined) this.#scrollTo(state);
       else if (how !== "keep" && window.scrollY > this.grid.top) window.scrollTo(0, 0);
@@ -184,6 +186,8 @@ class Page {
     this.grid.show(answer.library, answer.pictures, this.turn);
     this.root.classList.toggle("ck-is-home", answer.is_home);
     this.scrubber.show(answer.months);
+    clearTimeout(this.calm);
+    if (answer.is_home && answer.has_more) this.calm = setTimeout(() => this.more(), CALM_MS);
     this.#headline(answer);
     const dropped = this.asked.preview ? answer.chips.map((chip) => (chip.kind === "picture" ? { ...chip, image: this.asked.preview } : chip)) : answer.chips;
     this.filters.chips(this.chips, dropped, this.asked);
@@ -240,13 +244,18 @@ class Page {
     const question = this.asked;
     this.resting = question;
     try {
-      const answer = await post("ask", { ...toServer(question), start: this.next, k: REST }, { isQuiet: true });
+      const answer = await post("ask", { ...toServer(question), start: this.next, k: isSearch(question) ? REST : REST_OF_LIBRARY }, { isQuiet: true });
       if (this.resting !== question) return;
       this.next = answer.next;
       this.hasMore = answer.has_more;
       this.grid.append(answer.pictures);
     } catch (error) { this.hasMore = false; this.fail(error); }
     this.resting = null;
+  }
+
+  async #jump(when) { // to a month whose pictures are not here yet
+    await this.more();
+    if (!this.scrubber.go(when)) this.ask({ ...this.asked, until: when, since: "" });
   }
 
   // ---- what changes beside a question ----
