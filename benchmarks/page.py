@@ -1,4 +1,4 @@
-"""Page load at 100,000 pictures: 8 clients, 20 thumbnails a search, its memory, Enter to thumbnails in a browser."""
+"""Page load at 100,000 pictures: 8 clients, 20 thumbnails a search, memory, Enter to thumbnails, frames of a scroll."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,6 +42,7 @@ LOOK_EVERY = 50  # searches between two looks at the server's memory
 START_SECONDS = 300.0
 COMMIT = 10_000
 ENTERS = 20
+SCROLLED, STEP = 20_000, 240  # pictures in one wall, and pixels a frame: about a screen in four frames
 WORDS = (
     ("a", "one", "the", "some"),
     ("red", "blue", "green", "old", "small", "dark", "wooden", "bright", "wet", "quiet"),
@@ -51,22 +52,38 @@ WORDS = (
 # From the key to the moment when every picture on the screen has its pixels, as the browser sees it.
 ENTER = """
 words => new Promise((resolve, reject) => {
-  const box = document.querySelector('#ck-box textarea');
-  const grid = () => document.querySelector('.ck-grid');
-  const before = grid() ? grid().dataset.turn : '';
+  const box = document.querySelector('#ck-box');
+  const grid = () => document.querySelector('.ck-wall');
+  const before = grid().dataset.turn;
   const started = performance.now();
   const look = () => {
     if (performance.now() - started > 20000) return reject('no answer in 20 s');
-    const images = [...document.querySelectorAll('#ck-grid .ck-card img')]
+    const images = [...document.querySelectorAll('.ck-wall .ck-card img')]
       .filter(image => image.getBoundingClientRect().top < innerHeight);
-    const isThere = grid() && grid().dataset.turn !== before && images.length
+    const isThere = grid().dataset.turn !== before && images.length
       && images.every(image => image.complete && image.naturalWidth > 0);
     if (isThere) return resolve([performance.now() - started, images.length]);
     requestAnimationFrame(look);
   };
-  box.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', bubbles: true, cancelable: true}));
-  box.dispatchEvent(new KeyboardEvent('keypress', {key: 'Enter', bubbles: true, cancelable: true}));
+  box.value = words;
+  box.form.requestSubmit();
   look();
+})
+"""
+# A wheel that turns as fast as frames come: how long each frame took, and how many pictures were in the document.
+SCROLL = """
+pixels => new Promise(resolve => {
+  const frames = [];
+  let nodes = 0, last = performance.now();
+  const step = now => {
+    frames.push(now - last);
+    last = now;
+    nodes = Math.max(nodes, document.querySelectorAll('.ck-wall > *').length);
+    if (scrollY + innerHeight >= document.documentElement.scrollHeight - 4) return resolve([frames.slice(2), nodes]);
+    scrollBy(0, pixels);
+    requestAnimationFrame(step);
+  };
+  requestAnimationFrame(step);
 })
 """
 
@@ -87,6 +104,7 @@ def main() -> None:
         _load(place, process.pid, searches // 4, seed=2)  # warm-up
         results["load"] = _load(place, process.pid, searches, seed=3)
         results["enter_to_thumbnails"]["thumbnails_made"] = _browser(place, 5 if quick else ENTERS, seed=4)
+    results["scroll"] = _scrolled(cache, 2_000 if quick else SCROLLED)
     _report(results)
     write("page", results, _targets(results), arguments)
 
@@ -103,13 +121,19 @@ def _targets(results: dict[str, Any]) -> list[Target]:
     if entered is not None:
         name = f"Enter to thumbnails, median seconds, {results['pictures']:,} pictures"
         targets.append(Target(name, entered["seconds"]["median"], 0.3))
+    if (scroll := results["scroll"]) is not None:
+        what = f"scroll through {scroll['pictures']:,} pictures"
+        targets += [
+            Target(f"longest frame, milliseconds, {what}", scroll["frame_milliseconds"]["highest"], 100),
+            Target(f"elements of the wall in the document, {what}", scroll["most_elements"], 400),
+        ]
     return targets
 
 
 # ---- the library -----------------------------------------------------------------------------------------------------
 
 
-def _library(pictures: int, real: int) -> Path:
+def _library(pictures: int, real: int, *, is_each_its_own: bool = False) -> Path:
     """A folder of hard links to `real` photographs, and an index of random directions at their places."""
     sources = sorted(photographs(real, (500, 375)).glob("*.jpg"))
 
@@ -122,11 +146,11 @@ def _library(pictures: int, real: int) -> Path:
     folder = kept(f"page-{pictures}-of-{real}", link)
     shutil.rmtree(folder / ".clipkit", ignore_errors=True)
     print(f"indexing {pictures:,} rows", flush=True)
-    _index(folder, pictures, real)
+    _index(folder, pictures, real, is_each_its_own=is_each_its_own)
     return folder
 
 
-def _index(folder: Path, pictures: int, real: int) -> None:
+def _index(folder: Path, pictures: int, real: int, *, is_each_its_own: bool = False) -> None:
     import hashlib
 
     from clipkit.index.image_index import ImageIndex
@@ -135,7 +159,8 @@ def _index(folder: Path, pictures: int, real: int) -> None:
 
     encoder = load_encoder("starter")
     store = ImageIndex.create(folder, encoder).store
-    sums = [hashlib.sha256(f"{number}".encode()).digest() for number in range(real)]
+    different = pictures if is_each_its_own else real  # pictures with the bytes of another are shown as one
+    sums = [hashlib.sha256(f"{number}".encode()).digest() for number in range(different)]
     rng = np.random.default_rng(0)
     for start in range(0, pictures, COMMIT):
         count = min(COMMIT, pictures - start)
@@ -144,7 +169,7 @@ def _index(folder: Path, pictures: int, real: int) -> None:
         with store.transaction() as writer:
             for number, row in enumerate(half, start):
                 found = ScannedFile(f"{number % 100:02d}/{number:06d}.jpg", 40_000, number, number, number)
-                writer.put(PictureRow(found, sums[number % real], 500, 375, embedding=row.tobytes()))
+                writer.put(PictureRow(found, sums[number % different], 500, 375, embedding=row.tobytes()))
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------
@@ -169,27 +194,20 @@ def _serving(cache: Path, photos: Path) -> Iterator[tuple[str, subprocess.Popen[
 
 
 class _Client:
-    """One connection and one session, kept open, as a browser's tab keeps its own.
-
-    Gradio describes every component anew for each session that it has not met.
-    """
+    """One connection, kept open, and one visitor: what a browser's window is to the page."""
 
     def __init__(self, place: str) -> None:
-        self._session = secrets.token_hex(6)
         address = urlsplit(place)
-        self._headers = {"Authorization": f"Bearer {address.query.removeprefix('token=')}"}
+        token = address.query.removeprefix("token=")
+        self._headers = {"Authorization": f"Bearer {token}", "Cookie": f"clipkit-visitor={secrets.token_urlsafe(16)}"}
         self._wire = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
 
     def search(self, words: str, k: int) -> list[str]:
         """The addresses of the thumbnails."""
-        body = json.dumps({"data": [words, k, "", "weak", ""], "session_hash": self._session})
-        path = "/gradio_api/call/search"
-        event = json.loads(self._ask("POST", path, body))["event_id"]
-        text = self._ask("GET", f"{path}/{event}").decode()
-        if "event: complete" not in text:
-            raise RuntimeError(f"the search of {words!r} said {text[:200]}")
-        found = json.loads(text.rpartition("data: ")[2].splitlines()[0])
-        return [hit["thumbnail"] for hit in found[0]["hits"]]
+        body = json.dumps({"words": words, "k": k, "stacked": False})
+        found = json.loads(self._ask("POST", "/clipkit/search/ask", body))
+        key = found["library"]
+        return [f"/clipkit/thumb/{key}/{row['id']}?v={row['version']}" for row in found["pictures"]]
 
     def thumbnail(self, address: str) -> None:
         if self._ask("GET", address)[:3] != b"\xff\xd8\xff":
@@ -299,29 +317,58 @@ def _worked(pid: int) -> float:
 # ---- the browser -----------------------------------------------------------------------------------------------------
 
 
-def _browser(place: str, times: int, *, seed: int) -> dict[str, Any] | None:
-    """Enter to thumbnails; None where there is no Chromium, or no playwright to drive it."""
+def _scrolled(cache: Path, pictures: int) -> dict[str, Any] | None:
+    """Frames of a scroll from the first to the last picture of a library, whose thumbnails are made already."""
+    with ExitStack() as stack:
+        real = min(REAL, pictures)
+        place, _, _ = stack.enter_context(_serving(cache, _library(pictures, real, is_each_its_own=True)))
+        browser = stack.enter_context(_chromium())
+        if browser is None:
+            return None
+        _make_thumbnails(place, pictures)
+        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+        page.goto(place)
+        page.wait_for_function(f"document.querySelector('.ck-wall').clientHeight > {pictures} * 20", timeout=120_000)
+        frames, nodes = page.evaluate(SCROLL, STEP)
+    cuts = statistics.quantiles(frames, n=100, method="inclusive")
+    milliseconds = {"median": cuts[49], "p95": cuts[94], "p99": cuts[98], "highest": max(frames)}
+    return {"pictures": pictures, "frames": len(frames), "frame_milliseconds": milliseconds, "most_elements": nodes}
+
+
+@contextmanager
+def _chromium() -> Iterator[Any]:
+    """A browser; None where there is no Chromium, or no playwright to drive it."""
     chromium = next((found for name in ("chromium", "google-chrome") if (found := shutil.which(name))), None)
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        return None
+        chromium = None
     if chromium is None:
-        return None
-    queries = [" ".join(words) for words in itertools.product(*WORDS)]
-    random.Random(seed).shuffle(queries)
+        yield None
+        return
     with sync_playwright() as playwright:
         options = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
         browser = playwright.chromium.launch(executable_path=chromium, args=options)
+        yield browser
+        browser.close()
+
+
+def _browser(place: str, times: int, *, seed: int) -> dict[str, Any] | None:
+    """Enter to thumbnails; None where there is no browser."""
+    queries = [" ".join(words) for words in itertools.product(*WORDS)]
+    random.Random(seed).shuffle(queries)
+    with _chromium() as browser:
+        if browser is None:
+            return None
         page = browser.new_page(viewport={"width": 1600, "height": 1000})
-        opened = seconds(lambda: (page.goto(place), page.wait_for_selector("#ck-grid .ck-card", timeout=120_000)))
+        opened = seconds(
+            lambda: (page.goto(place), page.wait_for_selector(".ck-wall .ck-card[data-id]", timeout=120_000))
+        )
         page.wait_for_timeout(2_000)  # the first pictures are there, and the page is quiet
         entered = []
         for words in queries[: times + 2]:
-            page.locator("#ck-box textarea").fill(words)
             entered.append(page.evaluate(ENTER, words))
             page.wait_for_timeout(300)
-        browser.close()
     raw = [milliseconds / 1000 for milliseconds, _ in entered[2:]]
     return {
         "page_opened_seconds": opened,
@@ -342,6 +389,12 @@ def _report(results: dict[str, Any]) -> None:
             taken = found["seconds"]
             rows.append((f"Enter, {name.replace('_', ' ')}", taken["median"], taken["lowest"], taken["highest"]))
     print_table(rows)
+    if (scroll := results["scroll"]) is not None:
+        frame = scroll["frame_milliseconds"]
+        print(
+            f"scroll: {scroll['frames']:,} frames, median {frame['median']:.0f} ms, p99 {frame['p99']:.0f}, highest "
+            f"{frame['highest']:.0f}; at most {scroll['most_elements']} elements"
+        )
     cold = results["cold_start_seconds"]
     print(
         f"{load['searches_per_second']:.1f} searches/s; served after {cold['served']:.1f} s, first answer after "

@@ -31,6 +31,7 @@ from ..theme import piece
 SECONDS = 1.0  # between two looks at a run
 FEW = 200  # failures listed on a card
 MOST_GROUPS, MOST_SHOWN = 60, 40  # groups of duplicates, and pictures of one
+MOST_CHOSEN = 5_000  # spare pictures that can be chosen at once
 MOST_THUMBNAILS = 3_000  # of a map: half a minute on two cores
 NO_COPIES: dict[Level, str] = {
     "exact": "have the same bytes",
@@ -166,7 +167,13 @@ class LibraryActions:
         spare = sum(len(group) - 1 for group in groups)
         if not groups:
             return f"No two pictures of {printable(library.name)} {NO_COPIES[level]}.", ""
-        shown = Markup("").join(_group(library, group, level) for group in groups[:MOST_GROUPS])
+        others = [fact.id for group in groups for fact in group[1:]][:MOST_CHOSEN]
+        shown = Markup("").join(
+            [
+                html.render("spare", key=library.key, ids=",".join(map(str, others)), count=len(others)),
+                *(_group(library, group, level) for group in groups[:MOST_GROUPS]),
+            ]
+        )
         more = f"; the first {MOST_GROUPS} are shown" if len(groups) > MOST_GROUPS else ""
         return (
             f"{counted(len(groups), 'picture')} {are(len(groups))} there more than once: {spare:,} extra{more}.",

@@ -40,7 +40,7 @@ def described(library: Library, asked: Asked, answer: Answer) -> JSON:
 def _rows(catalogue: Catalogue, asked: Asked, answer: Answer, *, is_home: bool) -> Iterator[JSON]:
     """A row a picture; of equal bytes only the first, which says how many there are."""
     seen = set[str]()
-    is_stacked = asked.is_stacked and not asked.question.twins_of
+    is_stacked = asked.is_stacked and not asked.question.twins_of and not asked.question.ids
     for place, one in enumerate(answer.found):
         fact = one.fact
         if is_stacked and fact.sha256 and fact.sha256 in seen:

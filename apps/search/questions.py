@@ -15,7 +15,7 @@ from clipkit.explore.question import MOST, MOST_MOVES, PAGE, Question, clean
 from clipkit.index.paths import nearest_folder
 from clipkit.search.hits import Relevance
 
-MOST_IDS = 5_000  # of a question about pictures that were chosen by hand
+MOST_IDS = 50_000  # that are chosen by hand
 MAX_ID = 2**62
 MAX_TEXT = 4_096  # characters of anything but words
 BEGINS_ANEW = "ask again: the page sends what it needs"

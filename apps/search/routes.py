@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from clipkit.core.arrays import Embeddings
 from clipkit.core.folders import cache_folder
-from clipkit.core.text import printable
+from clipkit.core.text import counted, printable
 from clipkit.errors import ClipkitError, ImageError, QueryError
 from clipkit.explore.library import Library
 from clipkit.explore.question import Found, ask, plain
@@ -30,7 +30,6 @@ from clipkit.images.formats import SUFFIXES
 from clipkit.images.thumbnails import thumbnail, to_jpeg
 from clipkit.output.html import data_url
 
-from ..server.routes import Export
 from ..server.runs import Look
 from ..server.state import Page
 from ..server.visitor import visitor_in
@@ -234,7 +233,7 @@ class SearchRoutes:
             raise QueryError("no picture is chosen", hint="tick some first")
         action = sent.text("action")
         if action in ("csv", "sheet", "zip"):
-            return {"download": self._page.outbox.put(self._export(sent, library, ids, action))}
+            return self._export(sent, library, ids, action)
         if action == "reveal":
             self._check_local()
             return {"said": show_folder(library, ids[0])}
@@ -269,13 +268,15 @@ class SearchRoutes:
 
         return replace(change, undo=undo_and_index)
 
-    def _export(self, sent: Sent, library: Library, ids: Sequence[int], action: str) -> Export:
-        found = self._found(sent, library, ids)
-        if action == "csv":
-            return exports.as_csv(found)
-        if action == "zip":
-            return exports.as_zip(library, found, self._page.outbox)
-        return exports.as_sheet(library, found, sent.text("words", 100_000)[:200])
+    def _export(self, sent: Sent, library: Library, ids: Sequence[int], action: str) -> JSON:
+        found, outbox = self._found(sent, library, ids), self._page.outbox
+        most = exports.MOST_ON_A_SHEET
+        if action == "sheet":
+            export = exports.as_sheet(library, found, sent.text("words", 100_000)[:200])
+            said = f"The first {most:,} of {counted(len(found), 'picture')} are on it." if len(found) > most else ""
+            return {"download": outbox.put(export), "said": said}
+        export = exports.as_csv(found) if action == "csv" else exports.as_zip(library, found, outbox)
+        return {"download": outbox.put(export)}
 
     def _found(self, sent: Sent, library: Library, ids: Sequence[int]) -> list[Found]:
         """The chosen pictures in the order in which they were chosen, with the scores of the question."""

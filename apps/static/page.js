@@ -69,6 +69,13 @@ window.clipkit = (() => {
     });
   }
 
+  document.addEventListener("click", (event) => { // pictures that another tab has found, to be chosen in Search
+    const button = event.target.closest("[data-choose]");
+    if (!button || !window.clipkit.choose) return;
+    all("button[role=tab]").find((tab) => tab.textContent.trim() === "Search")?.click();
+    window.clipkit.choose(button.dataset.library, button.dataset.choose.split(",").map(Number));
+  });
+
   const search = (element) => import("./search/main.js").then(({ start }) => start(element)); // beside this file
 
   return { one, all, make, pictureDialog, panel, head, search };

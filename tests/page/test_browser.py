@@ -194,6 +194,11 @@ def test_duplicates_are_found_from_a_picture_and_in_the_library(page: Robot) -> 
     assert "2 copies" in copies.inner_text()
     assert "twin of chelsea.png" in copies.inner_text()
     assert copies.locator("b").nth(1).inner_text() in ("chelsea.png", "twin of chelsea.png")
+    page.window.get_by_role("button", name="Choose the 1 other in Search").click()
+    page.window.wait_for_function("document.querySelectorAll('.ck-wall .ck-card').length === 1")
+    assert page.names()[0] in ("chelsea.png", "twin of chelsea.png")
+    assert "1 picture chosen" in page.window.locator(".ck-chosen-bar").inner_text()
+    page.tab("Library")
     page.window.get_by_role("button", name="Near copies").click()
     page.window.get_by_text("pictures are there more than once").or_(
         page.window.get_by_text("picture is there more than once")

@@ -1,5 +1,5 @@
 // The search view: one question, one wall of pictures, and everything that leads from one question to the next.
-import { all, button, debounced, make, one, toast } from "./dom.js";
+import { button, debounced, make, one } from "./dom.js";
 import { Filters } from "./filters.js";
 import { Grid } from "./grid.js";
 import { Runs, Scrubber, albums, covers, emptyNote } from "./home.js";
@@ -11,10 +11,11 @@ import { get, post, upload } from "./server.js";
 const FIRST = 200; // pictures of the first answer; the rest follows when it is looked at
 const REST = 5000; // of a search; later parts are compared anew from the first picture on
 const REST_OF_LIBRARY = 50000; // which is only listed
-const CALM_MS = 800; // after a library is shown; then all of it is fetched, for its rail of dates
+const CALM_MS = 800; // after a library is shown; then all of it is fetched, for its scroll bar and its rail of dates
 const TYPING_MS = 300;
 const SETTLED_MS = 1500; // after typing; then it is a search that Back leads to
 const SETTLE_MS = 2000; // in which a window is brought back to where it was
+const MOST_KEPT = 5000; // chosen pictures that a step of the history remembers; browsers take only so much
 const RECENT = "clipkit-history";
 const MOST_RECENT = 12;
 
@@ -187,7 +188,7 @@ class Page {
     this.root.classList.toggle("ck-is-home", answer.is_home);
     this.scrubber.show(answer.months);
     clearTimeout(this.calm);
-    if (answer.is_home && answer.has_more) this.calm = setTimeout(() => this.more(), CALM_MS);
+    if (!isSearch(this.asked) && answer.has_more) this.calm = setTimeout(() => this.more(), CALM_MS);
     this.#headline(answer);
     const dropped = this.asked.preview ? answer.chips.map((chip) => (chip.kind === "picture" ? { ...chip, image: this.asked.preview } : chip)) : answer.chips;
     this.filters.chips(this.chips, dropped, this.asked);
@@ -305,7 +306,7 @@ class Page {
   // ---- history ----
   #state() {
     const { picture, pictureName, preview } = this.asked;
-    return { top: window.scrollY, shown: this.next, chosen: this.selection.list, ...(picture ? { question: { picture, pictureName, preview } } : {}) };
+    return { top: window.scrollY, shown: this.next, chosen: this.selection.list.slice(0, MOST_KEPT), ...(picture ? { question: { picture, pictureName, preview } } : {}) };
   }
 
   #write(how) {
@@ -382,8 +383,7 @@ function remember(words) {
 export function start(root) {
   if (root.dataset.tied) return; // a component may be set up twice
   root.dataset.tied = "1";
-  for (const node of all("[hidden-until-ready]", root)) node.hidden = false;
   const page = new Page(root);
   page.start();
-  window.clipkit.say = toast;
+  window.clipkit.choose = (library, ids) => page.ask({ ...EMPTY, library, ids }).then(() => page.selection.set(ids));
 }

@@ -33,6 +33,7 @@ export class Selection {
   all() {
     for (const row of this.page.grid.rows) this.ids.add(row.id);
     this.show();
+    if (this.page.hasMore) toast("Those that are listed so far are chosen: scroll to the end for all.");
   }
 
   set(ids) {
@@ -127,7 +128,9 @@ export class Selection {
   async save(action, ids = this.list) {
     try {
       const question = this.page.toServer();
-      download((await post("act", { ...question, action, ids: ids.slice(0, 5000) })).download);
+      const done = await post("act", { ...question, action, ids });
+      download(done.download);
+      if (done.said) toast(done.said);
     } catch (error) { this.page.fail(error); }
   }
 }
