@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def ids_that_meet(index: ImageIndex, conditions: Sequence[Condition], *, words_o
         return None
     wanted = [_filter(index, one, words_only) for one in conditions]  # all are read before anything is looked up
     columns = index.columns
-    met: IntArray = columns.ids[np.logical_and.reduce([one(columns) for one in wanted])]
+    met: IntArray = columns.ids[reduce(np.logical_and, [one(columns) for one in wanted])]
     return met
 
 

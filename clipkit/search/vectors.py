@@ -166,7 +166,9 @@ class Neighbors:
         if last - first != len(self) - 1:
             return np.isin(self.ids, ids)
         mask = np.zeros(len(self), dtype=np.bool_)  # no gap, as until a picture is gone: an id tells its position
-        mask[ids[(ids >= first) & (ids <= last)] - first] = True
+        if len(ids) and not first <= ids.min() <= ids.max() <= last:
+            ids = ids[(ids >= first) & (ids <= last)]
+        mask[ids - first] = True
         return mask
 
     def _scan(

@@ -16,6 +16,7 @@ from clipkit.core.arrays import IntArray
 
 Mask = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.floating[Any]]
+Codes = npt.NDArray[np.unsignedinteger[Any]]  # of as few bytes as the number of distinct texts takes
 
 NUMBERS: Mapping[str, type[np.floating[Any]]] = {
     "width": np.float32,
@@ -35,7 +36,7 @@ class Texts:
     """A column of texts: `values[codes[row]]`, "" where nothing is said."""
 
     values: tuple[str, ...]
-    codes: npt.NDArray[np.int32]
+    codes: Codes
 
     @classmethod
     def of(cls, raw: Sequence[Any], read: Callable[[Any], str]) -> Texts:
@@ -43,18 +44,20 @@ class Texts:
         texts = {value: read(value) for value in dict.fromkeys(raw)}
         places = {text: place for place, text in enumerate(dict.fromkeys(texts.values()))}
         codes = {value: places[text] for value, text in texts.items()}
-        return cls(tuple(places), np.fromiter(map(codes.__getitem__, raw), np.int32, len(raw)))
+        return cls(tuple(places), np.fromiter(map(codes.__getitem__, raw), np.min_scalar_type(len(places)), len(raw)))
 
     def where(self, is_wanted: Callable[[str], bool]) -> Mask:
         """Rows (n,) whose text is wanted; each distinct text is asked about once."""
-        return np.fromiter(map(is_wanted, self.values), np.bool_, len(self.values))[self.codes]
+        met: Mask = np.fromiter(map(is_wanted, self.values), np.bool_, len(self.values)).take(self.codes)
+        return met
 
     @classmethod
     def joined(cls, parts: Sequence[Texts]) -> Texts:
         """The rows of all parts, one behind the other."""
         texts = dict.fromkeys(chain.from_iterable(part.values for part in parts))
         places = {text: place for place, text in enumerate(texts)}
-        moved = [np.fromiter(map(places.__getitem__, part.values), np.int32, len(part.values)) for part in parts]
+        kind = np.min_scalar_type(len(places))
+        moved = [np.fromiter(map(places.__getitem__, part.values), kind, len(part.values)) for part in parts]
         return cls(tuple(places), np.concatenate([new[part.codes] for new, part in zip(moved, parts, strict=True)]))
 
     def at(self, rows: npt.NDArray[Any]) -> Texts:
@@ -83,7 +86,7 @@ class Columns:
             token,
             np.empty(0, np.int64),
             {name: np.empty(0, kind) for name, kind in NUMBERS.items()},
-            {name: Texts((), np.empty(0, np.int32)) for name in TEXTS},
+            {name: Texts((), np.empty(0, np.uint8)) for name in TEXTS},
         )
         return nothing._with([_read_block(revision, token, block) for block in blocks])
 
