@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from clipkit.evaluate.results import Comparison, load_comparison
 from clipkit.learn.methods import METHODS
 from clipkit.output.comparison_html import InlineThumbnail
 from clipkit.output.comparison_html import page as report_page
+from clipkit.output.figures import warm_up
 
 from .. import html
 from ..server.routes import Export
@@ -148,12 +150,16 @@ class CompareActions:
     def __init__(self, page: Page, arena: Arena, screen: dict[str, Any]) -> None:
         self._page, self._arena, self._screen = page, arena, screen
         self._drawn: tuple[int, str] = (0, "")
+        self._is_warm = False
 
     def arrive(self, seen: int, mine: Comparison | None = None) -> dict[Any, Any]:
         """The tab is opened: libraries may have come, a comparison may run or have ended.
 
         Nothing is chosen: somebody may have typed a path meanwhile, and a value would replace it.
         """
+        if not self._is_warm:
+            self._is_warm = True
+            threading.Thread(target=warm_up, daemon=True, name="clipkit-figures").start()
         there = self._page.shelf.choices(self._page.shelf.libraries())
         return {**self.tick(seen, mine), self._screen["dataset"]: gr.Dropdown(choices=there)}
 

@@ -11,24 +11,23 @@ from clipkit.evaluate.results import ZERO_SHOT, Comparison, Mistake, Row, format
 from clipkit.explore.library import picture_below
 from clipkit.images.thumbnails import thumbnail, to_jpeg
 from clipkit.learn.methods import METHODS
-from clipkit.output.comparison_html import PNG, ConfusedPair, InlineThumbnail, gain, matrix_figure, span
-from clipkit.output.figures import DARK, LIGHT, Theme, curves_figure
+from clipkit.output.comparison_html import PNG, ConfusedPair, InlineThumbnail, gain, span
+from clipkit.output.figures import curves_figure
 from clipkit.output.html import Markup, data_url
 
 from ..html import render
+from .matrix import matrix_svg
 from .runs import root_of
 
 SIZE = 152  # pixels of a thumbnail: sharp at 76
 PAIRS = 8  # shown of a row
 MOST_DRAWN = 400  # classes of a matrix
-THEMES = ((LIGHT, "light"), (DARK, "dark"))
 
 
 @dataclass(frozen=True)
-class _Curve:
-    """The learning curves as data URLs, for one theme."""
+class _Curves:
+    """The learning curves as data URLs."""
 
-    theme: str
     narrow: str
     wide: str
 
@@ -44,11 +43,11 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Confused:
-    """What one row confused. matrices: by theme, as data URLs; trouble: why there are none."""
+    """What one row confused. trouble: why there is no matrix."""
 
     title: str
     pairs: tuple[ConfusedPair, ...]
-    matrices: tuple[tuple[str, str], ...]
+    matrix: Markup
     trouble: str
     seeds: int
 
@@ -71,7 +70,7 @@ def view(comparison: Comparison, roots: Collection[Path]) -> Markup:
         gain=gain(best),
         methods=[(name, METHODS[name].about) for name in names if name in METHODS],
         rows=[_Row(row.method, _cells(row), row is best) for row in comparison.rows],
-        curves=[_curve(comparison, theme, name) for theme, name in THEMES] if has_curves else (),
+        curves=_curves(comparison) if has_curves else None,
         confused=[_confused(comparison, row, root) for row in shown],
         has_pictures=root is not None,
         notes=_notes(comparison),
@@ -90,25 +89,17 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _curve(comparison: Comparison, theme: Theme, name: str) -> _Curve:
-    narrow, wide = (curves_figure(comparison, narrow=narrow, theme=theme) for narrow in (True, False))
-    return _Curve(name, data_url(narrow, PNG), data_url(wide, PNG))
+def _curves(comparison: Comparison) -> _Curves:
+    narrow, wide = (curves_figure(comparison, narrow=narrow) for narrow in (True, False))
+    return _Curves(data_url(narrow, PNG), data_url(wide, PNG))
 
 
 def _confused(comparison: Comparison, row: Row, root: Path | None) -> _Confused:
     pairs = tuple(_pair(comparison, pair, root) for pair in comparison.pairs_of(row)[:PAIRS])
-    matrices, trouble = _matrices(comparison, row)
-    return _Confused(_title(row), pairs, matrices, trouble, row.seeds)
-
-
-def _matrices(comparison: Comparison, row: Row) -> tuple[tuple[tuple[str, str], ...], str]:
     if len(comparison.classes) > MOST_DRAWN:
-        return (), f"{len(comparison.classes):,} classes are too many for a confusion matrix on this page."
-    try:
-        drawn = [(name, data_url(matrix_figure(comparison, row, theme), PNG)) for theme, name in THEMES]
-    except ClipkitError as error:
-        return (), error.message
-    return tuple(drawn), ""
+        trouble = f"{len(comparison.classes):,} classes are too many for a confusion matrix on this page."
+        return _Confused(_title(row), pairs, Markup(""), trouble, row.seeds)
+    return _Confused(_title(row), pairs, matrix_svg(comparison, row, _title(row)), "", row.seeds)
 
 
 def _pair(comparison: Comparison, pair: Mistake, root: Path | None) -> ConfusedPair:

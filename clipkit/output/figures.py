@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,6 +196,12 @@ def cost_figure(comparison: Comparison, *, narrow: bool = False, theme: Theme = 
         axes.grid(axis="y", color=theme.grid, linewidth=0.8)
     cost.tick_params(which="minor", length=0)
     return _png(figure)
+
+
+def warm_up() -> None:
+    """Load what draws: a second or two that the first figure then does not take."""
+    for name in ("matplotlib.backends.backend_agg", "matplotlib.figure", "scipy.cluster.hierarchy"):
+        import_module(name)
 
 
 def _figure(width: float, height: float, theme: Theme) -> Figure:

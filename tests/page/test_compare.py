@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from clipkit_apps.compare import runs
+from clipkit_apps.compare.matrix import matrix_svg
 from clipkit_apps.compare.runs import Arena, Wish, checked, wish_of
 from clipkit_apps.compare.tab import NAMES, CompareActions
 from clipkit_apps.compare.view import small_picture, view
@@ -207,8 +210,40 @@ def test_the_view_has_every_row_and_the_pairs_with_their_pictures(found: Compari
     assert f"<b>{pairs[0].actual}</b> called <b>{pairs[0].predicted}</b>" in html
     (first, *_) = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', html)
     assert base64.b64decode(first)[:2] == b"\xff\xd8"
-    assert 'class="ck-in-light"' in html
-    assert 'class="ck-in-dark"' in html
+    assert html.count('class="ck-matrix" role="img"') == 1
+
+
+def test_a_confusion_matrix_has_a_cell_for_each_confusion_with_its_numbers(found: Comparison) -> None:
+    html = matrix_svg(found, found.best, "best")
+    matrix = found.confusion(found.best.method, found.best.shots)
+    said = {
+        (actual, called): (int(n), int(of))
+        for actual, called, n, of in re.findall(r"<title>([^<]*) called ([^<]*): (\d+) of (\d+)</title>", html)
+    }
+    names = found.classes
+    assert said == {(names[y], names[x]): (matrix[y, x], matrix[y].sum()) for y, x in np.argwhere(matrix).tolist()}
+    assert len(said) >= 3
+
+
+def test_a_matrix_of_many_classes_has_no_names_and_keeps_its_size() -> None:
+    count = 300
+    cells = {("knn", 1): np.array([(i, (7 * i) % count, 3) for i in range(count)])}
+    many = SimpleNamespace(
+        classes=tuple(f"class {i}" for i in range(count)),
+        groups=("",) * count,
+        confusion=lambda *_: dense(cells, count),
+    )
+    html = matrix_svg(many, SimpleNamespace(method="knn", shots=1), "many")  # type: ignore[arg-type]
+    assert "<text" not in html
+    assert 'width="660.0"' in html
+    assert html.count("<title>") == count
+
+
+def dense(cells: dict[Any, np.ndarray], count: int) -> np.ndarray:
+    table = np.zeros((count, count), np.int64)
+    for y, x, n in cells["knn", 1].tolist():
+        table[y, x] = n
+    return table
 
 
 def test_figures_have_words_for_those_who_do_not_see_them(found: Comparison, dataset: Path) -> None:
