@@ -15,7 +15,6 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import anyio
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -100,7 +99,11 @@ class SearchRoutes:
         return handle
 
     async def _answered(self, request: Request, work: Callable[[], JSON]) -> Response:
-        """What `work` gives, in a turn that leaves others theirs."""
+        """What `work` gives, as JSON."""
+        return await self._in_turn(request, lambda: JSONResponse(work(), headers=NO_STORE))
+
+    async def _in_turn(self, request: Request, work: Callable[[], Response]) -> Response:
+        """The answer that `work` makes in a thread, in a turn that leaves others theirs."""
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(AT_ONCE)
         client = request.client.host if request.client else ""
@@ -108,10 +111,11 @@ class SearchRoutes:
         turns = self._visitors.setdefault(visitor, asyncio.Semaphore(OF_ONE_VISITOR))
         try:
             async with turns:
-                found = await anyio.to_thread.run_sync(work, limiter=self._limiter)
-            return JSONResponse(found, headers=NO_STORE)
+                return await anyio.to_thread.run_sync(work, limiter=self._limiter)
         except ClipkitError as error:
             return self._refused(error)
+        except OSError as error:  # a full disk, a folder that is gone
+            return self._refused(ClipkitError(f"the disk refuses: {error.strerror or error}", hint="is it full?"))
 
     def _refused(self, error: ClipkitError) -> Response:
         message, hint = self._page.shelf.explained(error)
@@ -307,11 +311,12 @@ class SearchRoutes:
         file = library.file_of(id_) if library is not None and id_ < MAX_ID else None
         if library is None or file is None:
             return self._refused(QueryError("there is no such picture here", hint="load the page again"))
-        try:
-            data = await run_in_threadpool(attention_of, library, Path(file))
-        except ClipkitError as error:
-            return self._refused(error)
-        return Response(data, media_type="image/png", headers={"cache-control": "private, max-age=3600"})
+        kept = {"cache-control": "private, max-age=3600"}
+
+        def draw() -> Response:
+            return Response(attention_of(library, Path(file)), media_type="image/png", headers=kept)
+
+        return await self._in_turn(request, draw)
 
 
 def _suffix(name: str) -> str:
