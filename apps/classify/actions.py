@@ -31,7 +31,7 @@ from ..server.visitor import visitor_of
 from . import columns, exports
 from .columns import BINS, Pile, Scores
 from .inputs import OWN, sent_classes, sent_head, typed_classes, typed_templates, words_head
-from .session import ClassifySession, Memory
+from .session import ClassifySession
 from .sorter import Sorter
 
 NO_LIBRARY = ("Add a folder in the Library tab, or start with one: clipkit ui ~/Pictures",)
@@ -77,7 +77,7 @@ class ClassifyActions:
 
     def __init__(self, page: Page, screen: ClassifyScreen, sorter: Sorter) -> None:
         self._page, self._screen, self._sorter = page, screen, sorter
-        self._memory = Memory()
+        self._memory = page.memory
 
     def sort(
         self,

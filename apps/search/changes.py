@@ -17,6 +17,8 @@ from clipkit.explore.library import Library
 from clipkit.output.copy_files import Transfer, plan_copies, plan_moves, run_transfers, undo_transfers
 from clipkit.output.sidecar_tags import add_tags, put_back, read_tag_list
 
+from ..classify.session import ClassifySession, Memory
+
 MOST_UNDOS = 200  # that are remembered, of all visitors
 GONE = "do it by hand: only the last changes are remembered, and only while the page runs"
 
@@ -107,6 +109,29 @@ def album(library: Library, ids: Sequence[int], name: str, *, is_removed: bool =
         return f"{printable(own)} is as it was."
 
     return Change(said, undo)
+
+
+def label(library: Library, ids: Sequence[int], name: str, sorted_: ClassifySession, memory: Memory) -> Change:
+    """Say of pictures which class they are, of those that the visitor has sorted by last."""
+    head = sorted_.head
+    if head is None or sorted_.library != library.key:
+        raise ClipkitError("no classes are sorted yet", hint="type some in the Classify tab first: cat, dog")
+    own = next((one for one in head.classes if one.casefold() == name.strip().casefold()), None)
+    if own is None:
+        known = ", ".join(printable(one) for one in head.classes[:5])
+        raise ClipkitError(f"there is no class {printable(name[:80])!r}; there are {known}", hint=f"one of {known}")
+    labels = memory.labels(sorted_.visitor, library, head)
+    before = {id_: labels.get(id_) for id_ in ids}
+    labels.update(dict.fromkeys(ids, own))
+
+    def undo() -> str:
+        for id_, old in before.items():
+            labels.pop(id_, None)
+            if old is not None:
+                labels[id_] = old
+        return "The labels are as they were."
+
+    return Change(f"{counted(len(ids), 'picture')} labelled {printable(own)}: press Learn in the Classify tab.", undo)
 
 
 def _undo_transfers(steps: Sequence[Transfer], said: str) -> str:

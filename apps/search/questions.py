@@ -39,9 +39,10 @@ class Asked:
 
 
 class Sent:
-    """A JSON object from a browser, read field by field; QueryError where one is of another kind."""
+    """A JSON object from a visitor's browser, read field by field; QueryError where one is of another kind."""
 
-    def __init__(self, body: Any) -> None:
+    def __init__(self, body: Any, visitor: str = "") -> None:
+        self.visitor = visitor
         if not isinstance(body, dict):
             raise QueryError("a JSON object is expected", hint=BEGINS_ANEW)
         self._fields: dict[str, Any] = body

@@ -94,7 +94,8 @@ class SearchRoutes:
                 body = json.loads(await request.body() or b"{}")
             except (ValueError, RecursionError):
                 return self._refused(QueryError("the request is no JSON", hint="send an object"))
-            return await self._answered(request, lambda: work(Sent(body)))
+            visitor = visitor_in(request.headers.get("cookie", ""))
+            return await self._answered(request, lambda: work(Sent(body, visitor)))
 
         return handle
 
@@ -171,10 +172,11 @@ class SearchRoutes:
     # ---- libraries and their runs ----
 
     async def _libraries(self, request: Request) -> Response:
-        return await self._answered(request, self._listed)
+        visitor = visitor_in(request.headers.get("cookie", ""))
+        return await self._answered(request, lambda: self._listed(visitor))
 
-    def _listed(self) -> JSON:
-        page = self._page
+    def _listed(self, visitor: str) -> JSON:
+        page, head = self._page, self._page.memory.last(visitor).head
         libraries = []
         for library in page.shelf.libraries():
             look = run.look() if (run := page.runs.get(library.key)) else None
@@ -184,7 +186,9 @@ class SearchRoutes:
                 facts = {"key": library.key, "name": printable(library.name), "is_indexed": False, "is_there": True}
                 facts["error"] = printable(page.shelf.presentable(error.message))
             libraries.append({**facts, "run": _progress(look, page.shelf.presentable) if look else None})
-        return {"libraries": libraries, "is_local": page.shelf.is_local, "types": sorted(SUFFIXES)}
+        classes = [printable(name) for name in (head.classes if head else ())]
+        more = {"is_local": page.shelf.is_local, "types": sorted(SUFFIXES), "classes": classes}
+        return {"libraries": libraries, **more}
 
     def _index(self, sent: Sent) -> JSON:
         """Begin an index run: of a library, or of a folder of this machine that becomes one."""
@@ -257,6 +261,9 @@ class SearchRoutes:
             return changes.tag(library, ids, sent.text("tags"))
         if action in ("album", "unalbum"):
             return changes.album(library, ids, sent.text("album"), is_removed=action == "unalbum")
+        if action == "label":
+            memory = self._page.memory
+            return changes.label(library, ids, sent.text("label"), memory.last(sent.visitor), memory)
         raise QueryError(f"there is no action {printable(action[:40])!r}", hint="load the page again")
 
     def _followed(self, change: Change, library: Library) -> Change:

@@ -11,6 +11,7 @@ from clipkit.explore.library import Library
 from clipkit.explore.metadata import Fact
 from clipkit.explore.question import Answer
 
+from ..classify.session import Memory
 from .libraries import Shelf
 from .routes import Outbox
 from .runs import CommandRun
@@ -22,11 +23,16 @@ VISIBLE = 24  # pictures of an answer that are made ahead: about what the first 
 
 @dataclass
 class Page:
-    """shelf: the libraries. runs: index runs by library key, the last of each. watches: where folders are watched."""
+    """What all tabs of a page share.
+
+    shelf: the libraries. memory: what each visitor has sorted by hand. runs: index runs by library key, the last of
+    each. watches: where folders are watched.
+    """
 
     shelf: Shelf
     thumbnails: Thumbnails
     outbox: Outbox = field(default_factory=Outbox)
+    memory: Memory = field(default_factory=Memory)
     runs: dict[str, CommandRun] = field(default_factory=dict)
     watches: FolderWatches | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)

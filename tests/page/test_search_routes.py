@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clipkit_apps.classify.session import ClassifySession
 from clipkit_apps.library.tab import LibraryActions
 from clipkit_apps.search.answers import _headline
 from clipkit_apps.search.routes import SearchRoutes
@@ -24,6 +25,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 import clipkit
+from clipkit.classify.head import Head
 from clipkit.explore import metadata
 from clipkit.explore import question as asking
 from clipkit.explore.albums import change_album, read_albums
@@ -288,6 +290,24 @@ def test_albums_are_changed_searched_and_taken_back(browser: Browser, library: L
     assert listed == [{"name": "favourites", "count": 2}]
     browser.post("undo", undo=done["undo"])
     assert read_albums(library.index) == {}
+
+
+def test_labels_are_those_of_the_classes_that_the_visitor_has_sorted_by(
+    browser: Browser, page: Page, library: Library
+) -> None:
+    visitor = "v" * 22
+    browser.wire.cookies.set("clipkit-visitor", visitor)
+    assert "no classes are sorted yet" in browser.act(library, ["red.png"], action="label", label="warm")["error"]
+    weight = ColourEncoder().encode_texts(["red", "blue"])
+    head = Head(("Warm", "cold"), weight, np.zeros(2, np.float32), 10.0, "colour", "c0" * 32)
+    page.memory.keep(ClassifySession(library.key, visitor, head=head))
+    assert browser.wire.get("/clipkit/search/libraries").json()["classes"] == ["Warm", "cold"]
+    done = browser.act(library, ["red.png"], action="label", label="warm")
+    labels = page.memory.labels(visitor, library, head)
+    assert list(labels.values()) == ["Warm"]
+    assert "there is no class 'hot'" in browser.act(library, ["red.png"], action="label", label="hot")["error"]
+    browser.post("undo", undo=done["undo"])
+    assert labels == {}
 
 
 def test_an_album_follows_a_picture_that_is_renamed(library: Library) -> None:

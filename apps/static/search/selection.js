@@ -62,6 +62,7 @@ export class Selection {
     add("Less like these", () => this.#move("less"));
     add("★ Favourite", () => this.act({ action: "album", album: FAVOURITES }));
     add("Album …", () => this.#album());
+    add("Label …", () => this.#label());
     add("Tag …", () => this.#tag(), { "data-local": "" });
     add("Copy …", () => this.#folder("copy", "Copy to a folder"), { "data-local": "" });
     add("Move …", () => this.#folder("move", "Move to a folder"), { "data-local": "" });
@@ -88,6 +89,14 @@ export class Selection {
     const hint = album ? `Or leave out of ${album}: press Cancel, then the album's own button.` : "A new name makes a new album.";
     const name = await prompt("Put into an album", { placeholder: "holiday", hint, ok: "Put in", suggestions: names });
     if (name) await this.act({ action: "album", album: name });
+  }
+
+  async #label() {
+    const { classes } = this.page.facts();
+    const hint = classes.length ? "One of the classes that you have sorted by; the Classify tab learns from labels."
+      : "Sort by some classes in the Classify tab first; labels are what it learns from.";
+    const label = await prompt("Label", { placeholder: classes[0] || "cat", hint, ok: "Label", suggestions: classes });
+    if (label) await this.act({ action: "label", label });
   }
 
   async #tag() {
