@@ -276,14 +276,21 @@ class ClassifyActions:
     ) -> Changes:
         library = self._page.shelf.get(chosen or session.library) or self._page.shelf.first()
         if library is None or not library.is_indexed:
-            note = html.note("No pictures yet", "There is no library to sort.", steps=NO_LIBRARY)
-            return {self._screen.columns: note}
+            return {self._screen.columns: self._nothing_to_sort()}
         head = make(library)
         strict = USUAL if head.rejection else 0.0
         fresh = replace(typed, library=library.key, visitor=visitor, strict=strict, start=head, head=head, judge=head)
         if (rule := head.rejection) and rule.cuts is not None and not (kept := self._cuts_by_hand(fresh, library)):
             kept.update(enumerate(rule.cuts.tolist()))
         return {**self._show(fresh), self._screen.learned: "", **self.libraries(library.key)}
+
+    def _nothing_to_sort(self) -> Markup:
+        there = self._page.shelf.libraries()
+        if not there:
+            return html.note("No pictures yet", "There is no library to sort.", steps=NO_LIBRARY)
+        names = ", ".join(printable(library.name) for library in there)
+        said = f"{names} {are(len(there))} not indexed yet: press Index in the Library tab, and sort again."
+        return html.note("No pictures yet", said)
 
     def _show(self, session: ClassifySession) -> Changes:
         """Sort, and fill the whole screen."""

@@ -675,3 +675,13 @@ def test_five_corrections_lift_the_rest_of_the_pets(
         after.append((np.array(learned.classes)[learned.best(pets.embeddings)] == answers)[rest].mean())
     print(f"{np.mean(before):.3f} -> {np.mean(after):.3f}")
     assert np.mean(after) > np.mean(before) + 0.08
+
+
+def test_a_folder_without_an_index_is_named_and_an_empty_page_says_how_to_begin(tmp_path: Path) -> None:
+    page = Page(Shelf(lambda name, exact: Speaker()), Thumbnails(tmp_path / "thumbs"))
+    screen = SimpleNamespace(**{name: name for name in ("columns", "notice", "library")})
+    actions = ClassifyActions(page, screen, Sorter())  # type: ignore[arg-type]
+    assert "Add a folder" in sort(actions, "red, green")["columns"]
+    (tmp_path / "holiday").mkdir()
+    page.shelf.add(tmp_path / "holiday")
+    assert "holiday is not indexed yet" in sort(actions, "red, green")["columns"]
