@@ -302,7 +302,7 @@ class ClassifyActions:
         self._memory.keep(session)
         pile = self._pile(session, library)
         first = [id_ for column in now.columns[:24] for id_ in column.ids[:6].tolist()]
-        scores = Scores.of(now.found, now.cuts, pile.by_hand)
+        scores = Scores.of(now.found, now.cuts, self._cuts_by_hand(session, library), pile.by_hand)
         self._page.prepare(library, _answer(library, first))
         seconds = time.monotonic() - started
         notes = Markup("").join(html.line(note) for note in head.notes)
@@ -336,7 +336,7 @@ class ClassifyActions:
         if isinstance(at, int) and 0 <= at <= BINS:
             kept[place] = float(self._sorted(session, library).found.edges(BINS)[at])
         now, pile = self._sorted(session, library), self._pile(session, library)
-        scores = Scores.of(now.found, now.cuts, pile.by_hand)
+        scores = Scores.of(now.found, now.cuts, self._cuts_by_hand(session, library), pile.by_hand)
         changed = [columns.changed(pile, column, scores) for column in now.columns if column.place in (place, NONE)]
         seconds = time.monotonic() - started
         said = columns.summary(now.columns, _head(session).classes, seconds, session.lesson)

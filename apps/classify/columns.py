@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,21 +23,26 @@ FEWEST, USUAL = 6, 24  # a column
 MORE = 60  # that "more" adds
 TOP = 5  # classes whose probability a picture carries
 MOST_COLUMNS = 80
+FEW_COLUMNS = 12  # up to here also classes whose pictures are all unsure have one
 BINS = 40  # of a histogram: 7 pixels each where a column is narrow
 SET_ASIDE = "unsure, or none of these"
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a sorted library. edges (BINS + 1,); counts (c, BINS): without what was labelled; cuts (c,)."""
+    """Scores of a sorted library. edges (BINS + 1,); counts (c, BINS): without what was labelled; cuts (c,).
+
+    own: the classes whose cut was moved.
+    """
 
     edges: FloatArray
     counts: IntArray
     cuts: FloatArray
+    own: Collection[int]
 
     @classmethod
-    def of(cls, found: Classified, cuts: FloatArray, by_hand: Mapping[int, str]) -> Scores:
-        return cls(found.edges(BINS), found.histograms(len(cuts), BINS, by_hand.keys()), cuts)
+    def of(cls, found: Classified, cuts: FloatArray, own: Collection[int], by_hand: Mapping[int, str]) -> Scores:
+        return cls(found.edges(BINS), found.histograms(len(cuts), BINS, by_hand.keys()), cuts, own)
 
     def histogram(self, column: Column, name: str) -> Markup:
         """The scores of one class as bars, with a line that parts what is assigned from what is unsure."""
@@ -114,10 +119,12 @@ def columns(pile: Pile, found: Sequence[Column], scores: Scores, *, turn: int) -
 
 
 def _shown(named: Sequence[Column], scores: Scores) -> list[Column]:
-    """Those with pictures, and while there is room those that all pictures of are unsure; in their order."""
-    some = [column for column in named if len(column.ids) or scores.counts[column.place].any()]
-    first = sorted(some, key=lambda column: not len(column.ids))[:MOST_COLUMNS]
-    return sorted(first, key=lambda column: column.place)
+    """Those with pictures, or with a cut of their own; and a few whose pictures are all unsure; in their order."""
+    some = [column for column in named if len(column.ids) or column.place in scores.own][:MOST_COLUMNS]
+    there = {column.place for column in some}
+    unsure = {one.place: int(scores.counts[one.place].sum()) for one in named if one.place not in there}
+    rest = sorted((column for column in named if unsure.get(column.place)), key=lambda column: -unsure[column.place])
+    return sorted([*some, *rest[: max(FEW_COLUMNS - len(some), 0)]], key=lambda column: column.place)
 
 
 @dataclass(frozen=True)

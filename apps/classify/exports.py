@@ -76,7 +76,7 @@ def plan(library: Library, pictures: Sequence[LabelledPicture], folder: str) -> 
     if not folder.strip():
         raise ClipkitError("no folder is named", hint="write where the class folders should be: ~/sorted")
     place = Path(folder.strip()).expanduser()
-    if not place.is_absolute():
+    if not place.is_absolute() or "\0" in folder:
         raise ClipkitError("the folder is not a full path", hint="begin with / or ~")
     real = ((picture, library.place_of(picture.path)) for picture in pictures)
     return plan_transfers([replace(one, file=str(file)) for one, file in real if file is not None], place, how="copy")

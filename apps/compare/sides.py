@@ -58,7 +58,7 @@ def first_choice(comparisons: Sequence[Comparison]) -> tuple[str | None, str | N
     if not values:
         return None, None
     best = comparisons[0].best
-    mine = f"0 {format_shots(best.shots)} {best.method}"
+    mine = next((value for value in values if value == f"0 {format_shots(best.shots)} {best.method}"), values[0])
     same_row = mine.replace("0", "1", 1)
     order = [same_row, "0 0 zeroshot", *values]
     return mine, next((value for value in order if value in values and value != mine), mine)

@@ -445,12 +445,15 @@ def _predictions(said: Mapping[str, Any]) -> Predictions:
     from pydantic import TypeAdapter
 
     places, files = TypeAdapter(list[Count]), TypeAdapter(tuple[str, ...])
-    rows = {
-        (str(row["method"]), parse_shots(row["shots"])): np.array(places.validate_python(row["places"]), np.int64)
-        for row in said["rows"]
-    }
-    actual = np.array(places.validate_python(said["actual"]), np.int64)
-    return Predictions(files.validate_python(said["files"]), actual, rows)
+    try:
+        rows = {
+            (str(row["method"]), parse_shots(row["shots"])): np.array(places.validate_python(row["places"]), np.int64)
+            for row in said["rows"]
+        }
+        actual = np.array(places.validate_python(said["actual"]), np.int64)
+        return Predictions(files.validate_python(said["files"]), actual, rows)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError("its predictions are not as clipkit writes them") from error
 
 
 def _plain(predictions: Predictions) -> dict[str, Any]:
@@ -476,6 +479,8 @@ def _checked(comparison: Comparison) -> Comparison:
     if missing:
         raise ValueError(f"{missing[0]} has no confusions")
     if (said := comparison.predictions) is not None:
+        if not said.predicted.keys() <= comparison.cells.keys():
+            raise ValueError("the predictions are of rows that it has not")
         for places in (said.actual, *said.predicted.values()):
             if len(places) != len(said.files) or (len(places) and not 0 <= places.min() <= places.max() < count):
                 raise ValueError("the predictions are of other pictures or classes")

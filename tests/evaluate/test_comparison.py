@@ -448,12 +448,23 @@ def test_the_first_draws_predictions_are_those_that_were_scored_and_are_read_aga
     assert load_comparison(tmp_path).predictions is None
 
 
-@pytest.mark.parametrize("change", [{"actual": [0]}, {"actual": ["x"]}, {"files": ["a"]}, {"files": 3}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"actual": [0]},
+        {"actual": ["x"]},
+        {"files": ["a"]},
+        {"files": 3},
+        {"rows": 3},
+        {"rows": [{"method": "zeroshot", "shots": "q", "places": []}]},
+        {"files": [], "actual": [], "rows": [{"method": "other", "shots": "1", "places": []}]},
+    ],
+)
 def test_predictions_that_do_not_fit_are_refused(folder: Path, tmp_path: Path, change: dict[str, object]) -> None:
     payload = json.loads(run(folder, methods=("zeroshot",), shots=(1,), seeds=1).to_json())
     payload["predictions"] |= change
     (tmp_path / "results.json").write_text(json.dumps(payload))
-    with pytest.raises(ClipkitError, match="damaged"):
+    with pytest.raises(ClipkitError, match=r"damaged: .*predictions are (of|not as)"):
         load_comparison(tmp_path)
 
 

@@ -216,6 +216,16 @@ def test_a_class_whose_pictures_are_all_unsure_keeps_its_column(actions: Classif
     assert [len(found[name]) for name in ("red", "green", "blue")].count(0) >= 1
 
 
+def test_of_hundreds_of_classes_only_few_that_hold_nothing_have_a_column(actions: ClassifyActions) -> None:
+    words = ", ".join(["red", *(f"thing {number} {name}" for number in range(40) for name in ("green", "blue"))])
+    session = sort(actions, words)["session"]
+    nearly = shown(actions.set_aside(session, 100)["columns"])
+    assert len(nearly) <= columns.FEW_COLUMNS + 1
+    actions.set_aside(session, 0)
+    moved(actions, session, 0, columns.BINS)
+    assert shown(actions._show(replace(session, strict=0))["columns"])["red"] == []  # its cut can be moved back
+
+
 @pytest.mark.parametrize(("place", "at"), [(NONE, 3), (9, 3), (0, "x"), (0, -1), (0, 10**9), (0, None)])
 def test_a_cut_that_cannot_be_changes_nothing(actions: ClassifyActions, place: int, at: object) -> None:
     session = sort(actions, "red, green")["session"]
@@ -481,7 +491,7 @@ def test_copies_are_planned_first_and_then_made(actions: ClassifyActions, photos
     assert "nothing to copy" in actions.plan(session, str(tmp_path / "sorted"))["plan"]
 
 
-@pytest.mark.parametrize(("folder", "said"), [("", "no folder is named"), ("sorted", "not a full path")])
+@pytest.mark.parametrize(("folder", "said"), [("", "no folder is named"), ("sorted", "not a full path"), ("/a\0b", "not a full path")])
 def test_a_folder_that_cannot_be_is_said_so(actions: ClassifyActions, folder: str, said: str) -> None:
     assert said in actions.plan(sort(actions, "red, green")["session"], folder)["notice"]
 

@@ -311,6 +311,18 @@ def test_another_model_on_the_same_pictures_stays_beside_the_one_that_is_opened(
     assert actions.named(str(tmp_path), elsewhere)["other"] is None
 
 
+def test_rows_without_predictions_are_not_offered(actions: CompareActions, found: Comparison, tmp_path: Path) -> None:
+    assert found.predictions is not None
+    some = {which: places for which, places in found.predictions.predicted.items() if which[0] == "knn"}
+    part = replace(found, predictions=replace(found.predictions, predicted=some))
+    assert found.best.method == "zeroshot"
+    (tmp_path / "results.json").write_text(part.to_json())
+    opened = actions.named(str(tmp_path))
+    values = [value for _, value in opened["first"].choices]
+    assert values == ["0 1 knn", "0 2 knn"]
+    assert (opened["first"].value, opened["second"].value) == ("0 1 knn", "0 2 knn")
+
+
 def test_each_method_is_explained_where_it_is_named(found: Comparison, dataset: Path) -> None:
     html = view(found, {dataset})
     assert "<b>knn</b>: the nearest training pictures vote" in html
