@@ -78,6 +78,8 @@ def test_compare_before_and_with_results(page: Robot, results: Path) -> None:
     page.window.locator("#ck-results-path input, #ck-results-path textarea").first.fill(str(results))
     page.window.keyboard.press("Enter")
     page.window.get_by_text("colours: ").first.wait_for()
+    page.window.get_by_text("Side by side").click()
+    page.window.locator(".ck-sides").wait_for()
     assert accessibility_faults(page.window) == []
 
 
