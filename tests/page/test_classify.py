@@ -21,8 +21,12 @@ from clipkit_apps.classify.inputs import MOST_CLASSES, Namer, sent_classes, sent
 from clipkit_apps.classify.session import ClassifySession
 from clipkit_apps.classify.sorter import Sorter
 from clipkit_apps.server.libraries import Shelf
+from clipkit_apps.server.routes import Routes
 from clipkit_apps.server.state import Page
 from clipkit_apps.server.thumbnails import Thumbnails
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from clipkit.classify.collection import NONE, Classified, Matrix, classify
 from clipkit.classify.head import UNKNOWN, Head, Rejection
@@ -491,7 +495,9 @@ def test_copies_are_planned_first_and_then_made(actions: ClassifyActions, photos
     assert "nothing to copy" in actions.plan(session, str(tmp_path / "sorted"))["plan"]
 
 
-@pytest.mark.parametrize(("folder", "said"), [("", "no folder is named"), ("sorted", "not a full path"), ("/a\0b", "not a full path")])
+@pytest.mark.parametrize(
+    ("folder", "said"), [("", "no folder is named"), ("sorted", "not a full path"), ("/a\0b", "not a full path")]
+)
 def test_a_folder_that_cannot_be_is_said_so(actions: ClassifyActions, folder: str, said: str) -> None:
     assert said in actions.plan(sort(actions, "red, green")["session"], folder)["notice"]
 
@@ -695,3 +701,20 @@ def test_a_folder_without_an_index_is_named_and_an_empty_page_says_how_to_begin(
     (tmp_path / "holiday").mkdir()
     page.shelf.add(tmp_path / "holiday")
     assert "holiday is not indexed yet" in sort(actions, "red, green")["columns"]
+
+
+def test_a_heic_in_a_column_and_in_the_large_view_comes_as_jpeg(actions: ClassifyActions, page: Page) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif", reason="no HEIC here")
+    library = page.shelf.libraries()[0]
+    pillow_heif.from_pillow(Image.new("RGB", (64, 48), COLOURS["red"])).save(library.root / "phone.heic", quality=95)
+    library.index.update()
+    card = re.search(
+        r'data-large="([^"]*)"[^>]*>\s*<img src="([^"]*)" alt="phone.heic"', sort(actions, "red")["columns"]
+    )
+    assert card
+    served = Starlette(routes=Routes(page.shelf, page.thumbnails, page.outbox).all())
+    with TestClient(served) as client:
+        for address in card.groups():
+            answer = client.get(f"/{address}")
+            assert answer.headers["content-type"] == "image/jpeg"
+            assert Image.open(io.BytesIO(answer.content)).format == "JPEG"
