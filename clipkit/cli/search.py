@@ -91,7 +91,22 @@ class SearchOptions(options.ModelOptions):
         )
 
 
-@click.command(context_settings={"allow_extra_args": True})
+class _Search(click.Command):
+    """A query that begins with a minus sign is a query: `-path:trip` would be read as `-p -a th:trip`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [f" {text}" if _is_query(text) else text for text in args])
+
+
+def _is_query(text: str) -> bool:
+    if text[:1] != "-" or not (":" in text or " " in text):
+        return False
+    from clipkit.search.query import FIELDS
+
+    return text.startswith("- ") or text[1:].partition(":")[0].lower() in FIELDS
+
+
+@click.command(cls=_Search, context_settings={"allow_extra_args": True})
 @click.argument("query", required=False, default="")
 @click.argument("photos", default=".")
 @click.option("-t", "--top", "k", type=int, default=10, show_default=True, help="How many pictures to show.")

@@ -63,6 +63,7 @@ def _filter(index: ImageIndex, condition: Condition, words_only: bool) -> Filter
 
 
 def _below(index: ImageIndex, value: str, columns: Columns) -> Mask:
+    value = value.removeprefix("./")
     if value not in ("", ".") and (met := filters.lies_below(value)(columns)).any():
         return met
     found = index.ids_in(value)  # a glob, the root, or an error
@@ -128,10 +129,14 @@ def _of_tags(value: str) -> Filter:
 
 def _of_date(value: str) -> Filter:
     since, dots, until = value.partition("..")
-    return filters.taken_between(parse_day(since), parse_day(until if dots else since, is_end=True))
+    first, last = parse_day(since), parse_day(until if dots else since, is_end=True)
+    if last and first > last:
+        raise QueryError(f"date:{printable(value)} ends before it begins", hint=f"date:{until}..{since}")
+    return filters.taken_between(first, last)
 
 
 def _of_shape(value: str) -> Filter:
+    value = value.lower()
     if value not in SHAPES:
         raise QueryError(f"{printable(value)} is no shape", hint=f"shape:{SHAPES[0]}, or {' or '.join(SHAPES[1:])}")
     return filters.has_shape(value, SQUARE)

@@ -28,9 +28,16 @@ MOST_WEIGHT = 10.0  # of words beside pictures, whatever a model makes of them
 _OPERATOR = re.compile(r"\s+([+-])(?=\s)")
 _WEIGHT = re.compile(r"(\d+(?:\.\d+)?):(?=[^\s\d])(.*)", re.DOTALL)  # before a digit it is a time, or 16:9
 _FILE = re.compile(r"\.{1,2}/|/|~|[A-Za-z]:[\\/]|\.{1,2}\\")
-_CONDITION = re.compile(rf'(?<!\S)(-?)({"|".join(FIELDS)}):("[^"]*"|[^\s()"]+)(?=[\s()]|$)')
+_CONDITION = re.compile(rf'(?<![^\s(])(NOT\s+)?(-?)((?i:{"|".join(FIELDS)})):("[^"]*"|[^\s()"]+)(?=[\s()]|$)')
+_SPACED = re.compile(rf"(?<!\S)-?({'|'.join(FIELDS)}):\s+([^\s()]+)", re.IGNORECASE)
 _QUOTED = re.compile(r'"[^"]*"')
 _LOGIC = re.compile(r"(?<![^\s()])(?:AND|OR|NOT)(?![^\s()])")
+_HELD = "\0"  # stands for a filter until its neighbours are known
+_HELD_BY_AND = re.compile(rf"(?:(?<=\()|^)(?:\s*{_HELD})+\s*AND\b|\bAND(?:\s*{_HELD})+\s*(?=$|\)|(?:AND|OR|NOT)\b)")
+_HELD_BY_OR = re.compile(
+    rf"(?:\(|^|\b(?:AND|OR|NOT)\b)(?:\s*{_HELD})+\s*OR\b|\bOR(?:\s*{_HELD})+\s*(?=$|\)|(?:AND|OR|NOT)\b)"
+)
+_WRAPPED = re.compile(r'\([^()]*\)|"[^"]*"')  # words of a query that has filters beside them
 _WITHOUT = re.compile(
     r"\s+(?:(?:and|but)\s+)?(?:without|with\s+no|except(?:\s+for)?|excluding|not|no)\s+(?:any\s+|an?\s+|the\s+)?(?=\S)",
     re.IGNORECASE,
@@ -174,7 +181,10 @@ def parse_query(
         if add or subtract:
             raise QueryError("--add and --sub are for sums; join parts with AND", hint="as in a dog AND snow")
         return _with_operators(rest, conditions, alike, words_only)
+    if inside and not (add or subtract) and _WRAPPED.fullmatch(rest.strip()):
+        return _with_operators(rest, conditions, alike, words_only)
     terms, notes = ([Term(_checked(text.strip()))], []) if literal and text.strip() else _sum(rest, words_only)
+    notes += () if is_whole else _spaced(rest)
     terms += _taken(add, subtract, words_only)
     if not terms and (conditions or alike):
         return Query(_all_of(alike) if alike else None, conditions)
@@ -304,9 +314,25 @@ def _split_conditions(text: str) -> tuple[tuple[Condition, ...], str]:
     for match in _CONDITION.finditer(text):
         if any(start < match.start() < end for start, end in quoted):
             continue
-        conditions.append(Condition(match[2], match[3].strip('"'), bool(match[1])))
-        rest = rest[: match.start()] + " " * len(match[0]) + rest[match.end() :]
-    return tuple(conditions), rest
+        is_excluded = bool(match[1]) != bool(match[2])
+        conditions.append(Condition(match[3].lower(), match[4].strip('"'), is_excluded))
+        rest = rest[: match.start()] + _HELD.ljust(len(match[0])) + rest[match.end() :]
+    return tuple(conditions), _without_filters(rest) if conditions else rest
+
+
+def _without_filters(text: str) -> str:
+    """The query with spaces for its filters, and for an AND that joined them: all hold in any case."""
+    if _HELD_BY_OR.search(text):
+        raise QueryError("filters hold for the whole query, and OR joins none", hint="several values: type:jpeg,png")
+    joined = _HELD_BY_AND.sub(lambda match: " " * len(match[0]), text)
+    return joined.replace(_HELD, " ")
+
+
+def _spaced(text: str) -> Iterator[str]:
+    """A note on what would be a filter without its space."""
+    for match in _SPACED.finditer(_QUOTED.sub("", text)):
+        field = match[1].lower()
+        yield f"{match[0]} is read as words; the filter is {field}:{match[2]}, without a space"
 
 
 def _conditions_of(texts: Sequence[str]) -> tuple[Condition, ...]:

@@ -197,6 +197,22 @@ def test_where_takes_filters_alone(index: ImageIndex, capsys: pytest.CaptureFixt
     assert "are left by the filters" in capsys.readouterr().err
 
 
+def test_a_query_may_begin_with_a_minus_sign(index: ImageIndex, capsys: pytest.CaptureFixture[str]) -> None:
+    for query in ("-path:trip", "-Path:trip -type:png", "-type:png -path:./trip"):
+        assert main(["search", query, str(index.root), "-t", "9", "-f"]) == 0
+        assert sorted(Path(line).name for line in capsys.readouterr().out.splitlines()) == ["a.jpg", "b.jpg", "c.jpg"]
+    assert main(["search", "--where", "-path:trip", str(index.root), "-t", "1", "-f"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_dates_that_end_before_they_begin_are_said_to(index: ImageIndex) -> None:
+    with pytest.raises(QueryError, match="ends before it begins") as caught:
+        search(index, "date:2024-05..2019")
+    assert caught.value.hint == "date:2019..2024-05"
+    assert len(search(index, "date:2019..2019-07-31")) == 1
+    assert len(search(index, "shape:Square")) == 2
+
+
 @given(st.floats(-90, 90), st.floats(-180, 180), st.floats(0.001, 21_000))
 def test_a_circle_is_what_the_haversine_says(index: ImageIndex, latitude: float, longitude: float, km: float) -> None:
     found = ids_that_meet(index, [Condition("place", f"{latitude:.6f},{longitude:.6f},{km:.6f}")])

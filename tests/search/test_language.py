@@ -49,7 +49,8 @@ A, B, C = words("a dog"), words("a cat"), words("a beach")
 def test_a_query_is_read_as(text: str, tree: object) -> None:
     query = parse_query(text)
     assert query.tree == tree
-    assert query.conditions == query.notes == ()
+    assert query.conditions == ()
+    assert query.notes == () or text == "path: trip"  # which is told
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,58 @@ def test_filters_stand_anywhere() -> None:
     )
     assert parse_query("type:jpeg").tree is None
     assert parse_query('a sign that says "type:jpeg"').conditions == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "a dog AND type:png",
+            "type:png AND a dog",
+            "a dog AND Type:png",
+            "(a dog) AND type:png",
+            "(a dog AND type:png)",
+        ),
+        *("(type:png AND a dog)", "a dog AND type:png AND type:png"),
+    ],
+)
+def test_and_joins_filters_and_words(text: str) -> None:
+    query = parse_query(text)
+    assert query.tree == A
+    assert set(query.conditions) == {Condition("type", "png")}
+
+
+def test_and_before_a_filter_still_joins_the_words_behind_it() -> None:
+    for text in ("a dog AND type:png AND a cat", "a dog AND type:png a cat", "type:png AND a dog AND a cat"):
+        assert parse_query(text).tree == AllOf((A, B))
+    assert parse_query("type:png AND -rating:3").conditions == (
+        Condition("type", "png"),
+        Condition("rating", "3", is_excluded=True),
+    )
+    assert parse_query("type:png AND -rating:3").tree is None
+
+
+def test_not_turns_a_filter_round() -> None:
+    for text in ("a dog NOT type:png", "a dog AND NOT type:png", "NOT type:png a dog", "NOT type:png AND a dog"):
+        assert parse_query(text).tree == A
+        assert parse_query(text).conditions == (Condition("type", "png", is_excluded=True),)
+    assert parse_query("NOT -type:png").conditions == (Condition("type", "png"),)
+
+
+@pytest.mark.parametrize("text", ["a dog OR type:png", "type:png OR type:gif", "(type:png OR a dog) AND a cat"])
+def test_or_joins_no_filters(text: str) -> None:
+    with pytest.raises(QueryError, match="filters hold for the whole query") as caught:
+        parse_query(text)
+    assert caught.value.hint
+    assert parse_query('"a dog OR" type:png').tree == words("a dog OR")
+
+
+def test_a_filter_with_a_space_is_words_and_a_note_says_so() -> None:
+    query = parse_query("camera: canon")
+    assert (query.tree, query.conditions) == (words("camera: canon"), ())
+    assert query.notes == ("camera: canon is read as words; the filter is camera:canon, without a space",)
+    assert parse_query("camera: canon", literal=True).notes == ()
+    assert parse_query('"camera: canon"').notes == ()
 
 
 def test_similar_is_a_picture_beside_the_words(tmp_path: Path) -> None:
