@@ -296,6 +296,12 @@ def _all_of(parts: Sequence[Node]) -> Node:
     return parts[0] if len(parts) == 1 else AllOf(tuple(parts))
 
 
+def is_filters(text: str) -> bool:
+    """Whether it is filters and nothing else."""
+    conditions, rest = _split_conditions(text)
+    return bool(conditions) and not rest.strip()
+
+
 def _similar(condition: Condition, words_only: bool) -> Node:
     """A picture to be like, or unlike: `similar:./dog.jpg`."""
     if words_only:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from clipkit.core.text import printable
 from clipkit.errors import QueryError
+from clipkit.search.query import is_filters
 
 MOST_SEARCHES = 1_000  # of one index
 LIST = "clipkit search --saved"
@@ -14,20 +15,21 @@ _NAME = re.compile(r"\w[\w.-]{0,63}")
 
 
 def is_saved_name(query: str) -> bool:
-    """Whether a query is the name of a saved one: `@beaches`, and nothing else."""
-    text = query.strip()
-    return text.startswith("@") and bool(_NAME.fullmatch(text[1:]))
+    """Whether a query is the name of a saved one, `@beaches`, with nothing but filters behind it."""
+    name, *rest = query.split(maxsplit=1) or [""]
+    return name.startswith("@") and bool(_NAME.fullmatch(name[1:])) and all(map(is_filters, rest))
 
 
 def expand(query: str, searches: Mapping[str, str]) -> str:
-    """The query that was saved under that name; any other query as it is. QueryError where there is none."""
+    """The query that was saved under that name, and the filters; another query as it is. QueryError where none was."""
     if not is_saved_name(query):
         return query
-    name = query.strip()[1:]
+    first, *filters = query.split(maxsplit=1)
+    name = first[1:]
     if name not in searches:
         known = ", ".join(f"@{printable(one)}" for one in sorted(searches)[:5])
         raise QueryError(f"no search is saved as @{name}" + (f"; there are {known}" if known else ""), hint=LIST)
-    return searches[name]
+    return " ".join([searches[name], *filters])
 
 
 def check_name(name: str) -> str:

@@ -46,6 +46,20 @@ def test_a_name_stands_for_its_query_everywhere(album: ImageIndex, capfd: pytest
     assert album.search("@one", 1)[0].path == "red.png"
 
 
+def test_filters_may_stand_behind_a_name(album: ImageIndex, capfd: pytest.CaptureFixture[str]) -> None:
+    album.save_search("warm", "red OR yellow")
+    expected = [hit.path for hit in search(album, "red OR yellow type:png -rating:5", 2)]
+    for query in ("@warm type:png -rating:5", " @warm  type:png NOT rating:5 "):
+        assert [hit.path for hit in search(album, query, 2)] == expected
+        library = Library(album.root, lambda *_: ColourEncoder())
+        assert [one.fact.path for one in ask(library, Question(words=query), 2).found] == expected
+    assert main(["search", "@warm type:jpeg", str(album.root), "--engine", "torch"]) == 0
+    assert "are left by the filters" in capfd.readouterr().err
+    for words in ("@warm red", "@warm type:png red", "", " ", "@", "@ type:png"):
+        assert not is_saved_name(words)
+        assert expand(words, album.saved_searches) == words
+
+
 def test_the_page_sees_a_search_that_was_saved_meanwhile(album: ImageIndex) -> None:
     library = Library(album.root, lambda *_: ColourEncoder())
     with pytest.raises(QueryError, match="no search is saved as @cold"):
