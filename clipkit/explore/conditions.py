@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
 
@@ -66,8 +67,17 @@ def _below(index: ImageIndex, value: str, columns: Columns) -> Mask:
     value = value.removeprefix("./")
     if value not in ("", ".") and (met := filters.lies_below(value)(columns)).any():
         return met
-    found = index.ids_in(value)  # a glob, the root, or an error
+    try:
+        found = index.ids_in(value)  # a glob, the root, or an error
+    except QueryError as error:
+        raise QueryError(error.message, hint=_as_filter(error.hint or "")) from error
     return _is_among(columns.ids if found is None else found, columns)
+
+
+def _as_filter(hint: str) -> str:
+    """A hint on --in as one on `path:`."""
+    folder = shlex.split(hint)[1] if hint.startswith("--in ") else ""
+    return f'write path:"{folder}"' if folder else "leave path: out: all pictures of this index lie in its root"
 
 
 def _is_among(ids: IntArray, columns: Columns) -> Mask:
@@ -131,7 +141,7 @@ def _of_date(value: str) -> Filter:
     since, dots, until = value.partition("..")
     first, last = parse_day(since), parse_day(until if dots else since, is_end=True)
     if last and first > last:
-        raise QueryError(f"date:{printable(value)} ends before it begins", hint=f"date:{until}..{since}")
+        raise QueryError(f"date:{printable(value)} ends before it begins", hint=f"write date:{until}..{since}")
     return filters.taken_between(first, last)
 
 

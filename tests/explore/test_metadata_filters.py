@@ -205,10 +205,26 @@ def test_a_query_may_begin_with_a_minus_sign(index: ImageIndex, capsys: pytest.C
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
+def test_a_path_that_is_none_is_told_with_one_to_type(index: ImageIndex) -> None:
+    for text in ("path:Trip", "path:trap", "a dog path:photos/trip"):
+        with pytest.raises(QueryError, match="no pictures are indexed in") as caught:
+            ids_that_meet(index, parse_query(text).conditions)
+        assert caught.value.hint == 'write path:"trip"'
+        assert parse_query(caught.value.hint.removeprefix("write ")).conditions == (Condition("path", "trip"),)
+
+
+def test_where_no_folder_is_a_path_is_told_to_be_left_out(photos: Path, encoder: ColourEncoder) -> None:
+    flat = ImageIndex.create(photos, encoder)
+    flat.update()
+    with pytest.raises(QueryError, match="no pictures are indexed in trip") as caught:
+        ids_that_meet(flat, parse_query("path:trip").conditions)
+    assert caught.value.hint == "leave path: out: all pictures of this index lie in its root"
+
+
 def test_dates_that_end_before_they_begin_are_said_to(index: ImageIndex) -> None:
     with pytest.raises(QueryError, match="ends before it begins") as caught:
         search(index, "date:2024-05..2019")
-    assert caught.value.hint == "date:2019..2024-05"
+    assert caught.value.hint == "write date:2019..2024-05"
     assert len(search(index, "date:2019..2019-07-31")) == 1
     assert len(search(index, "shape:Square")) == 2
 
