@@ -1,4 +1,4 @@
-"""Command `album`."""
+"""Commands `album` and `tag`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -93,3 +94,24 @@ def _ids(index: ImageIndex, pictures: Sequence[str]) -> list[int]:
         if path not in known:
             raise QueryError(f"{printable(file)} is not in the index", hint="clipkit index first, then its path again")
     return [known[path] for path in inside]
+
+
+@click.command()
+@click.argument("tags")
+@click.argument("pictures", nargs=-1, required=True)
+def tag(tags: str, pictures: tuple[str, ...]) -> None:
+    """Add TAGS, between commas, to PICTURES: into a sidecar file (photo.jpg.xmp) beside each, never into the picture.
+
+    \b
+      clipkit tag "beach, family" ./photos/a.jpg ./photos/b.jpg
+      clipkit index ./photos && clipkit search "tag:beach" ./photos
+
+    Whole or not at all: where one cannot be written, all are as they were. What a sidecar says already stays.
+    """
+    from clipkit.output.sidecar_tags import add_tags, read_tag_list
+
+    missing = [file for file in pictures if not os.path.isfile(file)]
+    if missing:
+        raise QueryError(f"{printable(missing[0])} is not there", hint='clipkit tag "beach" PICTURE, one that is there')
+    written = add_tags([Path(file) for file in pictures], read_tag_list(tags))
+    say(f"{counted(len(written), 'sidecar')} {are(len(written))} written; clipkit index finds the tags")

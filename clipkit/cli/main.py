@@ -68,6 +68,7 @@ app.commands = _Commands(
         "search": "search",
         "serve": "serve",
         "album": "albums",
+        "tag": "albums",
         "duplicates": "collection",
         "map": "collection",
         "classify": "classify",

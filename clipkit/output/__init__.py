@@ -2,6 +2,7 @@
 
 - `write_sheet`: hits as one HTML file that needs nothing else.
 - `copy_hits`: copies of the pictures of hits in a folder.
+- `add_tags`: tags in XMP sidecars beside pictures.
 - `write_map`: a collection's map as one HTML file that needs nothing else.
 - `write_report`: a comparison as an HTML page, figures and data.
 - `confusion_png`: a confusion matrix as a PNG.
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from clipkit.output.copy_files import copy_hits as copy_hits
     from clipkit.output.figures import confusion_png as confusion_png
     from clipkit.output.map_html import write_map as write_map
+    from clipkit.output.sidecar_tags import add_tags as add_tags
 
 _HOMES = {
+    "add_tags": "sidecar_tags",
     "confusion_png": "figures",
     "copy_hits": "copy_files",
     "write_map": "map_html",

@@ -61,6 +61,13 @@ def add_tags(files: Iterable[Path], tags: Sequence[str]) -> Written:
     References
     ----------
     .. [1] ISO 16684-1:2019, "Extensible metadata platform (XMP)", Part 1.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from clipkit.output import add_tags
+    >>> [sidecar.name for sidecar in add_tags([Path("photos/chelsea.png")], ["cat"])]
+    ['chelsea.png.xmp']
     """
     written: dict[Path, bytes | None] = {}
     try:

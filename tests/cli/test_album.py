@@ -1,4 +1,4 @@
-"""Command `album`: put in, listed, searched, taken out, forgotten; and what is said where that makes no sense."""
+"""Commands `album` and `tag`: put in, listed, searched, taken out, forgotten; what makes no sense is said."""
 
 from __future__ import annotations
 
@@ -89,3 +89,18 @@ def test_albums_of_a_read_only_folder_are_refused_in_a_sentence(index: ImageInde
             change_album(index, "x", add=[1])
     finally:
         index.folder.chmod(0o700)
+
+
+def test_tags_are_written_beside_pictures_and_found(index: ImageIndex, capfd: pytest.CaptureFixture[str]) -> None:
+    red, root = index.root / "red.png", str(index.root)
+    before = red.read_bytes()
+    assert main(["tag", "Warm, family", str(red)]) == 0
+    assert "1 sidecar is written" in capfd.readouterr().err
+    index.update()
+    assert main(["search", "tag:warm", root, "-f", "--engine", "torch"]) == 0
+    assert Path(capfd.readouterr().out.strip()).name == "red.png"
+    assert red.read_bytes() == before
+    assert main(["tag", "x", str(red), str(index.root / "nix.png")]) == 1
+    assert "nix.png is not there" in capfd.readouterr().err
+    assert main(["tag", " , ", str(red)]) == 1
+    assert "no tag is named" in capfd.readouterr().err
