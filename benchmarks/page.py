@@ -328,6 +328,7 @@ def _scrolled(cache: Path, pictures: int) -> dict[str, Any] | None:
         _make_thumbnails(place, pictures)
         page = browser.new_page(viewport={"width": 1600, "height": 1000})
         page.goto(place)
+        page.wait_for_selector(".ck-wall .ck-card[data-id]", timeout=120_000)
         page.wait_for_function(f"document.querySelector('.ck-wall').clientHeight > {pictures} * 20", timeout=120_000)
         frames, nodes = page.evaluate(SCROLL, STEP)
     cuts = statistics.quantiles(frames, n=100, method="inclusive")
