@@ -111,10 +111,10 @@ def _headline(answer: Answer, question: Question) -> JSON:
 
 def _warning(answer: Answer, question: Question) -> str:
     """What has to be known before the pictures are looked at; "" where they fit."""
+    if not answer.found and (question.filters or answer.verdict != "fits"):
+        return "No picture matches the filters. Relax one of them."
     if answer.verdict == "fits" or question.twins_of:
         return ""
-    if not answer.found:
-        return "No picture matches the filters. Relax one of them."
     if answer.verdict == "unsure":
         return "Not sure that any of these shows what you asked for. They come closest:"
     what = f"“{question.words}”" if question.words else "this"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from secrets import token_urlsafe
 
 from clipkit.core.text import are, counted, printable
 from clipkit.errors import ClipkitError
-from clipkit.explore.albums import change_album
+from clipkit.explore.albums import change_album, read_albums
 from clipkit.explore.library import Library
 from clipkit.output.copy_files import Transfer, plan_copies, plan_moves, run_transfers, undo_transfers
 from clipkit.output.sidecar_tags import add_tags, put_back, read_tag_list
@@ -63,11 +64,11 @@ def copy(library: Library, ids: Sequence[int], folder: str) -> Change:
     """Copy the pictures into a folder of this machine."""
     place = _folder(folder)
     steps = plan_copies(_files(library, ids), place)
-    run_transfers(steps)
-    said = f"{counted(len(steps), 'picture')} copied to {printable(str(place))}"
     if not steps:
         return Change(f"They are in {printable(str(place))} already.")
-    return Change(f"{said}.", partial(_undo_transfers, steps, "The copies are gone."))
+    run_transfers(steps)
+    said = f"{counted(len(steps), 'picture')} copied to {printable(str(place))}."
+    return Change(said, partial(_undo_transfers, steps, "The copies are gone."))
 
 
 def move(library: Library, ids: Sequence[int], folder: str) -> Change:
@@ -78,6 +79,8 @@ def move(library: Library, ids: Sequence[int], folder: str) -> Change:
     if not paths:
         raise ClipkitError("none of these pictures is in the library any more", hint="ask again")
     steps = plan_moves(library.root, paths, place)
+    if not steps:
+        return Change(f"They are in {printable(str(place))} already.")
     run_transfers(steps)
     back = partial(_undo_transfers, steps, "The pictures are back.")
     return Change(f"{counted(len(steps), 'picture')} moved to {printable(str(place))}.", back, touches_files=True)
@@ -101,11 +104,18 @@ def album(library: Library, ids: Sequence[int], name: str, *, is_removed: bool =
     """Put the pictures into an album of the library, or take them out."""
     index, own = library.index, name.strip()
     here, there = ("remove", "add") if is_removed else ("add", "remove")
+    known = albums[own].contents if own in (albums := read_albums(index)) else frozenset[str]()
+    chosen = index.store.contents(ids)
+    changed = index.store.ids_with_contents(chosen & known if is_removed else chosen - known).tolist()
     change_album(index, own, **{here: ids})
+    if not changed:
+        return Change(
+            f"None of them is in {printable(own)}." if is_removed else f"They are in {printable(own)} already."
+        )
     said = f"{counted(len(ids), 'picture')} {'taken out of' if is_removed else 'put into'} {printable(own)}."
 
     def undo() -> str:
-        change_album(index, own, **{there: ids})
+        change_album(index, own, **{there: changed})
         return f"{printable(own)} is as it was."
 
     return Change(said, undo)
@@ -151,7 +161,7 @@ def _folder(text: str) -> Path:
     """A folder of this machine, as somebody types it."""
     if not text.strip():
         raise ClipkitError("no folder is named", hint="write where they should go: ~/found")
-    place = Path(text.strip()).expanduser()
-    if not place.is_absolute():
+    place = os.path.expanduser(text.strip())  # pathlib's own raises where there is no such user
+    if not os.path.isabs(place) or "\0" in place:
         raise ClipkitError("the folder is not a full path", hint="begin with / or ~")
-    return place
+    return Path(place)

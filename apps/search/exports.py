@@ -58,7 +58,9 @@ def as_zip(library: Library, found: Sequence[Found], outbox: Outbox) -> Export:
         fact = f"these pictures take {size / 1e9:.1f} GB; {max(most, 0) / 1e9:.1f} GB fit into one archive"
         raise ClipkitError(fact, hint="choose fewer, or copy them to a folder")
     file = outbox.new_file(".zip")
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:  # pictures are compressed already
+    with zipfile.ZipFile(
+        file, "w", zipfile.ZIP_STORED, strict_timestamps=False
+    ) as archive:  # pictures are compressed already
         for hit, name in zip(hits, _names(hits), strict=True):
             archive.write(hit.file, name)
     return Export("clipkit.zip", "application/zip", file=file)

@@ -210,7 +210,7 @@ def plan_copies(files: Sequence[str], folder: str | os.PathLike[str]) -> list[Tr
         if target is not None:
             taken.add(_key(target))
             steps.append(Transfer("copy", file, target))
-    above = next(place for place in (top, *top.parents) if place.is_dir())
+    above = next(place for place in (top, *top.parents) if os.path.isdir(place))  # a name may be too long
     _check_space(above, sum(os.stat(step.source).st_size for step in steps))
     return steps
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -246,6 +247,20 @@ def test_a_move_keeps_the_folders_and_is_taken_back(browser: Browser, library: L
     assert (library.root / "sub" / "wide.jpg").exists()
 
 
+def test_a_move_to_where_they_are_moves_nothing(browser: Browser, library: Library) -> None:
+    done = browser.act(library, ["red.png", "sub/wide.jpg"], action="move", folder=str(library.root))
+    assert done == {"said": f"They are in {library.root} already.", "undo": ""}
+
+
+@pytest.mark.parametrize("folder", ["~nobody-has-this-name/x", "/tmp/a\0b", "/" + "x" * 300, "found", "/dev/null/x"])
+@pytest.mark.parametrize("action", ["copy", "move"])
+def test_a_place_that_cannot_be_is_refused_in_a_sentence(
+    browser: Browser, library: Library, action: str, folder: str
+) -> None:
+    assert browser.act(library, ["red.png"], action=action, folder=folder)["error"]
+    assert (library.root / "red.png").exists()
+
+
 def test_tags_go_into_a_sidecar_and_are_found_and_taken_back(browser: Browser, library: Library) -> None:
     before = (library.root / "red.png").read_bytes()
     done = browser.act(library, ["red.png"], action="tag", tags="Sunset, family, sunset")
@@ -310,6 +325,19 @@ def test_labels_are_those_of_the_classes_that_the_visitor_has_sorted_by(
     assert labels == {}
 
 
+def test_taking_an_album_back_leaves_what_was_in_it_before(browser: Browser, library: Library) -> None:
+    browser.act(library, ["green.png"], action="album", album="warm")
+    done = browser.act(library, ["green.png", "blue.png"], action="album", album="warm")
+    again = browser.act(library, ["green.png"], action="album", album="warm")
+    assert (again["said"], again["undo"]) == ("They are in warm already.", "")
+    browser.post("undo", undo=done["undo"])
+    assert browser.names(album="warm") == ["green.png"]
+    gone = browser.act(library, ["green.png", "red.png"], action="unalbum", album="warm")
+    browser.post("undo", undo=gone["undo"])
+    assert browser.names(album="warm") == ["green.png"]
+    assert browser.act(library, ["red.png"], action="unalbum", album="warm")["said"] == "None of them is in warm."
+
+
 def test_an_album_follows_a_picture_that_is_renamed(library: Library) -> None:
     ids = [id_ for id_, path in library.index.store.paths()[1].items() if path == "blue.png"]
     change_album(library.index, "sea", add=ids)
@@ -333,6 +361,17 @@ def test_chosen_pictures_are_exported_in_their_order_with_their_scores(browser: 
             with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
                 assert archive.namelist()[0] == "blue.png"
                 assert archive.read("blue.png") == (library.root / "blue.png").read_bytes()
+
+
+def test_pictures_from_before_1980_fit_into_an_archive(browser: Browser, library: Library) -> None:
+    os.utime(library.root / "red.png", (0, 0))
+    address = browser.act(library, ["red.png"], action="zip")["download"]
+    with zipfile.ZipFile(io.BytesIO(browser.wire.get(f"/{address}").content)) as archive:
+        assert archive.namelist() == ["red.png"]
+
+
+def test_filters_that_leave_nothing_say_so(browser: Browser) -> None:
+    assert browser.post("ask", since="2022")["warning"] == "No picture matches the filters. Relax one of them."
 
 
 def test_why_says_how_well_each_part_of_the_words_fits(browser: Browser, library: Library) -> None:
