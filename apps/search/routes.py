@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +44,7 @@ AT_ONCE = 4  # questions at work
 OF_ONE_VISITOR = 2  # of them
 MOST_PICTURES = 200  # that visitors have dropped, whose embeddings are kept
 PREVIEW = 96  # pixels
+POLL_SECONDS = 0.2
 LOCAL = "that is done on the machine itself"
 NO_STORE = {"cache-control": "private, no-store"}
 
@@ -247,7 +249,7 @@ class SearchRoutes:
             return {"said": show_folder(library, ids[0])}
         change = self._change(sent, library, ids, action)
         if change.touches_files:
-            self._page.start(library)
+            self._follow(library)
         return {"said": change.said, "undo": self._undos.keep(self._followed(change, library))}
 
     def _change(self, sent: Sent, library: Library, ids: Sequence[int], action: str) -> Change:
@@ -274,10 +276,24 @@ class SearchRoutes:
 
         def undo_and_index() -> str:
             said = undo()
-            self._page.start(library)
+            self._follow(library)
             return said
 
         return replace(change, undo=undo_and_index)
+
+    def _follow(self, library: Library) -> None:
+        """Index the library; where a run is at work, which may have passed these files already, once more after it."""
+        if self._page.start(library):
+            return
+        run = self._page.runs[library.key]
+
+        def again() -> None:
+            while run.look().is_running:
+                time.sleep(POLL_SECONDS)
+            if not run.look().was_stopped:
+                self._page.start(library)
+
+        threading.Thread(target=again, daemon=True, name="clipkit-follow").start()
 
     def _export(self, sent: Sent, library: Library, ids: Sequence[int], action: str) -> JSON:
         found, outbox = self._found(sent, library, ids), self._page.outbox

@@ -19,6 +19,7 @@ from clipkit_apps.search.answers import _headline
 from clipkit_apps.search.routes import SearchRoutes
 from clipkit_apps.server.libraries import Shelf
 from clipkit_apps.server.routes import Routes
+from clipkit_apps.server.runs import CommandRun
 from clipkit_apps.server.state import Page
 from clipkit_apps.server.thumbnails import Thumbnails
 from PIL import Image
@@ -35,6 +36,7 @@ from clipkit.index.image_index import ImageIndex
 from clipkit.index.sidecars import read_sidecar
 from clipkit.output.sidecar_tags import add_tags
 from tests.support.colours import ColourEncoder, paint
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -245,6 +247,19 @@ def test_a_move_keeps_the_folders_and_is_taken_back(browser: Browser, library: L
     assert not (library.root / "sub" / "wide.jpg").exists()
     assert browser.post("undo", undo=done["undo"])["said"] == "The pictures are back."
     assert (library.root / "sub" / "wide.jpg").exists()
+
+
+def test_an_undo_while_the_library_is_being_indexed_is_followed_by_another_run(
+    browser: Browser, page: Page, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    at_work = CommandRun(library.root)
+    page.runs[library.key] = at_work
+    monkeypatch.setattr(page, "start", lambda one, *_: not at_work.look().is_running and not started.append(one))
+    done = browser.act(library, ["sub/wide.jpg"], action="move", folder=str(tmp_path / "moved"))
+    assert browser.post("undo", undo=done["undo"])["said"] == "The pictures are back."
+    until(lambda: started[-1:] == [library], 60)
+    assert not at_work.look().is_running
 
 
 def test_a_move_to_where_they_are_moves_nothing(browser: Browser, library: Library) -> None:

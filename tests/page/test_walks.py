@@ -124,6 +124,91 @@ def test_answers_come_while_one_types_and_the_last_one_wins(browser: Browser, ho
         assert page.window.locator("#ck-box").input_value() == ""
 
 
+SLOW = """milliseconds => { const plain = window.fetch; window.fetch = async (address, how = {}) => {
+    if (String(address).endsWith('/ask')) await new Promise((go, stop) => {
+        setTimeout(go, milliseconds);
+        how.signal?.addEventListener('abort', () => stop(new DOMException('', 'AbortError')));
+    });
+    return plain(address, how);
+}; }"""
+
+
+def test_what_is_typed_before_an_answer_comes_leaves_the_search_of_before_in_the_history(
+    browser: Browser, holiday: Any
+) -> None:
+    with robot(browser, holiday.address) as page:
+        page.open()
+        page.search("a cat")
+        length = page.window.evaluate("history.length")
+        page.window.evaluate(SLOW, 700)
+        page.window.locator("#ck-box").fill("a motor")
+        page.window.wait_for_timeout(600)  # it is asked, and its answer is not there
+        page.window.locator("#ck-box").fill("a motorcycle")
+        until(lambda: page.names()[:1] == ["motorcycle_left.png"], SECONDS)
+        assert page.window.evaluate("history.length") == length + 1
+        with page.new_answer():
+            page.window.go_back()
+        assert "q=a+cat" in page.window.url
+
+
+def test_words_that_are_taken_back_before_their_answer_comes_are_not_shown(browser: Browser, holiday: Any) -> None:
+    with robot(browser, holiday.address) as page:
+        page.open()
+        found = page.search("a cat")
+        page.window.evaluate(SLOW, 700)
+        page.window.locator("#ck-box").fill("a motorcycle")
+        page.window.wait_for_timeout(600)
+        page.window.locator("#ck-box").fill("a cat")
+        page.window.wait_for_timeout(2000)
+        assert page.names() == found
+        assert "q=a+cat" in page.window.url
+
+
+def test_an_error_is_seen_where_the_window_is_and_goes_with_the_next_answer(browser: Browser, holiday: Any) -> None:
+    with robot(browser, holiday.address, viewport={"width": 1000, "height": 500}) as page:
+        page.open()
+        found = page.search("a cat")
+        page.window.mouse.wheel(0, 400)
+        page.window.wait_for_function("scrollY > 300")
+        page.window.locator("#ck-box").fill("a cat AND")
+        page.window.locator(".ck-toast").get_by_text("The query ends where more was expected").wait_for()
+        page.window.locator("#ck-box").fill("a cat")
+        page.window.get_by_text("“a cat”").first.wait_for()
+        page.window.route("**/clipkit/search/ask", lambda route: route.abort())
+        page.window.locator("#ck-box").fill("a dog")
+        page.window.locator(".ck-headline").or_(page.window.locator(".ck-toast")).get_by_text(
+            "does not answer"
+        ).wait_for()
+        page.window.unroute("**/clipkit/search/ask")
+        with page.new_answer():
+            page.window.locator("#ck-box").press("Enter")
+        assert "does not answer" not in page.window.locator(".ck-headline").inner_text()
+        assert found
+        assert page.noises == []
+
+
+def test_pictures_are_taken_out_of_the_album_that_is_shown(browser: Browser, fresh: tuple[str, Path]) -> None:
+    address, _ = fresh
+    with robot(browser, address) as page:
+        index_here(page)
+        home = page.names()
+        first, second = page.search("a cat")[:2]
+        for place in (0, 1):
+            page.window.locator(f'.ck-card[data-index="{place}"]').hover()
+            page.window.locator(f'.ck-card[data-index="{place}"] .ck-tick').click()
+        bar = page.window.locator(".ck-chosen-bar")
+        assert bar.get_by_role("button", name="Take out of the album").is_hidden()
+        bar.get_by_role("button", name="★ Favourite").click()
+        page.window.get_by_role("button", name="★ favourites (2)").click()
+        assert page.shows({first, second})
+        for name, remaining in ((first, {second}), (second, {*home})):
+            page.card(name).hover()
+            page.card(name).locator(".ck-tick").click()
+            bar.get_by_role("button", name="Take out of the album").click()
+            assert page.shows(remaining)
+        assert page.window.locator(".ck-chip").count() == 0  # an empty album is gone
+
+
 def test_a_window_that_is_narrowed_lays_the_wall_out_again(browser: Browser, holiday: Any) -> None:
     with robot(browser, holiday.address) as page:
         page.open()

@@ -31,9 +31,11 @@ export class Grid {
     this.#longPress();
     window.addEventListener("scroll", () => this.#later(), { passive: true });
     new ResizeObserver(() => {
-      if (Math.abs(element.clientWidth - this.width) > 1) this.layOut();
+      if (Math.abs(element.clientWidth - this.width) > 1) this.#resize();
     }).observe(element);
   }
+
+  get isSkeleton() { return this.element.classList.contains("ck-skeleton"); }
 
   show(library, rows, turn) {
     this.library = library;
@@ -46,8 +48,9 @@ export class Grid {
     this.layOut();
   }
 
-  append(rows) {
-    this.rows = this.rows.concat(rows);
+  append(rows) { // of a library that changes meanwhile, one may come twice
+    const here = new Set(this.rows.map(({ id }) => id));
+    this.rows = this.rows.concat(rows.filter(({ id }) => !here.has(id)));
     this.layOut();
   }
 
@@ -101,6 +104,15 @@ export class Grid {
     this.height = top;
     this.element.style.height = `${Math.ceil(top)}px`;
     this.draw();
+  }
+
+  #resize() { // the row at the top of the window stays there
+    const above = window.scrollY - this.top;
+    const first = above > 0 && this.width ? this.lines[this.#lineAt(above)] : null;
+    const index = first?.cells ? first.cells[0].index : first?.index;
+    this.layOut();
+    const now = first && this.lines.find(({ cells }) => cells && cells[cells.length - 1].index >= index);
+    if (now) window.scrollTo(0, this.top + now.top + Math.min(0, above - first.top));
   }
 
   skeleton(count) {
@@ -252,6 +264,7 @@ export class Grid {
   }
 
   focus(index) {
+    if (this.isSkeleton) return;
     const line = this.lines.find(({ cells }) => cells && index >= cells[0].index && index <= cells[cells.length - 1].index);
     if (!line) return;
     const top = this.top + line.top;

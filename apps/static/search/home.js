@@ -47,7 +47,7 @@ export class Scrubber {
       rail.setPointerCapture(event.pointerId);
       this.#drag(event);
       rail.onpointermove = (moved) => this.#drag(moved);
-      rail.onpointerup = () => { rail.onpointermove = null; };
+      rail.onlostpointercapture = () => { rail.onpointermove = null; };
     });
   }
 

@@ -19,8 +19,10 @@ export class Lightbox {
   get isOpen() { return Boolean(this.view); }
   get row() { return this.page.grid.rows[this.view.currIndex]; }
 
+  load() { return import("../vendor/photoswipe/photoswipe.esm.min.js"); }
+
   async open(index) {
-    const { default: PhotoSwipe } = await import("../vendor/photoswipe/photoswipe.esm.min.js");
+    const { default: PhotoSwipe } = await this.load();
     if (this.view) return;
     const { grid } = this.page;
     const view = new PhotoSwipe({
@@ -36,7 +38,7 @@ export class Lightbox {
       view.ui.registerElement({ name: "play", order: 8, isButton: true, html: "▶", title: "slideshow", onClick: () => this.#play() });
       view.ui.registerElement({ name: "about", appendTo: "root", onInit: (element) => this.#panel(element) });
     });
-    view.on("change", () => this.#changed());
+    view.on("change", () => this.renew());
     view.on("keydown", ({ originalEvent }) => { // PhotoSwipe hears Esc only once it has opened
       if (originalEvent.key === "Escape" && !view.opener.isOpen) view.on("openingAnimationEnd", () => view.close());
     });
@@ -86,7 +88,7 @@ export class Lightbox {
         press("less", "Less like this", () => this.#move("less")),
         press("twins", "Find duplicates", () => this.#leave({ ...this.page.question(), twins: this.row.id, more: [], less: [] })),
         press("favourite", "★ Favourite", () => this.#favourite()),
-        press("choose", "Choose", () => this.page.selection.toggle(this.view.currIndex, { isRange: false })),
+        press("choose", "Choose", () => { this.page.selection.toggle(this.view.currIndex, { isRange: false }); this.#mark(); }),
         press("copy", "Copy path", () => this.#copy()),
         press("save", "Download", () => this.#save()),
         press("reveal", "Open folder", () => this.page.selection.act({ action: "reveal" }, [this.row.id]), { "data-local": "" }),
@@ -102,7 +104,7 @@ export class Lightbox {
     }
   }
 
-  async #changed() {
+  async renew() {
     const { row } = this;
     const panel = one(".ck-about", this.view.element);
     const { grid } = this.page;
@@ -113,6 +115,7 @@ export class Lightbox {
     one(".ck-reasons", panel).replaceChildren();
     this.place = row.name;
     this.albums = [];
+    this.#mark();
     try {
       const said = await get(`clipkit/about/${grid.library}/${row.id}`);
       if (!this.view || this.row !== row) return;
@@ -121,6 +124,8 @@ export class Lightbox {
       await this.#similar(panel, row);
     } catch (error) { if (this.view && this.row === row) one(".ck-facts", panel).textContent = error.message; }
   }
+
+  #mark() { one(".ck-choose", this.view.element).setAttribute("aria-pressed", String(this.page.selection.ids.has(this.row.id))); }
 
   #facts(panel, row, said) {
     const size = said.bytes === null ? "" : said.bytes >= 1e6 ? `${(said.bytes / 1e6).toFixed(1)} MB`
@@ -213,8 +218,7 @@ export class Lightbox {
 
   async #favourite() {
     const isOne = this.albums.includes("favourites");
-    const { row } = this;
-    if (await this.page.selection.act({ action: isOne ? "unalbum" : "album", album: "favourites" }, [row.id]) && this.row === row) this.#changed();
+    await this.page.selection.act({ action: isOne ? "unalbum" : "album", album: "favourites" }, [this.row.id]);
   }
 
   async #copy() {

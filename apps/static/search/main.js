@@ -1,21 +1,23 @@
 // The search view: one question, one wall of pictures, and everything that leads from one question to the next.
-import { button, debounced, make, one } from "./dom.js";
+import { button, debounced, make, one, toast } from "./dom.js";
 import { Filters } from "./filters.js";
 import { Grid } from "./grid.js";
 import { Runs, Scrubber, albums, covers, emptyNote } from "./home.js";
 import { Lightbox } from "./lightbox.js";
 import { EMPTY, fromAddress, isSearch, toAddress, toServer } from "./question.js";
 import { Selection } from "./selection.js";
-import { get, post, upload } from "./server.js";
+import { Refused, get, post, upload } from "./server.js";
 
 const FIRST = 200; // pictures of the first answer; the rest follows when it is looked at
 const REST = 5000; // of a search; later parts are compared anew from the first picture on
 const REST_OF_LIBRARY = 50000; // which is only listed
 const CALM_MS = 800; // after a library is shown; then all of it is fetched, for its scroll bar and its rail of dates
 const TYPING_MS = 300;
+const AGAIN_MS = 2000; // after a part that did not come; then scrolling asks for it again
 const SETTLED_MS = 1500; // after typing; then it is a search that Back leads to
 const SETTLE_MS = 2000; // in which a window is brought back to where it was
 const MOST_KEPT = 5000; // chosen pictures that a step of the history remembers; browsers take only so much
+const LARGEST_DROP = 20 * 1024 * 1024; // bytes: what the server takes
 const RECENT = "clipkit-history";
 const MOST_RECENT = 12;
 
@@ -70,8 +72,8 @@ class Page {
     one("form", this.root).addEventListener("submit", (event) => {
       event.preventDefault();
       typed.cancel();
-      if (this.box.value.trim() !== this.asked.words || !this.isTyped) this.ask(this.#withWords());
-      else this.#remember();
+      if (this.box.value.trim() === this.wanted.words && this.isTyped && !this.hasFailed) this.#remember();
+      else this.ask(this.#withWords(), this.isTyped ? "type" : "push");
     });
     this.box.addEventListener("blur", () => this.#remember());
     const toggle = one(".ck-filters", this.root);
@@ -120,6 +122,7 @@ class Page {
     this.box.value = this.asked.words;
     try { await this.#list(); } catch (error) { this.fail(error); }
     await this.#answer(this.asked, { how: "keep", state });
+    this.lightbox.load().catch(() => {}); // so that it is there when the server is not
   }
 
   // ---- asking ----
@@ -130,33 +133,33 @@ class Page {
   }
 
   #type() { // as somebody types: what they are at, with no history of every letter
-    if (this.box.value.trim() === this.asked.words) return;
-    const isFirst = !this.isTyped;
-    this.#answer(this.#withWords(), { how: isFirst ? "push" : "replace", isTyping: true });
+    if (this.box.value.trim() === this.wanted.words && !this.hasFailed) return;
     this.isTyped = true;
+    this.#answer(this.#withWords(), { how: "type", isTyping: true });
     this.settle();
   }
 
   #remember() {
     this.settle.cancel();
     if (!this.isTyped) return;
-    this.isTyped = false;
-    remember(this.asked.words);
+    this.isTyped = this.hasStep = false;
+    remember(this.wanted.words);
     this.#showRecent();
   }
 
-  ask(question) {
+  ask(question, how = "push") {
     this.settle.cancel();
     this.isTyped = false;
     if (question.words) { remember(question.words); this.#showRecent(); }
-    return this.#answer(question, { how: "push" });
+    return this.#answer(question, { how });
   }
 
-  // how: "push" a new step of the history, "replace" the one that is, "keep" both address and history.
+  // how: "push" a new step of the history, "type" one for all that is typed in a row, "keep" both address and history.
   async #answer(question, { how, state = {}, isTyping = false }) {
     this.aborter?.abort();
     this.aborter = new AbortController();
     const { signal } = this.aborter;
+    if (how === "type") how = this.hasStep ? "replace" : "push";
     if (how === "push") this.#keepPlace();
     this.resting = null;
     this.wanted = question; // whoever asks again meanwhile means this one
@@ -168,12 +171,16 @@ class Page {
     } catch (error) {
       if (error.name === "AbortError") return;
       this.wanted = this.asked;
+      this.hasFailed = true;
+      if (this.grid.isSkeleton) this.grid.show("", [], this.turn);
       this.fail(error);
     }
   }
 
   #show(question, answer, how, isTyping) {
     this.turn += 1;
+    this.hasFailed = false;
+    this.lightbox.close(); // of the pictures of before
     this.note.hidden = !answer.empty;
     if (answer.empty) { this.#empty(answer.empty); return; }
     this.asked = { ...question, library: answer.library };
@@ -238,7 +245,13 @@ class Page {
     } catch (error) { this.fail(error); }
   }
 
-  fail(error) { this.headline.replaceChildren(note(error.message, "error", error.hint)); }
+  warn(error) { toast([error.message, error.hint].filter(Boolean).map(sentence).join(". ")); }
+
+  fail(error) { // where it is seen, wherever the window is
+    const isSeen = !this.lightbox.isOpen && this.headline.getBoundingClientRect().bottom > this.box.getBoundingClientRect().bottom;
+    if (isSeen) this.headline.replaceChildren(note(error.message, "error", error.hint));
+    else this.warn(error);
+  }
 
   async more() {
     if (!this.hasMore || this.resting) return;
@@ -250,8 +263,12 @@ class Page {
       this.next = answer.next;
       this.hasMore = answer.has_more;
       this.grid.append(answer.pictures);
-    } catch (error) { this.hasMore = false; this.fail(error); }
-    this.resting = null;
+    } catch (error) {
+      if (this.resting !== question) return;
+      this.warn(error);
+      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+    }
+    if (this.resting === question) this.resting = null;
   }
 
   async #jump(when) { // to a month whose pictures are not here yet
@@ -270,6 +287,7 @@ class Page {
   async refresh({ again = false } = {}) {
     try {
       await this.#list();
+      if (this.lightbox.isOpen) { this.#aside(); this.lightbox.renew(); return; } // its pictures stay as they are
       const { revision } = this.library();
       const isEmpty = !this.note.hidden;
       if (again || isEmpty || revision !== this.revision) {
@@ -288,8 +306,12 @@ class Page {
 
   async #drop(file) {
     if (!file) return;
+    const turn = Symbol("drop");
+    this.dropped = turn;
     try {
+      if (file.size > LARGEST_DROP) throw new Refused(`${file.name} is larger than 20 MB`, "drop a smaller picture");
       const { picture, name, preview } = await upload(file, this.asked.library);
+      if (this.dropped !== turn) return; // another has been dropped since
       await this.ask({ ...this.#withWords(), picture, pictureName: name, preview, twins: 0 });
     } catch (error) { this.fail(error); }
   }
@@ -310,9 +332,10 @@ class Page {
   }
 
   #write(how) {
-    const address = toAddress(this.asked) || location.pathname;
+    const address = toAddress(this.asked, this.libraries.find((library) => library.is_indexed)?.key) || location.pathname;
     const state = { ...this.#state(), top: 0, chosen: [] };
     if (how === "push") history.pushState(state, "", address); else history.replaceState(state, "", address);
+    this.hasStep = this.isTyped;
   }
 
   #keepPlace() { if (!this.isReturning && this.note.hidden) history.replaceState(this.#state(), ""); }
@@ -322,19 +345,27 @@ class Page {
     this.settle.cancel();
     this.isTyped = false;
     this.isReturning = true;
+    this.hasStep = false;
+    if (this.drawer.contains(document.activeElement)) document.activeElement.blur(); // its fields are to show the filters of then
     const question = { ...fromAddress(location.search), ...((state && state.question) || {}) };
     this.box.value = question.words;
-    await this.#answer(question, { how: "keep", state: state || { top: 0 } });
-    this.isReturning = false;
+    const answered = this.#answer(question, { how: "keep", state: state || { top: 0 } });
+    const { aborter } = this;
+    await answered;
+    if (this.aborter === aborter) this.isReturning = false; // else another step back is on its way
   }
 
   #scrollTo({ top, chosen = [] }) {
     if (chosen.length) this.selection.set(chosen);
     const end = performance.now() + SETTLE_MS;
+    const { turn } = this;
     const again = () => {
+      if (turn !== this.turn || this.isHeld) return; // another answer, or somebody scrolls
       window.scrollTo(0, top);
       if (performance.now() < end && Math.abs(window.scrollY - top) > 1) requestAnimationFrame(again);
     };
+    this.isHeld = false;
+    for (const kind of ["wheel", "touchstart", "keydown"]) window.addEventListener(kind, () => { this.isHeld = true; }, { once: true, passive: true });
     again();
   }
 
@@ -364,7 +395,7 @@ class Page {
   }
 }
 
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+const sentence = (text) => text.replace(/^(?!clipkit )[a-z]+(?= )/, (word) => word.charAt(0).toUpperCase() + word.slice(1)); // no name of a file
 
 const note = (text, kind, hint = "") => make("div", `ck-note ck-${kind}`, "", { role: "status" }, [
   make("h3", "", sentence(text)), ...(hint ? [make("p", "", sentence(hint))] : []),

@@ -13,13 +13,13 @@ const LONGEST = 6000; // characters of an address that are read
 const isSet = (name, value) => (Array.isArray(value) ? value.length > 0 : Boolean(value) && value !== EMPTY[name])
   || (name === "least" && value !== "weak");
 
-export function toAddress(question) {
+export function toAddress(question, usual = question.library) { // usual: the library of an address that names none
   const fields = new URLSearchParams();
   for (const [key, name] of Object.entries(IN_ADDRESS)) {
     const value = question[name];
     if (isSet(name, value)) fields.set(key, Array.isArray(value) ? value.join(",") : String(value));
   }
-  if (![...fields.keys()].length) return "";
+  if (![...fields.keys()].length && question.library === usual) return "";
   fields.set("library", question.library);
   return `?${fields}`;
 }

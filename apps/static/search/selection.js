@@ -5,7 +5,7 @@ import { post } from "./server.js";
 const FAVOURITES = "favourites";
 
 export class Selection {
-  // page: { grid, question(), facts(), ask(question), refresh(), fail(error) }
+  // page: { grid, question(), facts(), ask(question), refresh(), warn(error) }
   constructor(bar, page) {
     this.bar = bar;
     this.page = page;
@@ -31,6 +31,7 @@ export class Selection {
   }
 
   all() {
+    if (this.page.grid.isSkeleton) return;
     for (const row of this.page.grid.rows) this.ids.add(row.id);
     this.show();
     if (this.page.hasMore) toast("Those that are listed so far are chosen: scroll to the end for all.");
@@ -38,6 +39,7 @@ export class Selection {
 
   set(ids) {
     this.ids = new Set(ids);
+    this.anchor = 0;
     this.show();
   }
 
@@ -49,6 +51,7 @@ export class Selection {
     one(".ck-chosen-count", this.bar).textContent = `${counted(this.ids.size, "picture")} chosen`;
     const { is_local: isLocal } = this.page.facts();
     for (const node of all("[data-local]", this.bar)) node.hidden = !isLocal;
+    one("[data-album]", this.bar).hidden = !this.page.question().album;
     document.body.classList.toggle("ck-has-chosen", this.ids.size > 0);
   }
 
@@ -63,6 +66,7 @@ export class Selection {
     add("★ Favourite", () => this.act({ action: "album", album: FAVOURITES }));
     add("Album …", () => this.#album());
     add("Label …", () => this.#label());
+    add("Take out of the album", () => this.#takeOut(), { "data-album": "" });
     add("Tag …", () => this.#tag(), { "data-local": "" });
     add("Copy …", () => this.#folder("copy", "Copy to a folder"), { "data-local": "" });
     add("Move …", () => this.#folder("move", "Move to a folder"), { "data-local": "" });
@@ -84,10 +88,8 @@ export class Selection {
   }
 
   async #album() {
-    const { album } = this.page.question();
     const names = this.page.library().albums.map(({ name }) => name);
-    const hint = album ? `Or leave out of ${album}: press Cancel, then the album's own button.` : "A new name makes a new album.";
-    const name = await prompt("Put into an album", { placeholder: "holiday", hint, ok: "Put in", suggestions: names });
+    const name = await prompt("Put into an album", { placeholder: "holiday", hint: "A new name makes a new album.", ok: "Put in", suggestions: names });
     if (name) await this.act({ action: "album", album: name });
   }
 
@@ -97,6 +99,14 @@ export class Selection {
       : "Sort by some classes in the Classify tab first; labels are what it learns from.";
     const label = await prompt("Label", { placeholder: classes[0] || "cat", hint, ok: "Label", suggestions: classes });
     if (label) await this.act({ action: "label", label });
+  }
+
+  async #takeOut() {
+    const question = this.page.question();
+    if (!await this.act({ action: "unalbum", album: question.album })) return;
+    this.clear();
+    if (this.page.library().albums.some(({ name }) => name === question.album)) await this.page.refresh({ again: true });
+    else await this.page.ask({ ...question, album: "" }); // an empty one is gone
   }
 
   async #tag() {
@@ -109,7 +119,8 @@ export class Selection {
     const folder = await prompt(title, { placeholder: "~/found", hint: "Nothing is overwritten.", ok: title.split(" ")[0] });
     if (!folder) return;
     const ids = new Set(this.ids);
-    if (await this.act({ action, folder }) && action === "move") {
+    const said = await this.act({ action, folder });
+    if (said?.undo && action === "move") {
       this.page.grid.remove(ids);
       this.clear();
     }
@@ -119,11 +130,11 @@ export class Selection {
     try {
       const said = await post("act", { library: this.page.question().library, ids, ...what });
       toast(said.said, said.undo ? () => this.undo(said.undo) : null);
-      if (what.action === "album" || what.action === "unalbum") await this.page.refresh();
-      return true;
+      if (said.undo && what.action !== "copy") await this.page.refresh();
+      return said;
     } catch (error) {
-      this.page.fail(error);
-      return false;
+      this.page.warn(error);
+      return null;
     }
   }
 
@@ -131,7 +142,7 @@ export class Selection {
     try {
       toast((await post("undo", { undo: token })).said);
       await this.page.refresh({ again: true });
-    } catch (error) { this.page.fail(error); }
+    } catch (error) { this.page.warn(error); }
   }
 
   async save(action, ids = this.list) {
@@ -140,6 +151,6 @@ export class Selection {
       const done = await post("act", { ...question, action, ids });
       download(done.download);
       if (done.said) toast(done.said);
-    } catch (error) { this.page.fail(error); }
+    } catch (error) { this.page.warn(error); }
   }
 }
