@@ -24,6 +24,7 @@ def described(library: Library, asked: Asked, answer: Answer) -> JSON:
     is_home = not question and not question.album and not question.ids and bool(catalogue.years[0])
     return {
         "library": library.key,
+        "words": printable(question.words),
         "revision": catalogue.revision,
         "pictures": list(_rows(catalogue, asked, answer, is_home=is_home)),
         "next": len(answer.found),

@@ -157,7 +157,7 @@ def test_classes_and_labels_outlive_a_reload_and_are_the_visitors_own(
     page.window.keyboard.press("3")
     labelled(page, 1)
     page.window.reload()
-    page.window.wait_for_selector("#ck-grid .ck-card")
+    page.window.wait_for_selector(".ck-wall .ck-card[data-id]")
     page.tab("Classify")
     labelled(page, 1)
     assert page.window.locator("#ck-classes textarea").input_value() == "cat, dog, flower"
@@ -244,7 +244,7 @@ def test_arrows_move_the_cut_and_it_outlives_a_reload(page: Robot) -> None:
     page.window.keyboard.press("End")
     unsure(page, aside + len(cats))
     page.window.reload()
-    page.window.wait_for_selector("#ck-grid .ck-card")
+    page.window.wait_for_selector(".ck-wall .ck-card[data-id]")
     page.tab("Classify")
     page.window.wait_for_selector(".ck-columns")
     assert column(page, "cat") == []
@@ -356,7 +356,7 @@ def test_a_comparison_is_stopped_goes_on_and_is_opened_again(page: Robot, colour
     assert {row["method"] for row in json.loads(file.read_text())["rows"]} >= {"zeroshot", "knn", "probe"}
 
     page.window.reload()
-    page.window.wait_for_selector("#ck-grid .ck-card")
+    page.window.wait_for_selector(".ck-wall .ck-card[data-id]")
     page.tab("Compare")
     page.window.locator(".ck-result").wait_for()  # the last result is still there
     (tmp_path / "broken.json").write_text("{")

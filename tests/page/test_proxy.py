@@ -279,7 +279,7 @@ def test_a_browser_searches_through_the_proxy(proxied: Proxied, browser: Browser
         page.window.get_by_label("username").fill("ann")
         page.window.get_by_label("password").fill("long enough")
         page.window.get_by_role("button", name="Login").click()
-        page.window.wait_for_selector("#ck-grid .ck-card", timeout=60_000)
+        page.window.wait_for_selector(".ck-wall .ck-card[data-id]", timeout=60_000)
         assert page.search("blue")[0] == "blue.png"
         page.wait_for_pictures()
         assert page.pictures_loaded()

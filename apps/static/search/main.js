@@ -26,6 +26,7 @@ class Page {
     this.root = root;
     this.asked = { ...EMPTY };
     this.wanted = this.asked;
+    this.cleanWords = "";
     this.libraries = [];
     this.said = { is_local: false, types: [] };
     this.turn = 0;
@@ -143,14 +144,14 @@ class Page {
     this.settle.cancel();
     if (!this.isTyped) return;
     this.isTyped = this.hasStep = false;
-    remember(this.wanted.words);
+    if (this.wanted.words === this.asked.words) remember(this.cleanWords); else this.isToRemember = true;
     this.#showRecent();
   }
 
   ask(question, how = "push") {
     this.settle.cancel();
     this.isTyped = false;
-    if (question.words) { remember(question.words); this.#showRecent(); }
+    this.isToRemember = true;
     return this.#answer(question, { how });
   }
 
@@ -184,6 +185,9 @@ class Page {
     this.note.hidden = !answer.empty;
     if (answer.empty) { this.#empty(answer.empty); return; }
     this.asked = { ...question, library: answer.library };
+    this.cleanWords = answer.words; // without characters that are never seen
+    if (this.isToRemember) remember(this.cleanWords);
+    this.isToRemember = false;
     this.next = answer.next;
     this.hasMore = answer.has_more;
     this.revision = answer.revision;
