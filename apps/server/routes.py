@@ -175,7 +175,7 @@ class Routes:
             library, fact = self._asked(request)
             if library is None or fact is None:
                 return _absent()
-            return JSONResponse(self._described(library, fact), headers={"cache-control": BRIEFLY})
+            return JSONResponse(self._described(library, fact), headers={"cache-control": "private, no-store"})
         except ClipkitError as error:
             return JSONResponse({"error": printable(self._shelf.presentable(error.message))}, status_code=404)
 

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 
-from tests.support.page_robot import PHONE, Robot, photographs, robot, serving
+from tests.support.page_robot import PHONE, Robot, index, photographs, robot, serving
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+    from clipkit.models.openclip import OpenClipEncoder
 
 pytestmark = pytest.mark.slow
 FIVE = 5
@@ -207,6 +210,74 @@ def test_pictures_are_taken_out_of_the_album_that_is_shown(browser: Browser, fre
             bar.get_by_role("button", name="Take out of the album").click()
             assert page.shows(remaining)
         assert page.window.locator(".ck-chip").count() == 0  # an empty album is gone
+
+
+def test_what_was_done_in_the_large_view_is_said_there_and_can_be_undone(
+    browser: Browser, fresh: tuple[str, Path]
+) -> None:
+    address, _ = fresh
+    with robot(browser, address) as page:
+        index_here(page)
+        page.window.locator('.ck-card[data-index="0"] .ck-open').click()
+        view = page.window.locator(".ck-large")
+        favourite = view.get_by_role("button", name="★ Favourite")
+        favourite.click()
+        view.locator('.ck-favourite[aria-pressed="true"]').wait_for()
+        page.window.get_by_role("button", name="Undo").click()  # nothing lies over it
+        view.locator('.ck-favourite[aria-pressed="false"]').wait_for()
+        view.get_by_role("button", name="Choose").click()
+        assert view.get_by_role("button", name="Choose").get_attribute("aria-pressed") == "true"
+        page.window.keyboard.press("Escape")
+        view.wait_for(state="detached")
+        assert "1 picture chosen" in page.window.locator(".ck-chosen-bar").inner_text()
+        page.window.locator("#ck-box").press_sequentially("a c")
+        page.window.locator(".ck-chosen-bar").wait_for(state="hidden")
+        page.window.locator('.ck-card[data-index="0"]').hover()
+        page.window.locator('.ck-card[data-index="0"] .ck-tick').click()
+        page.window.locator("#ck-box").press("Escape")
+        page.window.locator(".ck-chosen-bar").wait_for(state="hidden")
+        page.window.locator("#ck-box").press("Escape")
+        assert page.window.locator("#ck-box").input_value() == "a c"  # what is shown is what was asked
+        assert page.noises == []
+
+
+def test_back_leads_to_the_library_that_was_open_and_a_reload_stays_there(
+    browser: Browser, holiday: Any, starter: OpenClipEncoder, tmp_path: Path
+) -> None:
+    Image.new("RGB", (60, 40), (200, 20, 20)).save(tmp_path / "red.png")
+    index(tmp_path, holiday.cache, starter)
+    with (
+        serving(holiday.cache, str(holiday.folder), str(tmp_path)) as address,
+        robot(browser, address) as page,
+    ):
+        page.open()
+        with page.new_answer():
+            page.window.locator(".ck-cover", has_text=tmp_path.name).click()
+        page.search("red")
+        with page.new_answer():
+            page.window.go_back()
+        assert page.names() == ["red.png"]
+        page.window.reload()
+        page.window.wait_for_selector(".ck-card[data-id]")
+        assert page.names() == ["red.png"]
+        page.window.locator("#ck-file").set_input_files(
+            {"name": "big.jpg", "mimeType": "image/jpeg", "buffer": bytes(21 * 2**20)}
+        )
+        page.window.get_by_text("big.jpg is larger than 20 MB").wait_for()
+
+
+def test_a_window_that_changes_its_width_keeps_the_pictures_at_its_top(browser: Browser, holiday: Any) -> None:
+    first = """[...document.querySelectorAll('.ck-card')].filter(c => c.getBoundingClientRect().bottom > 5)
+        .map(c => Number(c.dataset.index)).sort((a, b) => a - b)[0]"""
+    with robot(browser, holiday.address, viewport={"width": 1000, "height": 300}) as page:
+        page.open()
+        page.window.evaluate("scrollTo(0, 600)")
+        page.window.wait_for_timeout(500)
+        before = page.window.evaluate(first)
+        page.window.set_viewport_size({"width": 800, "height": 300})
+        page.window.wait_for_timeout(500)
+        assert before > 2
+        assert abs(page.window.evaluate(first) - before) <= 2
 
 
 def test_a_window_that_is_narrowed_lays_the_wall_out_again(browser: Browser, holiday: Any) -> None:

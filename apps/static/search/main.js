@@ -388,6 +388,7 @@ class Page {
       this.box.focus();
       this.box.select();
     } else if (event.key === "Escape") {
+      if (event.target === this.box) event.preventDefault(); // else it is emptied, and nobody hears of it
       if (this.selection.ids.size) this.selection.clear(); else if (writes) event.target.blur();
     } else if (event.key === "ArrowDown" && event.target === this.box && this.grid.rows.length) {
       event.preventDefault();

@@ -8,6 +8,7 @@ const IN_ADDRESS = {
   shape: "shapes", type: "kinds", set: "ids", least: "least",
 };
 const NUMBERS = new Set(["twins", "more", "less", "ids"]);
+const LEAST = new Set(["likely", "strong"]);
 const LONGEST = 6000; // characters of an address that are read
 
 const isSet = (name, value) => (Array.isArray(value) ? value.length > 0 : Boolean(value) && value !== EMPTY[name])
@@ -29,7 +30,7 @@ export function fromAddress(text) {
   const question = { ...EMPTY, library: fields.get("library") || "" };
   for (const [key, name] of Object.entries(IN_ADDRESS)) {
     const value = fields.get(key);
-    if (!value) continue;
+    if (!value || (name === "least" && !LEAST.has(value))) continue;
     if (NUMBERS.has(name)) {
       const ids = value.split(",").map(Number).filter((id) => Number.isSafeInteger(id) && id > 0);
       question[name] = name === "twins" ? ids[0] || 0 : [...new Set(ids)];
