@@ -266,20 +266,6 @@ def test_back_leads_to_the_library_that_was_open_and_a_reload_stays_there(
         page.window.get_by_text("big.jpg is larger than 20 MB").wait_for()
 
 
-def test_a_window_that_changes_its_width_keeps_the_pictures_at_its_top(browser: Browser, holiday: Any) -> None:
-    first = """[...document.querySelectorAll('.ck-card')].filter(c => c.getBoundingClientRect().bottom > 5)
-        .map(c => Number(c.dataset.index)).sort((a, b) => a - b)[0]"""
-    with robot(browser, holiday.address, viewport={"width": 1000, "height": 300}) as page:
-        page.open()
-        page.window.evaluate("scrollTo(0, 600)")
-        page.window.wait_for_timeout(500)
-        before = page.window.evaluate(first)
-        page.window.set_viewport_size({"width": 800, "height": 300})
-        page.window.wait_for_timeout(500)
-        assert before > 2
-        assert abs(page.window.evaluate(first) - before) <= 2
-
-
 def test_a_window_that_is_narrowed_lays_the_wall_out_again(browser: Browser, holiday: Any) -> None:
     with robot(browser, holiday.address) as page:
         page.open()
