@@ -68,7 +68,7 @@ def tab(page: Page, _: gr.Tab) -> None:
     timer = gr.Timer(SECONDS, active=page.is_running())
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     outputs = [shelf, notice, detail, timer]
-    shelf.act(actions.act, None, outputs, **private)
+    shelf.act(actions.act, None, outputs, trigger_mode="multiple", **private)  # also while the last is not answered
     add.click(actions.add, [place], outputs, **private)
     place.submit(actions.add, [place], outputs, **private)
     timer.tick(actions.tick, None, [shelf, timer], **private)

@@ -76,7 +76,15 @@ window.clipkit = (() => {
     window.clipkit.choose(button.dataset.library, button.dataset.choose.split(",").map(Number));
   });
 
+  async function signal(text) { // what Python says beside the screen: a sentence, a file to save
+    let said;
+    try { said = JSON.parse(text || "{}"); } catch { return; }
+    const { download, toast } = await import("./search/dom.js");
+    if (said.download) download(said.download);
+    if (said.say) toast(said.say);
+  }
+
   const search = (element) => import("./search/main.js").then(({ start }) => start(element)); // beside this file
 
-  return { one, all, make, pictureDialog, panel, head, search };
+  return { one, all, make, pictureDialog, panel, head, search, signal };
 })();
