@@ -275,6 +275,8 @@ def test_a_finger_drags_the_cut_and_still_scrolls_the_page(browser: Browser, add
 
         swipe(0, -200)
         page.window.wait_for_function("scrollY > 50")
+        still = "() => new Promise(done => { const y = scrollY; setTimeout(() => done(y === scrollY), 200); })"
+        page.window.wait_for_function(still)  # the page rolls on for a while, and the cut with it
         assert split_of(page, "cat") == split
         swipe(400, 0)
         unsure(page, min(aside + cats, 24))
