@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from clipkit.core.text import counted, printable
+from clipkit.explore.albums import read_albums
 from clipkit.explore.library import Library
 from clipkit.explore.metadata import Catalogue
 from clipkit.explore.question import Answer, Found, Question
@@ -138,19 +139,16 @@ def _sentence(answer: Answer, question: Question, strong: int, likely: int) -> s
     return f"{counted(likely, 'picture')}{end} {unsure}{asked}" if likely else "These come closest"
 
 
-def library_facts(library: Library, *, is_running: bool) -> JSON:
+def library_facts(library: Library) -> JSON:
     """What the page offers of a library: filters, albums, saved searches."""
     facts: JSON = {
         "key": library.key,
         "name": printable(library.name),
         "is_there": library.is_there,
         "is_indexed": library.is_indexed,
-        "is_running": is_running,
     }
     if not library.is_indexed:
         return facts
-    from clipkit.explore.albums import read_albums
-
     catalogue = library.catalogue()
     newest: Sequence[int] = catalogue.newest_first(catalogue.ids)[:1].tolist()
     cover = catalogue.fact(newest[0]) if newest else None

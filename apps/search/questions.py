@@ -25,13 +25,10 @@ BEGINS_ANEW = "ask again: the page sends what it needs"
 class Asked:
     """What a browser asks: the question, and which part of its answer.
 
-    picture: token of an uploaded picture, or "". start: answers before this one are on the screen already. lost:
-    sentences on filters that do not hold.
+    start: answers before this one are on the screen already. lost: sentences on filters that do not hold.
     """
 
     question: Question
-    library: str = ""
-    picture: str = ""
     start: int = 0
     k: int = PAGE
     is_stacked: bool = True
@@ -102,8 +99,6 @@ def read_asked(sent: Sent, catalogue: Catalogue | None, picture: Embeddings | No
     )
     return Asked(
         question,
-        sent.text("library"),
-        sent.text("picture"),
         sent.number("start", 0, MOST),
         max(1, sent.number("k", PAGE, MOST)),
         sent.is_set("stacked", default=True),

@@ -96,7 +96,7 @@ class SearchRoutes:
                 body = json.loads(await request.body() or b"{}")
             except (ValueError, RecursionError):
                 return self._refused(QueryError("the request is no JSON", hint="send an object"))
-            visitor = visitor_in(request.headers.get("cookie", ""))
+            visitor = _visitor(request)
             return await self._answered(request, lambda: work(Sent(body, visitor)))
 
         return handle
@@ -110,7 +110,7 @@ class SearchRoutes:
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(AT_ONCE)
         client = request.client.host if request.client else ""
-        visitor = visitor_in(request.headers.get("cookie", "")) or client
+        visitor = _visitor(request) or client
         turns = self._visitors.setdefault(visitor, asyncio.Semaphore(OF_ONE_VISITOR))
         try:
             async with turns:
@@ -174,8 +174,7 @@ class SearchRoutes:
     # ---- libraries and their runs ----
 
     async def _libraries(self, request: Request) -> Response:
-        visitor = visitor_in(request.headers.get("cookie", ""))
-        return await self._answered(request, lambda: self._listed(visitor))
+        return await self._answered(request, lambda: self._listed(_visitor(request)))
 
     def _listed(self, visitor: str) -> JSON:
         page, head = self._page, self._page.memory.last(visitor).head
@@ -183,7 +182,7 @@ class SearchRoutes:
         for library in page.shelf.libraries():
             look = run.look() if (run := page.runs.get(library.key)) else None
             try:
-                facts = library_facts(library, is_running=look is not None and look.is_running)
+                facts = library_facts(library)
             except ClipkitError as error:
                 facts = {"key": library.key, "name": printable(library.name), "is_indexed": False, "is_there": True}
                 facts["error"] = printable(page.shelf.presentable(error.message))
@@ -340,6 +339,10 @@ class SearchRoutes:
             return Response(attention_of(library, Path(file)), media_type="image/png", headers=kept)
 
         return await self._in_turn(request, draw)
+
+
+def _visitor(request: Request) -> str:
+    return visitor_in(request.headers.get("cookie", ""))
 
 
 def _suffix(name: str) -> str:

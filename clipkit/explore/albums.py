@@ -16,7 +16,6 @@ from clipkit.errors import ClipkitError, QueryError
 from clipkit.index.image_index import ImageIndex
 
 FILE = "albums.json"
-FAVOURITES = "favourites"
 MOST_ALBUMS = 1_000  # of one index
 MOST_BYTES = 64 * 2**20  # of the file
 LOCK_SECONDS = 10.0  # for another process that writes albums

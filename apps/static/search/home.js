@@ -1,6 +1,7 @@
 // What stands around the wall when nothing is asked: libraries, albums, dates to go to, and index runs.
 import { button, counted, make, prompt, toast } from "./dom.js";
 import { monthName } from "./grid.js";
+import { FAVOURITES } from "./question.js";
 import { get, post } from "./server.js";
 
 const LOOK_MS = 1000; // between two looks at runs
@@ -20,7 +21,7 @@ export function covers(place, libraries, current, ask, empty) {
 
 export function albums(place, library, question, page) {
   const sets = library.albums.map(({ name, count }) => button(
-    `ck-past${question.album === name ? " ck-current" : ""}`, `${name === "favourites" ? "★ " : ""}${name} (${count})`,
+    `ck-past${question.album === name ? " ck-current" : ""}`, `${name === FAVOURITES ? "★ " : ""}${name} (${count})`,
     () => page.ask({ ...page.empty(), album: question.album === name ? "" : name }), { "aria-pressed": String(question.album === name) },
   ));
   const saved = library.searches.map(({ name, query }) => button("ck-past", `@${name}`, () => page.ask({ ...page.empty(), words: `@${name}` }), { title: query }));

@@ -1,5 +1,6 @@
 // The large view: PhotoSwipe with what is known of the picture beside it.
-import { all, button, make, one, toast } from "./dom.js";
+import { all, button, download, make, one, toast } from "./dom.js";
+import { FAVOURITES, moved } from "./question.js";
 import { get, post, thumb } from "./server.js";
 
 const LARGEST = 2048; // pixels of a side: the size that the server makes
@@ -90,7 +91,7 @@ export class Lightbox {
         press("favourite", "★ Favourite", () => this.#favourite()),
         press("choose", "Choose", () => { this.page.selection.toggle(this.view.currIndex, { isRange: false }); this.#mark(); }),
         press("copy", "Copy path", () => this.#copy()),
-        press("save", "Download", () => this.#save()),
+        press("save", "Download", () => download(`clipkit/file/${this.page.grid.library}/${this.row.id}`)),
         press("reveal", "Open folder", () => this.page.selection.act({ action: "reveal" }, [this.row.id]), { "data-local": "" }),
       ]),
       make("dl", "ck-facts"),
@@ -151,7 +152,7 @@ export class Lightbox {
     }
     this.place = said.place;
     this.albums = said.albums || [];
-    one(".ck-favourite", panel).setAttribute("aria-pressed", String(this.albums.includes("favourites")));
+    one(".ck-favourite", panel).setAttribute("aria-pressed", String(this.albums.includes(FAVOURITES)));
   }
 
   async #similar(panel, row) {
@@ -202,13 +203,7 @@ export class Lightbox {
   }
 
   #move(kind) {
-    const question = this.page.question();
-    const other = kind === "more" ? "less" : "more";
-    const { id } = this.row;
-    this.#leave({
-      ...question, twins: 0, [kind]: [...question[kind].filter((one_) => one_ !== id), id].slice(-20),
-      [other]: question[other].filter((one_) => one_ !== id),
-    });
+    this.#leave(moved(this.page.question(), kind, [this.row.id]));
   }
 
   #leave(question) {
@@ -217,18 +212,12 @@ export class Lightbox {
   }
 
   async #favourite() {
-    const isOne = this.albums.includes("favourites");
-    await this.page.selection.act({ action: isOne ? "unalbum" : "album", album: "favourites" }, [this.row.id]);
+    const isOne = this.albums.includes(FAVOURITES);
+    await this.page.selection.act({ action: isOne ? "unalbum" : "album", album: FAVOURITES }, [this.row.id]);
   }
 
   async #copy() {
     try { await navigator.clipboard.writeText(this.place); toast("The path is on the clipboard."); } catch { toast(this.place); }
   }
 
-  #save() {
-    const link = make("a", "", "", { href: `clipkit/file/${this.page.grid.library}/${this.row.id}`, download: "" });
-    document.body.append(link);
-    link.click();
-    link.remove();
-  }
 }

@@ -191,12 +191,10 @@ class Page {
     this.next = answer.next;
     this.hasMore = answer.has_more;
     this.revision = answer.revision;
-    this.isHome = answer.is_home;
     if (how !== "keep") this.#write(how);
     if (!isTyping && this.box.value !== this.asked.words) this.box.value = this.asked.words;
     this.selection.clear();
     this.grid.show(answer.library, answer.pictures, this.turn);
-    this.root.classList.toggle("ck-is-home", answer.is_home);
     this.scrubber.show(answer.months);
     clearTimeout(this.calm);
     if (!isSearch(this.asked) && answer.has_more) this.calm = setTimeout(() => this.more(), CALM_MS);

@@ -1,4 +1,5 @@
 // The question as it stands, and the address that keeps it.
+export const FAVOURITES = "favourites"; // the album of the star
 export const EMPTY = Object.freeze({
   library: "", words: "", picture: "", pictureName: "", preview: "", more: [], less: [], twins: 0, folder: "", since: "",
   until: "", shapes: [], kinds: [], least: "weak", album: "", ids: [],
@@ -9,6 +10,7 @@ const IN_ADDRESS = {
 };
 const NUMBERS = new Set(["twins", "more", "less", "ids"]);
 const LEAST = new Set(["likely", "strong"]);
+const MOST_MOVES = 20; // of each kind: what the server takes
 const LONGEST = 6000; // characters of an address that are read
 
 const isSet = (name, value) => (Array.isArray(value) ? value.length > 0 : Boolean(value) && value !== EMPTY[name])
@@ -39,6 +41,13 @@ export function fromAddress(text) {
     }
   }
   return question;
+}
+
+// The same, moved towards these pictures ("more") or away from them ("less"); the last ones count.
+export function moved(question, kind, ids) {
+  const other = kind === "more" ? "less" : "more";
+  const without = (list) => list.filter((id) => !ids.includes(id));
+  return { ...question, twins: 0, [kind]: [...without(question[kind]), ...ids].slice(-MOST_MOVES), [other]: without(question[other]) };
 }
 
 export const toServer = ({ pictureName, preview, ...question }) => question;

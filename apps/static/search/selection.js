@@ -1,8 +1,8 @@
 // What is chosen, and the bar that says what can be done with it.
 import { all, button, counted, download, make, one, prompt, toast } from "./dom.js";
+import { FAVOURITES, moved } from "./question.js";
 import { post } from "./server.js";
 
-const FAVOURITES = "favourites";
 
 export class Selection {
   // page: { grid, question(), facts(), ask(question), refresh(), warn(error) }
@@ -77,14 +77,9 @@ export class Selection {
   }
 
   #move(kind) {
-    const question = this.page.question();
-    const other = kind === "more" ? "less" : "more";
     const ids = this.list;
     this.clear();
-    this.page.ask({
-      ...question, twins: 0, [kind]: [...new Set([...question[kind], ...ids])].slice(-20),
-      [other]: question[other].filter((id) => !ids.includes(id)),
-    });
+    this.page.ask(moved(this.page.question(), kind, ids));
   }
 
   async #album() {
