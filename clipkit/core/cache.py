@@ -40,6 +40,11 @@ class ArrayCache:
             write_tensors(self._folder / f"{key}.safetensors", arrays, payload, form=self._form)
             self._trim()
 
+    def remove(self, key: str) -> None:
+        """Drop what is under `key`, if anything is."""
+        with suppress(OSError):
+            (self._folder / f"{key}.safetensors").unlink()
+
     def _trim(self) -> None:
         """Drop the oldest tenth where there are more entries than `most`."""
         if self._most is None:

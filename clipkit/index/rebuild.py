@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from clipkit.search.column_cache import ColumnCache
 from clipkit.search.vector_cache import IndexCache
 from clipkit.store.database import FILE, Store
 from clipkit.store.records import IndexInfo
@@ -31,8 +32,9 @@ class Rebuild:
         return rebuild
 
     def install(self) -> None:
-        """The new database takes the place of the old one, durably, and the search cache of the old one goes."""
+        """The new database takes the place of the old one, durably, and the caches of the old one go."""
         IndexCache(self._current).drop()
+        ColumnCache(self._current).drop()
         self._current.replace_by(self.store)
 
     def discard(self) -> None:

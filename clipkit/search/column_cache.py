@@ -6,6 +6,7 @@ import threading
 from contextlib import suppress
 
 from clipkit.core.cache import ArrayCache
+from clipkit.errors import BadIndex
 from clipkit.store.columns import Columns
 from clipkit.store.database import Store
 
@@ -37,14 +38,23 @@ class ColumnCache:
         """Forget what is in memory."""
         self._columns = None
 
+    def drop(self) -> None:
+        """Remove the file of this index: it is about to be replaced by one with another id."""
+        with suppress(BadIndex):
+            _cache().remove(self._store.info().index_id)
+
     def _opened(self) -> Columns:
-        cache = ArrayCache("columns", form="clipkit columns 1", most=MOST)
+        cache = _cache()
         key = self._store.info().index_id
         written = _read(cache, key)
         columns = self._store.columns(written)
         if columns is not written:
             cache.put(key, columns.arrays(), [columns.revision, columns.token])
         return columns
+
+
+def _cache() -> ArrayCache:
+    return ArrayCache("columns", form="clipkit columns 1", most=MOST)
 
 
 def _read(cache: ArrayCache, key: str) -> Columns | None:
