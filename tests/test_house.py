@@ -61,6 +61,7 @@ DOORS = {
     "click": "clipkit.cli",
     "tqdm": "clipkit.cli.output",
     "gradio": "apps",
+    "mcp": "apps.mcp_server",
     "starlette": "apps",
 }
 HEAVY = (

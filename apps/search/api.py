@@ -12,12 +12,11 @@ from clipkit.errors import ClipkitError, QueryError
 from clipkit.explore.choices import RELEVANCES
 from clipkit.explore.metadata import Filters
 from clipkit.explore.question import Found, Question, ask, clean
-from clipkit.images.formats import is_picture
 from clipkit.output.html import escape
 
 from .. import html
 from ..server.state import Page
-from .questions import as_folder, as_relevance
+from .questions import as_folder, as_relevance, notes_on_files
 
 MOST_HITS = 5_000  # of one answer
 
@@ -57,7 +56,7 @@ class Endpoints:
             "milliseconds": round(1000 * answer.seconds, 1),
             "verdict": answer.verdict,
             "nothing_fits": answer.verdict == "nothing",
-            "notes": [*_notes(words), *answer.notes],
+            "notes": [*notes_on_files(words), *answer.notes],
         }
 
 
@@ -67,13 +66,6 @@ def _check_question(words: str, relevance: str) -> None:
         raise QueryError("the query is empty", hint='words such as "a dog on a beach"')
     if relevance not in RELEVANCES:
         raise QueryError(f"relevance is {relevance!r}", hint=f"one of {', '.join(RELEVANCES)}")
-
-
-def _notes(words: str) -> list[str]:
-    """What a person might have meant otherwise."""
-    name = words.strip()
-    is_file = name.startswith(("./", "../", "/", "~")) or (is_picture(name) and len(name.split()) == 1)
-    return [f"{printable(clean(name))} was taken as words: no file is read here"] if is_file else []
 
 
 def _hit(key: str, found: Found) -> dict[str, Any]:

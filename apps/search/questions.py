@@ -12,6 +12,7 @@ from clipkit.errors import QueryError
 from clipkit.explore.choices import RELEVANCES, SHAPES
 from clipkit.explore.metadata import Catalogue, Filters, parse_day
 from clipkit.explore.question import MOST, MOST_MOVES, PAGE, Question, clean
+from clipkit.images.formats import is_picture
 from clipkit.index.paths import nearest_folder
 from clipkit.search.hits import Relevance
 
@@ -121,6 +122,13 @@ def as_folder(text: str, catalogue: Catalogue | None) -> str:
         such = f"choose one of the list, such as {near}" if near else "choose all: no folder holds pictures"
         raise QueryError(f"no pictures are indexed in {printable(text)}", hint=such)
     return folder
+
+
+def notes_on_files(words: str) -> list[str]:
+    """What a person might have meant otherwise."""
+    name = words.strip()
+    is_file = name.startswith(("./", "../", "/", "~")) or (is_picture(name) and len(name.split()) == 1)
+    return [f"{printable(clean(name))} was taken as words: no file is read here"] if is_file else []
 
 
 def _filters(sent: Sent, catalogue: Catalogue | None, lost: list[str]) -> Filters:

@@ -78,6 +78,7 @@ app.commands = _Commands(
         "finetune": "learn",
         "explain": "explain",
         "ui": "ui",
+        "mcp": "mcp",
         "check": "maintain",
         "prune": "maintain",
         "export": "maintain",
