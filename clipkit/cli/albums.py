@@ -34,9 +34,9 @@ class AlbumOptions:
 
 
 @click.command()
-@click.argument("photos")
+@click.argument("photos", type=click.Path())
 @click.argument("name", required=False, default="")
-@click.argument("pictures", nargs=-1)
+@click.argument("pictures", type=click.Path(), nargs=-1)
 @click.option("--remove", is_flag=True, help="Take PICTURES out of the album.")
 @click.option("--forget", is_flag=True, help="Forget the album NAME; its pictures stay where they are.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
@@ -98,7 +98,7 @@ def _ids(index: ImageIndex, pictures: Sequence[str]) -> list[int]:
 
 @click.command()
 @click.argument("tags")
-@click.argument("pictures", nargs=-1, required=True)
+@click.argument("pictures", type=click.Path(), nargs=-1, required=True)
 def tag(tags: str, pictures: tuple[str, ...]) -> None:
     """Add TAGS, between commas, to PICTURES: into a sidecar file (photo.jpg.xmp) beside each, never into the picture.
 

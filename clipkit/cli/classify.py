@@ -91,15 +91,15 @@ class ClassifyOptions(options.ModelOptions):
 
 
 @click.command()
-@click.argument("places", nargs=-1, metavar="[PHOTOS]")
+@click.argument("places", type=click.Path(), nargs=-1, metavar="[PHOTOS]")
 @click.option(
     "--classes",
     metavar="A,B|FILE",
     help="cat,dog; a .txt, .csv or .json file; a folder of class folders; imagenet, pets.",
 )
 @templates_option
-@click.option("--head", "head_file", metavar="FILE", help="A saved classifier, instead of classes.")
-@click.option("--save-head", metavar="FILE", help="Keep the classifier for --head.")
+@click.option("--head", "head_file", type=click.Path(), metavar="FILE", help="A saved classifier, instead of classes.")
+@click.option("--save-head", type=click.Path(), metavar="FILE", help="Keep the classifier for --head.")
 @click.option("--model", metavar="NAME", help="For pictures without an index.  [default: the head's, or auto]")
 @click.option("--unknown", is_flag=True, help='Say "unknown" where no class is right.')
 @click.option(
@@ -110,9 +110,9 @@ class ClassifyOptions(options.ModelOptions):
 @click.option("--explain", metavar="PICTURE", help="Show what spoke for and against the likeliest classes of one.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a picture.")
 @click.option("--csv", "as_csv", is_flag=True, help="A table: label, probability, path.")
-@click.option("--copy-to", metavar="DIR", help="Copy the pictures into one folder a class in DIR.")
-@click.option("--move-to", metavar="DIR", help="Move them there.")
-@click.option("--symlink-to", metavar="DIR", help="Link to them from there.")
+@click.option("--copy-to", type=click.Path(), metavar="DIR", help="Copy the pictures into one folder a class in DIR.")
+@click.option("--move-to", type=click.Path(), metavar="DIR", help="Move them there.")
+@click.option("--symlink-to", type=click.Path(), metavar="DIR", help="Link to them from there.")
 @click.option("--dry-run", is_flag=True, help="Show where they would go, and do nothing.")
 @options.below
 @options.engine

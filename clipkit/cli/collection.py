@@ -45,12 +45,12 @@ class DuplicateOptions:
 
 
 @click.command()
-@click.argument("photos", default=".")
+@click.argument("photos", type=click.Path(), default=".")
 @click.option("--level", type=click.Choice(LEVELS), default="exact", show_default=True, help="How alike they are.")
 @options.below
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a group.")
 @click.option("--csv", "as_csv", is_flag=True, help="A table: group, keep, path, pixels, date.")
-@click.option("--move-to", metavar="FOLDER", help="Move all but the first of each group there.")
+@click.option("--move-to", type=click.Path(), metavar="FOLDER", help="Move all but the first of each group there.")
 @click.option("--hardlink", is_flag=True, help="Make copies with equal bytes one file on the disk.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 @options.at
@@ -148,8 +148,15 @@ class MapOptions(options.ModelOptions):
 
 
 @click.command("map")
-@click.argument("photos", default=".")
-@click.option("--out", default="map.html", show_default=True, metavar="FILE", help="An earlier map is replaced.")
+@click.argument("photos", type=click.Path(), default=".")
+@click.option(
+    "--out",
+    default="map.html",
+    show_default=True,
+    type=click.Path(),
+    metavar="FILE",
+    help="An earlier map is replaced.",
+)
 @click.option(
     "--thumbnails", type=click.IntRange(min=0), metavar="N", help="At most so many.  [default: what 50 MB hold]"
 )

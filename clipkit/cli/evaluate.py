@@ -43,13 +43,15 @@ class CompareOptions(options.ModelOptions):
 
 
 @click.command()
-@click.argument("dataset")
+@click.argument("dataset", type=click.Path())
 @click.option("--methods", metavar="A,B", help=METHODS_HELP)
 @click.option("--shots", metavar="N,M,all", default="1,2,4,8,16,all", show_default=True, help="Labels a class.")
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Draws of those labels.")
 @click.option("--model", metavar="NAME", default="auto", show_default=True, help="See `clipkit models`.")
 @click.option("--templates", metavar="SET|TEXT|FILE", help="Of the names.  [default: simple; pets for Oxford-IIIT Pet]")
-@click.option("--out", metavar="FOLDER", help="Write the report there: index.html, results.json and figures.")
+@click.option(
+    "--out", type=click.Path(), metavar="FOLDER", help="Write the report there: index.html, results.json and figures."
+)
 @click.option("--no-thumbnails", is_flag=True, help="Show no picture of the dataset in the report.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a row.")
 @options.engine
@@ -150,12 +152,14 @@ def evaluate() -> None:
 
 
 dataset_options = (
-    click.argument("dataset"),
+    click.argument("dataset", type=click.Path()),
     click.option("--model", metavar="NAME", default="auto", show_default=True, help="See `clipkit models`."),
     click.option(
         "--split", metavar="NAME", help="Of the dataset. Default: test of Oxford-IIIT Pet and of folders, else all."
     ),
-    click.option("--out", metavar="FILE", help="Also write the result as JSON, with CLIP_benchmark's keys."),
+    click.option(
+        "--out", type=click.Path(), metavar="FILE", help="Also write the result as JSON, with CLIP_benchmark's keys."
+    ),
     options.device,
     options.precision,
     options.pickle,
@@ -190,7 +194,7 @@ class ZeroShotOptions(options.ModelOptions):
 @templates_option
 @click.option("--search-templates", "search", is_flag=True, help="Choose them on a validation split first.")
 @click.option("--unknown", is_flag=True, help="Labels that are no class are to be rejected, and that is measured.")
-@click.option("--confusion", metavar="FILE", help="Also draw the confusion matrix, as PNG.")
+@click.option("--confusion", type=click.Path(), metavar="FILE", help="Also draw the confusion matrix, as PNG.")
 @options.into(ZeroShotOptions)
 def zeroshot(given: ZeroShotOptions) -> None:
     """How often classes made from words are right.

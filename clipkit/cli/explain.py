@@ -30,9 +30,11 @@ class ExplainOptions(options.ModelOptions):
 
 
 @click.command()
-@click.argument("picture")
+@click.argument("picture", type=click.Path())
 @click.option("--model", metavar="NAME|FOLDER", default="auto", show_default=True, help=MODEL_HELP)
-@click.option("--out", metavar="FILE", help="Draw it: the picture as it was read, last layer, rollout; as PNG.")
+@click.option(
+    "--out", type=click.Path(), metavar="FILE", help="Draw it: the picture as it was read, last layer, rollout; as PNG."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, with the attention of every patch.")
 @options.device
 @options.precision

@@ -58,7 +58,7 @@ class IndexOptions(options.ModelOptions):
 
 
 @click.command()
-@click.argument("photos", default=".")
+@click.argument("photos", type=click.Path(), default=".")
 @click.option("--model", metavar="NAME", help="Default: the index's own; for a new one auto. See `clipkit models`.")
 @options.engine
 @options.device
@@ -171,7 +171,7 @@ def _committed(pictures: ImageIndex, given: IndexOptions) -> str:
 
 
 @click.command()
-@click.argument("photos", default=".")
+@click.argument("photos", type=click.Path(), default=".")
 @click.option("--failed", is_flag=True, help="List the files that could not be read: path, tab, reason.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @options.at

@@ -45,8 +45,10 @@ class ProbeOptions(options.ModelOptions):
 
 
 @click.command()
-@click.argument("dataset")
-@click.option("--out", required=True, metavar="FILE", help="Where the head is kept: a small safetensors file.")
+@click.argument("dataset", type=click.Path())
+@click.option(
+    "--out", required=True, type=click.Path(), metavar="FILE", help="Where the head is kept: a small safetensors file."
+)
 @click.option(
     "--method",
     type=click.Choice(HEAD_METHODS),
@@ -169,8 +171,14 @@ class FinetuneOptions(options.ModelOptions):
 
 
 @click.command()
-@click.argument("dataset")
-@click.option("--out", required=True, metavar="FOLDER", help="Checkpoints and the result; a stopped run goes on there.")
+@click.argument("dataset", type=click.Path())
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(),
+    metavar="FOLDER",
+    help="Checkpoints and the result; a stopped run goes on there.",
+)
 @click.option("--model", metavar="NAME|FOLDER", default="auto", show_default=True, help=MODEL_HELP)
 @click.option(
     "--unfreeze",

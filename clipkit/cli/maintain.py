@@ -30,7 +30,7 @@ class CheckOptions(options.ModelOptions):
 
 
 @click.command()
-@click.argument("photos", default=".")
+@click.argument("photos", type=click.Path(), default=".")
 @click.option("--full", is_flag=True, help="Also encode every picture again and compare.")
 @click.option("--sample", type=click.IntRange(min=0), default=0, metavar="N", help="Also encode N pictures again.")
 @click.option("--repair", is_flag=True, help="Encode damaged rows again, drop what dead runs left, renew the cache.")
@@ -67,7 +67,7 @@ def check(given: CheckOptions) -> None:
 
 
 @click.command()
-@click.argument("photos", default=".")
+@click.argument("photos", type=click.Path(), default=".")
 @click.option("--dry-run", is_flag=True, help="Say what would be forgotten, and do nothing.")
 @click.option("--force", is_flag=True, help="Even when every picture is missing.")
 @options.at
@@ -87,7 +87,7 @@ def prune(photos: str, dry_run: bool, force: bool, at: str | None) -> None:
 
 
 @click.command("export")
-@click.argument("places", nargs=-1, required=True, metavar="[PHOTOS] FOLDER")
+@click.argument("places", type=click.Path(), nargs=-1, required=True, metavar="[PHOTOS] FOLDER")
 @click.option(
     "--layout", type=click.Choice(LAYOUTS), default=LAYOUTS[0], show_default=True, help="How files are laid out."
 )
@@ -142,8 +142,8 @@ class ImportOptions(options.ModelOptions):
 
 
 @click.command("import")
-@click.argument("source")
-@click.argument("photos", default=".")
+@click.argument("source", type=click.Path())
+@click.argument("photos", type=click.Path(), default=".")
 @click.option("--model", metavar="NAME", help="The model that made the vectors. Default: the index's own.")
 @click.option("--normalise", is_flag=True, help="Bring vectors to length 1 first.")
 @options.engine
@@ -176,7 +176,7 @@ def import_(given: ImportOptions) -> None:
 
 
 @click.command()
-@click.argument("photos", required=False)
+@click.argument("photos", type=click.Path(), required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @options.at
 def doctor(photos: str | None, as_json: bool, at: str | None) -> None:

@@ -20,7 +20,7 @@ class McpOptions(options.ModelOptions):
 
 
 @click.command()
-@click.argument("photos", nargs=-1, required=True)
+@click.argument("photos", type=click.Path(), nargs=-1, required=True)
 @click.option("--allow-changes", is_flag=True, help="Let it change albums, and tag pictures in XMP files beside them.")
 @options.engine
 @options.device

@@ -21,7 +21,9 @@ Given = TypeVar("Given")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 
-at = click.option("--index", "at", metavar="FOLDER", help="The index is there, not in PHOTOS/.clipkit.")
+at = click.option(
+    "--index", "at", type=click.Path(), metavar="FOLDER", help="The index is there, not in PHOTOS/.clipkit."
+)
 engine = click.option("--engine", type=click.Choice(ENGINES), default="auto", help="What computes.")
 device = click.option("--device", type=click.Choice(DEVICES), default="auto", help="Where the model runs.")
 precision = click.option("--precision", type=click.Choice(PRECISIONS), default="auto", help="How it computes.")

@@ -108,7 +108,7 @@ def _is_query(text: str) -> bool:
 
 @click.command(cls=_Search, context_settings={"allow_extra_args": True})
 @click.argument("query", required=False, default="")
-@click.argument("photos", default=".")
+@click.argument("photos", type=click.Path(), default=".")
 @click.option("-t", "--top", "k", type=int, default=10, show_default=True, help="How many pictures to show.")
 @click.option("-a", "--add", multiple=True, metavar="TERM", help="Add a term as it stands; repeatable.")
 @click.option("-s", "--sub", "subtract", multiple=True, metavar="TERM", help="Subtract a term; repeatable.")
@@ -118,8 +118,8 @@ def _is_query(text: str) -> bool:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--csv", "as_csv", is_flag=True, help="A table: score, path.")
 @click.option("-p", "--preview", is_flag=True, help="Show the pictures, where the terminal can.")
-@click.option("--copy-to", metavar="FOLDER", help="Also copy them there; overwrites nothing.")
-@click.option("--html", "sheet", metavar="FILE", help="Also write a contact sheet: one HTML file.")
+@click.option("--copy-to", type=click.Path(), metavar="FOLDER", help="Also copy them there; overwrites nothing.")
+@click.option("--html", "sheet", type=click.Path(), metavar="FILE", help="Also write a contact sheet: one HTML file.")
 @options.below
 @click.option("--after", metavar="DATE", default="", help="Only taken then or later: 2019, 2019-07.")
 @click.option("--before", metavar="DATE", default="", help="Only taken then or earlier.")
@@ -144,7 +144,9 @@ def _is_query(text: str) -> bool:
 @click.option("--save", metavar="NAME", help="Save QUERY; @NAME asks it again.")
 @click.option("--saved", "is_list", is_flag=True, help="List what is saved, and search nothing.")
 @click.option("--forget", metavar="NAME", help="Forget what is saved so; search nothing.")
-@click.option("--head", "head_file", metavar="FILE", help="With --class: a classifier that probe saved.")
+@click.option(
+    "--head", "head_file", type=click.Path(), metavar="FILE", help="With --class: a classifier that probe saved."
+)
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="Only pictures the head calls so; repeatable.")
 @options.excluded
 @options.engine

@@ -39,7 +39,7 @@ class PageOptions(options.ModelOptions):
 
 
 @click.command()
-@click.argument("photos", nargs=-1)
+@click.argument("photos", type=click.Path(), nargs=-1)
 @click.option("--port", type=click.IntRange(1, 65535), help="Default: the first free one from 7860 on.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to serve at; others need --auth.")
 @click.option(
@@ -49,7 +49,9 @@ class PageOptions(options.ModelOptions):
     show_envvar=True,
     help="Ask for a login. Other accounts of this machine read it in the list of processes, unlike the variable.",
 )
-@click.option("--auth-file", metavar="FILE", help="Ask for a login of one of these: USER:PASSWORD, one a line.")
+@click.option(
+    "--auth-file", type=click.Path(), metavar="FILE", help="Ask for a login of one of these: USER:PASSWORD, one a line."
+)
 @click.option(
     "--allow-host", "allow_hosts", multiple=True, metavar="NAME", help="A proxy serves the page under this name."
 )
