@@ -1,10 +1,10 @@
-# make demo [PHOTOS=dir]   make test   make check   make bench   make bench-quality   make faults
+# make demo [PHOTOS=dir]   make test   make check   make bench   make bench-quality   make faults   make dist   make docs
 # The first two need Python 3.11 or newer and a package registry, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
 PHOTOS ?=
 
-.PHONY: demo test check bench bench-quality faults clean
+.PHONY: demo test check bench bench-quality faults dist docs clean
 
 demo: .venv/installed
 	@$(BIN)/python docs/demo.py $(if $(PHOTOS),"$(PHOTOS)")
@@ -27,6 +27,15 @@ bench-quality: .venv/installed
 faults: .venv/installed
 	$(BIN)/python -m tests.support.fault_table
 
+dist: .venv/installed
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	CLIPKIT_DIST=dist $(BIN)/python -m pytest tests/dist
+
+docs: .venv/installed
+	$(BIN)/python docs/site.py
+
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "clipkit needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
@@ -36,4 +45,4 @@ faults: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv demo-photos
+	rm -rf .venv demo-photos dist build

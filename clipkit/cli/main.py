@@ -114,6 +114,8 @@ def main(arguments: list[str] | None = None, *, open_index: Callable[..., ImageI
     except BrokenPipeError:  # `clipkit search ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except ModuleNotFoundError as error:  # after the light path of docs/install.md
+        return _say_missing(error)
     except MemoryError:
         say("error: out of memory\n  try: --batch-size 1 --workers 1")
         return 1
@@ -129,6 +131,18 @@ def end_at_once(code: int) -> NoReturn:
         with suppress(OSError):
             stream.flush()
     os._exit(code)
+
+
+def _say_missing(error: ModuleNotFoundError) -> int:
+    """Name the package that a module is missing of; a module that is in none is our own fault, and raised again."""
+    from clipkit.core.requirements import requirement_of
+
+    requirement = requirement_of(error.name or "")
+    if not requirement:
+        raise error
+    name = requirement.partition(">")[0]
+    say(f"error: this needs {name}, which is not installed\n  try: pip install '{requirement}'")
+    return 1
 
 
 def _interrupted(is_program: bool) -> int:

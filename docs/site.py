@@ -1,0 +1,76 @@
+"""`make docs`: the documentation as a site in build/site, with the API from the docstrings; a broken link ends it.
+
+Pages link to each other as files of the repository, so they are laid out as they lie there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+PAGES = (
+    "README.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "benchmarks/README.md",
+    "data/starter/README.md",
+    "training/README.md",
+)
+PUBLIC = ("clipkit", "models", "index", "datasets", "classify", "learn", "explore", "evaluate", "output")
+_LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "build" / "site")
+    out = parser.parse_args().out.resolve()
+    pages = out.parent / f"{out.name}-pages"
+    shutil.rmtree(pages, ignore_errors=True)
+    for file in (*map(REPOSITORY.joinpath, PAGES), *(REPOSITORY / "docs").glob("*.md")):
+        _lay_out(file, pages)
+    for package in PUBLIC:
+        _write(pages / "api" / f"{package}.md", "\n".join(_api(package)))
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)]
+    configured = pages.parent / f"{out.name}.yml"
+    configured.write_text((REPOSITORY / "docs" / "site.yml").read_text().replace("PAGES", str(pages)))
+    done = subprocess.run([*command, "--config-file", str(configured)], cwd=REPOSITORY)
+    if done.returncode == 0:
+        print(f"{out / 'index.html'}")
+    return done.returncode
+
+
+def _lay_out(file: Path, pages: Path) -> None:
+    """Copy a page, and what of the repository it links to and is no page."""
+    relative = file.relative_to(REPOSITORY)
+    _write(pages / relative, file.read_text())
+    for link in _LINK.findall(file.read_text()):
+        target = (file.parent / link).resolve()
+        if target.is_file() and target.suffix != ".md" and target.is_relative_to(REPOSITORY):
+            place = pages / target.relative_to(REPOSITORY)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(target, place)
+
+
+def _api(package: str) -> Iterator[str]:
+    """A page with every public name of a package."""
+    module = "clipkit" if package == "clipkit" else f"clipkit.{package}"
+    yield f"# {module}\n"
+    for name in importlib.import_module(module).__all__:
+        home = getattr(importlib.import_module(module), name)
+        yield f"::: {getattr(home, '__module__', module)}.{name}\n"
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
