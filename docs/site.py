@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import re
 import shutil
 import subprocess
@@ -35,14 +36,16 @@ def main() -> int:
     shutil.rmtree(pages, ignore_errors=True)
     for file in (*map(REPOSITORY.joinpath, PAGES), *(REPOSITORY / "docs").glob("*.md")):
         _lay_out(file, pages)
+    described: set[str] = set()
     for package in PUBLIC:
-        _write(pages / "api" / f"{package}.md", "\n".join(_api(package)))
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)]
+        _write(pages / "api" / f"{package}.md", "\n".join(_api(package, described)))
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(out)]
     configured = pages.parent / f"{out.name}.yml"
     configured.write_text((REPOSITORY / "docs" / "site.yml").read_text().replace("PAGES", str(pages)))
-    done = subprocess.run([*command, "--config-file", str(configured)], cwd=REPOSITORY)
-    if done.returncode == 0:
-        print(f"{out / 'index.html'}")
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    command += ["--config-file", str(configured)]
+    done = subprocess.run(command, cwd=REPOSITORY, env=quiet, capture_output=True, text=True)
+    print(done.stdout + done.stderr if done.returncode else out / "index.html")
     return done.returncode
 
 
@@ -58,13 +61,18 @@ def _lay_out(file: Path, pages: Path) -> None:
             shutil.copyfile(target, place)
 
 
-def _api(package: str) -> Iterator[str]:
-    """A page with every public name of a package."""
+def _api(package: str, described: set[str]) -> Iterator[str]:
+    """A page with every public name of a package; of one that another page describes a link to it."""
     module = "clipkit" if package == "clipkit" else f"clipkit.{package}"
+    exported = importlib.import_module(module)
+    homes = {name: f"{getattr(getattr(exported, name), '__module__', module)}.{name}" for name in exported.__all__}
     yield f"# {module}\n"
-    for name in importlib.import_module(module).__all__:
-        home = getattr(importlib.import_module(module), name)
-        yield f"::: {getattr(home, '__module__', module)}.{name}\n"
+    if known := [f"[{name}][{home}]" for name, home in homes.items() if home in described]:
+        yield f"Described elsewhere: {', '.join(known)}.\n"
+    for home in homes.values():
+        if home not in described:
+            yield f"::: {home}\n"
+    described |= set(homes.values())
 
 
 def _write(file: Path, text: str) -> None:
