@@ -29,7 +29,7 @@ from clipkit.models.hub import Notify
 from clipkit.models.int8 import quantized
 from clipkit.models.onnx import OnnxEncoder
 from clipkit.models.openclip import OpenClipEncoder, has_architecture, load_network, open_clip_catalogue, pixel_recipe
-from clipkit.models.registry import ALIASES, CONFIG, Weights, canonical_name, find_weights
+from clipkit.models.registry import ALIASES, CONFIG, Weights, canonical_name, find_weights, say_name
 from clipkit.models.vit import CONFIG as TRANSFORMERS_CONFIG
 from clipkit.models.vit import ViTClassifier
 
@@ -57,9 +57,9 @@ def load_encoder(
     ----------
     model : str, default "auto"
         An alias ("fast", "balanced", "best", "multilingual", "starter"), an open_clip name
-        ("ViT-B-32/laion2b_s34b_b79k", also with a comma or two underscores), a repository ("hf-hub:owner/name") or a
-        folder. "auto" is "balanced" where its weights are on this disk or the hub answers, else "starter", which comes
-        with clipkit.
+        ("ViT-B-32/laion2b_s34b_b79k", also with a comma or two underscores), a repository whose weights open_clip has
+        by name ("openai/clip-vit-base-patch32"), any other ("hf-hub:owner/name") or a folder. "auto" is "balanced"
+        where its weights are on this disk or the hub answers, else "starter", which comes with clipkit.
     engine : {"auto", "torch", "onnx"}, default "auto"
         What computes. "auto" takes torch on a GPU and ONNX Runtime on a CPU; a transformer on a CPU with bfloat16 goes
         on in torch after 1,000 pictures, or earlier where an index run knows that it pays.
@@ -106,6 +106,7 @@ def load_encoder(
     if batch_size is not None and batch_size < 1:
         raise ModelError(f"a batch of {batch_size} has no pictures in it", hint="--batch-size 16")
     refuse_empty_folder(model)
+    say_name(model, notify)
     engine = check_engine(engine, device, precision)
     if engine == "torch":
         weights = find_weights(model, open_clip_catalogue(), allow_pickle=allow_pickle, notify=notify)

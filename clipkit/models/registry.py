@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 
+from clipkit.core.tables import read_table
 from clipkit.errors import ModelError
 from clipkit.models.hub import Hub, Notify, signed, why_not_fetched
 
@@ -28,6 +30,11 @@ TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "config.json",  # names the tokenizer's class where tokenizer_config.json does not
 )
+
+
+# Weights to advise where only an architecture is named, by how their tags begin: the best of open_clip's result tables
+# among those whose licence allows everything, then what else there is.
+ADVISED = ("datacomp_xl", "datacomp", "webli", "laion2b", "laion", "dfn", "metaclip", "openai", "")
 
 
 @dataclass(frozen=True)
@@ -107,15 +114,32 @@ class Weights:
 
 
 def canonical_name(model: str) -> str:
-    """The one name of a model: aliases resolved, `,` and `__` as `/`; "auto" stays. Nothing is looked up."""
+    """The one name of a model: aliases and repositories resolved, `,` and `__` as `/`; "auto" stays.
+
+    Nothing is looked up on a network.
+    """
     if alias := ALIASES.get(model):
         return alias.model
     if model == "auto" or model.startswith(("hf-hub:", "local:")):
         return model
     if folder := _as_folder(model):
         return f"local:{folder.name}"
+    if name := hub_names().get(model):
+        return name
     architecture, separator, tag = _split_name(model)
     return f"{architecture}/{tag}" if separator else architecture
+
+
+@cache
+def hub_names() -> Mapping[str, str]:
+    """open_clip's name by repository: of its own weights, and of those that transformers has of the same models."""
+    return {row["repository"]: row["model"] for _, row in read_table(Path(__file__).with_name("hub_names.csv"))}
+
+
+def say_name(model: str, notify: Notify | None) -> None:
+    """A line where a repository is given whose weights open_clip has by a name of its own."""
+    if notify and (name := hub_names().get(model)) == canonical_name(model):
+        notify(f"{model} is {name} in open_clip")
 
 
 def choose_auto(notify: Notify | None = None) -> str:
@@ -175,7 +199,7 @@ def find_weights(
         return _from_repo(model, allow_pickle, Hub(notify))
     if model not in ALIASES and (folder := _as_folder(model)):
         return _from_folder(folder, f"local:{folder.name}", str(folder), allow_pickle)
-    name, architecture, pretrained = _look_up(canonical_name(model), catalogue)
+    name, architecture, pretrained = _look_up(canonical_name(model), catalogue, written=model)
     file = _fetch_weights(name, pretrained.repo, pretrained.file, allow_pickle, Hub(notify))
     return Weights(name, name, architecture, file, signed(file), pretrained)
 
@@ -205,7 +229,7 @@ def _as_folder(model: str) -> Path | None:
     return folder if is_path else None
 
 
-def _look_up(model: str, catalogue: Catalogue) -> tuple[str, str, Pretrained]:
+def _look_up(model: str, catalogue: Catalogue, *, written: str) -> tuple[str, str, Pretrained]:
     architecture, _, tag = model.partition("/")
     if pretrained := catalogue.get(architecture, {}).get(tag):
         return model, architecture, pretrained
@@ -213,12 +237,20 @@ def _look_up(model: str, catalogue: Catalogue) -> tuple[str, str, Pretrained]:
     if tags := catalogue.get(architecture) or catalogue.get(whole):
         name = architecture if architecture in catalogue else whole
         fact = f"{name} has no weights called {tag}" if name == architecture and tag else f"{name} names no weights"
-        raise ModelError(fact, hint="one of " + ", ".join(f"{name}/{tag}" for tag in tags))
-    names = [*ALIASES, *(f"{name}/{tag}" for name, tags in catalogue.items() for tag in tags)]
-    near = get_close_matches(model, names, n=3, cutoff=0.5)
-    raise ModelError(
-        f"no model is called {model}", hint=f"did you mean {', '.join(near)}" if near else "clipkit models"
-    )
+        hint = f"--model {name}/{_advised(name, tags)}; {name}/ also takes {', '.join(tags)}"
+        raise ModelError(fact, hint=hint if len(tags) > 1 else f"--model {name}/{_advised(name, tags)}")
+    names = [*ALIASES, *hub_names(), *(f"{name}/{tag}" for name, tags in catalogue.items() for tag in tags)]
+    near = get_close_matches(written, names, n=3, cutoff=0.5)
+    other = f"a repository of open_clip's layout: --model hf-hub:{written}" if "/" in written else "clipkit models"
+    hint = f"did you mean {', '.join(near)}" if near else other
+    raise ModelError(f"no model is called {written}", hint=hint)
+
+
+def _advised(architecture: str, tags: Iterable[str]) -> str:
+    """The tag of an alias of ours, else the first kind of ADVISED; of several the last, which saw the most pictures."""
+    ours = [alias.model.partition("/")[2] for alias in ALIASES.values() if alias.model.startswith(f"{architecture}/")]
+    kinds = ([tag for tag in tags if tag.startswith(kind)] for kind in ADVISED)
+    return next(found[-1] for found in ([*ours], *kinds) if found)
 
 
 def _from_folder(folder: Path, model: str, source: str, allow_pickle: bool) -> Weights:
@@ -238,7 +270,9 @@ def _from_repo(model: str, allow_pickle: bool, hub: Hub) -> Weights:
     repo = model.removeprefix("hf-hub:")
     config = hub.file(repo, CONFIG)
     if config is None:
-        raise ModelError(f"{repo} is no open_clip model: it has no {CONFIG}", hint="another model: clipkit models")
+        name = hub_names().get(repo)
+        hint = f"open_clip has the model: --model {name}" if name else "another model: clipkit models"
+        raise ModelError(f"{repo} is no open_clip model: it has no {CONFIG}", hint=hint)
     # From here on the same commit, so that a push in between cannot pair one's config with the other's weights.
     file = _fetch_weights(model, repo, "", allow_pickle, hub, revision=config.parent.name)
     return Weights(model, model, f"local-dir:{file.parent}", file, signed(file))

@@ -552,7 +552,15 @@ def test_a_name_or_folder_tells_which_library_it_is_for(tmp_path: Path, models: 
     assert not is_transformers(str(models("clip")))
     for name in ("google/vit-base-patch16-224", "microsoft/swin-tiny-patch4-window7-224"):
         assert is_transformers(name)
-    for name in ("starter", "auto", "balanced", "ViT-B-32/openai", "ViT-B/32", "hf-hub:timm/x", "ViT-B-32,openai"):
+    for name in (
+        "starter",
+        "auto",
+        "balanced",
+        "ViT-B-32/openai",
+        "ViT-B/32",
+        "hf-hub:timm/x",
+        "openai/clip-vit-base-patch32",
+    ):
         assert not is_transformers(name)
 
 

@@ -109,11 +109,76 @@ def test_a_folder_is_named_by_its_last_part(tmp_path: Path, monkeypatch: pytest.
         assert canonical_name(written) == "local:mine"
 
 
-def test_an_architecture_without_weights_lists_them() -> None:
-    for written in ("ViT-B-32", "ViT-B/32"):
-        with pytest.raises(ModelError, match="ViT-B-32 names no weights") as caught:
-            find_weights(written, CATALOGUE)
-        assert caught.value.hint == f"one of ViT-B-32/openai, {LAION}"
+@pytest.mark.parametrize("written", ["ViT-B-32", "ViT-B/32"])
+def test_an_architecture_without_weights_is_answered_with_one_set_and_the_others(written: str) -> None:
+    with pytest.raises(ModelError, match="ViT-B-32 names no weights") as caught:
+        find_weights(written, CATALOGUE)
+    assert caught.value.hint == f"--model {LAION}; ViT-B-32/ also takes openai, laion2b_s34b_b79k"
+
+
+def test_weights_of_every_architecture_are_advised() -> None:
+    from clipkit.models.openclip import open_clip_catalogue
+
+    catalogue = open_clip_catalogue()
+    found = {}
+    for architecture, tags in catalogue.items():
+        with pytest.raises(ModelError) as caught:
+            find_weights(architecture, catalogue)
+        found[architecture] = str(caught.value.hint).removeprefix("--model ").partition(";")[0]
+        assert found[architecture].partition("/")[2] in tags
+    assert found["ViT-B-16"] == "ViT-B-16/datacomp_xl_s13b_b90k"
+    assert found["ViT-H-14"] == "ViT-H-14/laion2b_s32b_b79k"
+    assert found["RN50"] == "RN50/openai"
+    assert found["ViT-B-16-SigLIP-256"] == "ViT-B-16-SigLIP-256/webli"
+
+
+@pytest.mark.parametrize(
+    ("repository", "name"),
+    [
+        ("openai/clip-vit-base-patch32", "ViT-B-32/openai"),
+        ("openai/clip-vit-large-patch14-336", "ViT-L-14-336/openai"),
+        ("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", LAION),
+        ("google/siglip-base-patch16-256-multilingual", "ViT-B-16-SigLIP-i18n-256/webli"),
+        ("apple/MobileCLIP-S1", "MobileCLIP-S1/datacompdr"),
+        ("apple/DFN2B-CLIP-ViT-L-14", "ViT-L-14/dfn2b"),
+    ],
+)
+def test_a_repository_of_transformers_has_open_clips_name(repository: str, name: str) -> None:
+    assert canonical_name(repository) == name
+
+
+def test_every_name_of_a_repository_is_one_that_open_clip_knows() -> None:
+    from clipkit.models.openclip import open_clip_catalogue
+
+    catalogue = open_clip_catalogue()
+    for repository, name in registry.hub_names().items():
+        architecture, _, tag = name.partition("/")
+        own = catalogue[architecture][tag].repo
+        assert own == repository or repository.startswith(("openai/", "google/", "facebook/", "apple/")), repository
+        shared = "timm/ViT-SO400M-14-SigLIP-384", "timm/vit_base_patch16_plus_clip_240.laion400m_e31"
+        assert registry.hub_names()[own] == name or own in shared
+
+
+def test_the_name_of_a_repository_is_said_in_one_line(hub: FakeHub) -> None:
+    from clipkit.models.load import load_encoder
+
+    lines: list[str] = []
+    with pytest.raises(ModelError, match=r"open_clip_model\.safetensors of timm/vit_base"):
+        load_encoder("openai/clip-vit-base-patch32", notify=lines.append)
+    assert lines[0] == "openai/clip-vit-base-patch32 is ViT-B-32/openai in open_clip"
+
+
+def test_a_repository_of_another_layout_is_answered_with_open_clips_name(hub: FakeHub) -> None:
+    _put(hub.folder, "google/siglip-base-patch16-224", "config.json")
+    with pytest.raises(ModelError, match="is no open_clip model") as caught:
+        find_weights("hf-hub:google/siglip-base-patch16-224", CATALOGUE)
+    assert caught.value.hint == "open_clip has the model: --model ViT-B-16-SigLIP/webli"
+
+
+def test_an_unknown_repository_is_asked_for_by_its_prefix() -> None:
+    with pytest.raises(ModelError, match="no model is called zzz/qqq") as caught:
+        find_weights("zzz/qqq", CATALOGUE)
+    assert "--model hf-hub:zzz/qqq" in str(caught.value.hint)
 
 
 def test_unknown_weights_of_a_known_architecture_list_the_known_ones() -> None:
