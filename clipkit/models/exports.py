@@ -20,6 +20,7 @@ from clipkit.core.folders import cache_folder
 from clipkit.errors import ModelError
 from clipkit.images.recipe import PixelRecipe
 from clipkit.models import registry
+from clipkit.models.conversion import converted_folder
 from clipkit.models.devices import FLOAT32
 from clipkit.models.hub import fingerprint
 from clipkit.models.registry import CONFIG, Weights
@@ -170,9 +171,16 @@ def publish(export: ExportedModel) -> ExportedModel:
 
 
 def config_beside(source: str) -> str | None:
-    """SHA-256 of the config in a model's folder; None where the source is no folder that is there."""
-    file = Path(source) / CONFIG
+    """SHA-256 of the config in a model's folder, or of what was made of it; None where there is no such folder."""
+    file = _open_clip_folder(Path(source)) / CONFIG
     return fingerprint(file) if file.is_absolute() and file.is_file() else None
+
+
+def _open_clip_folder(folder: Path) -> Path:
+    """What was made of a model of transformers; any other folder is its own."""
+    with suppress(ModelError):
+        return converted_folder(folder)
+    return folder
 
 
 def model_cfg_sha256(model_cfg: Mapping[str, Any]) -> str:
@@ -185,7 +193,7 @@ def model_cfg_beside(model: str, source: str) -> str:
     folder = registry.starter_folder() if model == "starter" else Path(source.removeprefix("local-dir:"))
     if folder.is_absolute():
         with suppress(OSError, ValueError, AttributeError):
-            config = json.loads((folder / CONFIG).read_bytes())
+            config = json.loads((_open_clip_folder(folder) / CONFIG).read_bytes())
             return model_cfg_sha256(config.get("model_cfg", config))
     return ""
 

@@ -16,6 +16,21 @@ from clipkit.errors import ModelError
 
 Notify = Callable[[str], None]
 
+# Of a model in open_clip's layout, in a repository or a folder.
+CONFIG = "open_clip_config.json"
+SAFE_WEIGHTS = "open_clip_model.safetensors"
+TOKENIZER_FILES = (
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "config.json",  # names the tokenizer's class where tokenizer_config.json does not
+)
+
 HUB_SECONDS = 3.0  # a person waits this long for a machine without a network to say so
 
 _WITHOUT_NETWORK = "--model starter works offline; or fetch the model on a machine with a network and give its folder"

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from clipkit.errors import ModelError
+from clipkit.models.conversion import check_architecture, is_pretrained_clip
 from clipkit.models.devices import FLOAT32, INT8, check_engine, has_fast_bfloat16, pick_towers
 from clipkit.models.encoder import Encoder
 from clipkit.models.export_cache import making, trim
@@ -139,6 +140,8 @@ def refuse_empty_folder(model: str) -> None:
     """ModelError for a folder that holds no model, before anything heavy is imported to look for one of its name."""
     is_name = model in (*ALIASES, "auto") or has_architecture(model.replace(",", "/").partition("/")[0])
     if not is_name and os.path.isdir(model) and not os.path.isfile(os.path.join(model, CONFIG)):
+        if os.path.isfile(os.path.join(model, TRANSFORMERS_CONFIG)):
+            return check_architecture(Path(model))
         hint = "a folder that has it beside its weights: --model FOLDER; or a name of clipkit models"
         raise ModelError(f"{model} is a folder without {CONFIG}", hint=hint)
 
@@ -306,7 +309,8 @@ def is_transformers(name: str) -> bool:
     """Whether this is a folder that `save_pretrained` wrote, or an owner/name of which open_clip knows nothing."""
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return (folder / TRANSFORMERS_CONFIG).is_file() and not (folder / CONFIG).is_file()
+        is_its_own = (folder / TRANSFORMERS_CONFIG).is_file() and not (folder / CONFIG).is_file()
+        return is_its_own and not is_pretrained_clip(folder)
     if name in ALIASES or name.startswith((".", "~", "/")) or ":" in name or name.count("/") != 1:
         return False
     architecture, _, tag = canonical_name(name).partition("/")

@@ -19,6 +19,7 @@ from clipkit.errors import ModelError
 from clipkit.images.recipe import PixelRecipe
 from clipkit.models.backbone import pooled, without_projection
 from clipkit.models.byte_pairs import as_lines
+from clipkit.models.conversion import trunk_folder
 from clipkit.models.devices import Towers, at_once, is_out_of_memory, place_network
 from clipkit.models.encoder import check_pixels, encode_in_batches, encode_unique
 from clipkit.models.exports import model_cfg_sha256
@@ -50,7 +51,7 @@ def load_network(weights: Weights, notify: Notify | None = None) -> tuple[Any, C
     try:
         config = open_clip.get_model_config(weights.architecture)
         with torch.random.fork_rng(devices=[]):  # a network draws its first weights before it is given ours
-            network = _build(weights, config["text_cfg"], notify)
+            network = _build(weights, config, notify)
         check_weights(weights, network)
         return network, _tokenizer(weights, config["text_cfg"], notify)
     except (*known, SafetensorError, pickle.UnpicklingError) as error:
@@ -372,7 +373,7 @@ class OpenClipEncoder:
 _TWO_PROMPTS = ("a photo of a dog", "a photograph of two small red boats on a lake at dawn")
 
 
-def _build(weights: Weights, text: dict[str, Any], notify: Notify | None) -> Any:
+def _build(weights: Weights, config: dict[str, Any], notify: Notify | None) -> Any:
     """The network with its weights, in float32, with everything said that open_clip only knows for its own tags.
 
     Given a file instead of a tag, open_clip silently takes GELU for QuickGELU and the default mean and std (#771).
@@ -380,9 +381,12 @@ def _build(weights: Weights, text: dict[str, Any], notify: Notify | None) -> Any
     import open_clip
 
     options: dict[str, Any] = {}
+    text = config["text_cfg"]
     if name := text.get("hf_model_name"):  # a tower of transformers: its config from our cache, no weights of its own
         folder = fetch_files(name, ("config.json",), notify)
         options["text_cfg"] = {**text, "hf_model_name": str(folder), "hf_model_pretrained": False}
+    if trunk := trunk_folder(config["vision_cfg"], weights.file.parent):
+        options["vision_cfg"] = {**config["vision_cfg"], "timm_model_name": f"local-dir:{trunk}"}
     if tag := weights.pretrained:
         options["pretrained"] = str(weights.file)
         options["force_quick_gelu"] = tag.quick_gelu

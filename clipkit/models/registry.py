@@ -12,26 +12,15 @@ from pathlib import Path
 
 from clipkit.core.tables import read_table
 from clipkit.errors import ModelError
+from clipkit.models.conversion import as_open_clip_folder, is_pretrained_clip
+from clipkit.models.hub import CONFIG as CONFIG
+from clipkit.models.hub import SAFE_WEIGHTS as SAFE_WEIGHTS
+from clipkit.models.hub import TOKENIZER_FILES as TOKENIZER_FILES
 from clipkit.models.hub import Hub, Notify, signed, why_not_fetched
 
-CONFIG = "open_clip_config.json"
-SAFE_WEIGHTS = "open_clip_model.safetensors"
 PICKLE_WEIGHTS = "open_clip_pytorch_model.bin"
 # In a folder, open_clip loads the first of these that is there; we must name the same file, since we sign it.
 FOLDER_WEIGHTS = (SAFE_WEIGHTS, "open_clip_pytorch_model.safetensors", PICKLE_WEIGHTS, "open_clip_pytorch_model.pth")
-TOKENIZER_FILES = (
-    "tokenizer_config.json",
-    "tokenizer.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "config.json",  # names the tokenizer's class where tokenizer_config.json does not
-)
-
-
 # Weights to advise where only an architecture is named, by how their tags begin: the best of open_clip's result tables
 # among those whose licence allows everything, then what else there is.
 ADVISED = ("datacomp_xl", "datacomp", "webli", "laion2b", "laion", "dfn", "metaclip", "openai", "")
@@ -198,7 +187,8 @@ def find_weights(
     if model.startswith("hf-hub:"):
         return _from_repo(model, allow_pickle, Hub(notify))
     if model not in ALIASES and (folder := _as_folder(model)):
-        return _from_folder(folder, f"local:{folder.name}", str(folder), allow_pickle)
+        place = as_open_clip_folder(folder, notify)
+        return _from_folder(place, f"local:{folder.name}", str(folder), allow_pickle)
     name, architecture, pretrained = _look_up(canonical_name(model), catalogue, written=model)
     file = _fetch_weights(name, pretrained.repo, pretrained.file, allow_pickle, Hub(notify))
     return Weights(name, name, architecture, file, signed(file), pretrained)
@@ -225,7 +215,9 @@ def _split_name(model: str) -> tuple[str, str, str]:
 def _as_folder(model: str) -> Path | None:
     text = model.removeprefix("local-dir:")
     folder = Path(os.path.abspath(os.path.expanduser(text)))
-    is_path = text != model or text.startswith((".", "/", "~")) or (folder / CONFIG).is_file()
+    is_path = (
+        text != model or text.startswith((".", "/", "~")) or (folder / CONFIG).is_file() or is_pretrained_clip(folder)
+    )
     return folder if is_path else None
 
 

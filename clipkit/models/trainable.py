@@ -20,6 +20,7 @@ from clipkit.images.decode import read_file
 from clipkit.images.guarded_decoder import decode
 from clipkit.images.recipe import PixelRecipe
 from clipkit.models.backbone import pooled, without_projection
+from clipkit.models.conversion import TRUNK_CONFIG
 from clipkit.models.encoder import Encoder
 from clipkit.models.load import as_open_clip
 from clipkit.models.openclip import load_network, model_config, open_clip_catalogue
@@ -123,8 +124,9 @@ class TunableEncoder:
         weights = find_weights(self.source, open_clip_catalogue(), allow_pickle=True)
         folder.mkdir(parents=True, exist_ok=True)
         source = weights.file.parent
-        for name in TOKENIZER_FILES:
+        for name in (*TOKENIZER_FILES, TRUNK_CONFIG):
             if (source / name).is_file() and not (folder / name).exists():
+                (folder / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(source / name, folder / name)
         config = {"model_cfg": model_config(weights), "preprocess_cfg": self._preprocess()}
         (folder / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")

@@ -402,6 +402,28 @@ def quietly() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def find_saved(folder: Path) -> Place:
+    """What lies in a folder that `save_pretrained` wrote; ModelError where weights, config or processor are missing."""
+    return _find(str(folder), None, None)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors of a saved model, one or several."""
+    return [folder / WEIGHTS] if (folder / WEIGHTS).is_file() else [folder / name for name in _shards(folder)]
+
+
+def read_configs(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Config and image processor of a model in a folder that `save_pretrained` wrote, all defaults filled in."""
+    from transformers import AutoConfig, AutoImageProcessor
+
+    configs: Any = AutoConfig
+    processors: Any = AutoImageProcessor
+    options = {"local_files_only": True, "trust_remote_code": False}
+    with quietly():
+        config = configs.from_pretrained(folder, **options).to_dict()
+        return config, processors.from_pretrained(folder, **options).to_dict()
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a model lies on this disk, if it does. revision: commit or fingerprint. seal: SHA-256 of the weights."""

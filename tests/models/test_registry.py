@@ -163,7 +163,7 @@ def test_the_name_of_a_repository_is_said_in_one_line(hub: FakeHub) -> None:
     from clipkit.models.load import load_encoder
 
     lines: list[str] = []
-    with pytest.raises(ModelError, match=r"open_clip_model\.safetensors of timm/vit_base"):
+    with pytest.raises(ModelError, match="timm/vit_base_patch32_clip_224"):
         load_encoder("openai/clip-vit-base-patch32", notify=lines.append)
     assert lines[0] == "openai/clip-vit-base-patch32 is ViT-B-32/openai in open_clip"
 
