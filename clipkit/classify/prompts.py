@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -16,7 +16,8 @@ from clipkit.errors import DatasetError, QueryError
 from clipkit.models.openclip import published_class_names
 
 Classes: TypeAlias = str | os.PathLike[str] | Sequence[str] | Mapping[str, Sequence[str]]
-Templates: TypeAlias = str | os.PathLike[str] | Sequence[str]
+Template: TypeAlias = str | Callable[[str], str]  # with a slot for the class, or what makes a prompt of its name
+Templates: TypeAlias = str | os.PathLike[str] | Callable[[str], str] | Sequence[Template]
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "plain": ("{}",),
@@ -58,6 +59,7 @@ _COLUMNS = ("class", "label", "name", "classname")
 
 
 SLOT_HINT = 'write {} where the class goes: "a photo of a {}."'
+FUNCTION_HINT = 'a function from a name to a prompt: lambda name: f"a photo of a {name}."'
 CLASSES_HINT = "a text file, one a line, or a CSV with a column class: --classes FILE"
 JSON_HINT = '["cat", "dog"], or {"cat": ["a photo of a cat."], "dog": ["a photo of a dog."]}'
 
@@ -86,7 +88,7 @@ class ClassPrompts:
 
 def make_prompts(
     classes: Mapping[str, Sequence[str]] | Sequence[str],
-    templates: Sequence[str],
+    templates: Sequence[Template],
     *,
     words: Mapping[str, str] | None = None,
 ) -> ClassPrompts:
@@ -99,8 +101,8 @@ def make_prompts(
     ----------
     classes : sequence of str, or mapping of str to sequence of str
         Names, or phrases by name.
-    templates : sequence of str
-        Each with `{}` or `{c}` where the class goes.
+    templates : sequence of str or callable
+        Each with `{}` or `{c}` where the class goes, or a function from the class's name to the prompt.
     words : mapping of str to str, optional
         What is filled in instead of a class's name.
 
@@ -125,6 +127,8 @@ def make_prompts(
     >>> from clipkit.classify import make_prompts
     >>> make_prompts(["cat", "dog"], ["a photo of a {}."]).prompts
     (('a photo of a cat.',), ('a photo of a dog.',))
+    >>> make_prompts(["cat"], [lambda name: f"a photo of a {name.upper()}"]).prompts
+    (('a photo of a CAT',),)
     >>> make_prompts({"cat": ["whiskers", "a tail"]}, ["{c}, which has {d}."]).prompts
     (('cat, which has whiskers.', 'cat, which has a tail.'),)
     """
@@ -133,10 +137,10 @@ def make_prompts(
     words = words or {}
     if not isinstance(classes, Mapping):
         check_templates(templates)
-        if any("{d}" in template for template in templates):
+        if any(isinstance(template, str) and "{d}" in template for template in templates):
             raise QueryError("a template with {d} needs descriptions", hint='a JSON file {"cat": ["whiskers", ...]}')
         return ClassPrompts(tuple(names), tuple(_fill(templates, words.get(name, name)) for name in names))
-    described = [template for template in templates if "{d}" in template]
+    described = [template for template in templates if isinstance(template, str) and "{d}" in template]
     prompts = []
     for name, phrases in zip(names, classes.values(), strict=True):
         texts = [phrase.strip() for phrase in phrases]
@@ -147,33 +151,51 @@ def make_prompts(
     return ClassPrompts(tuple(names), tuple(prompts))
 
 
-def read_templates(templates: Templates) -> tuple[str, ...]:
-    """The templates of a set's name, a text file (one a line), one template, or a list of them; all with a slot."""
+def read_templates(templates: Templates) -> tuple[Template, ...]:
+    """The templates of a set's name, a text file (one a line), one template, or a list of them; all with a slot.
+
+    A function from a name to a prompt is a template, too.
+    """
     if isinstance(templates, str) and templates in TEMPLATES:
         return TEMPLATES[templates]
     if isinstance(templates, str) and _SLOT.search(templates):
-        found: Sequence[str] = [templates]
+        found: Sequence[Template] = [templates]
+    elif callable(templates):
+        found = [templates]
     elif isinstance(templates, str | os.PathLike):
         if not Path(templates).is_file():
             sets = ", ".join([*TEMPLATES, "imagenet"])
             raise QueryError(f"{os.fspath(templates)!r} is no set of templates, no file, and has no {{}}", hint=sets)
         found = _lines(Path(templates))
     else:
-        found = [template.strip() for template in templates]
+        found = [template.strip() if isinstance(template, str) else template for template in templates]
     check_templates(found)
     return tuple(found)
 
 
-def check_templates(templates: Sequence[str]) -> None:
+def check_templates(templates: Sequence[Template]) -> None:
     """QueryError for none at all, or one without a place for the class."""
     if not templates:
         raise QueryError("there are no templates", hint=SLOT_HINT)
     for template in templates:
-        if not _SLOT.search(template):
-            raise QueryError(
-                f"the template {template!r} has no slot for the class",
-                hint='write {} where the class goes: "a photo of a {}."',
-            )
+        if isinstance(template, str) and not _SLOT.search(template):
+            raise QueryError(f"the template {template!r} has no slot for the class", hint=SLOT_HINT)
+        if not isinstance(template, str):
+            _check_function(template)
+
+
+def _check_function(template: Callable[[str], str]) -> None:
+    """QueryError for one that makes no text of a name, or the same of two."""
+    if not callable(template):
+        raise QueryError(f"the template {template!r} is neither a text nor a function", hint=SLOT_HINT)
+    first, second = template("cat"), template("dog")
+    if not isinstance(first, str) or not first.strip() or first == second:
+        raise QueryError(f"a template makes {first!r} of cat and {second!r} of dog", hint=FUNCTION_HINT)
+
+
+def as_text(template: Template) -> str:
+    """A template with `{}` where the class goes, for people; a function's as near as it can be written."""
+    return template if isinstance(template, str) else template("{}")
 
 
 def note_of_set(classes: Classes | None) -> str:
@@ -301,8 +323,8 @@ def _check_names(names: Iterable[str]) -> None:
         raise QueryError("there are no classes", hint="name some: cat,dog")
 
 
-def _fill(templates: Sequence[str], name: str) -> tuple[str, ...]:
-    return tuple(_SLOT.sub(lambda _: name, template) for template in templates)
+def _fill(templates: Sequence[Template], name: str) -> tuple[str, ...]:
+    return tuple(_SLOT.sub(lambda _: name, one) if isinstance(one, str) else one(name) for one in templates)
 
 
 def imagenet_classes() -> dict[str, str]:

@@ -16,6 +16,7 @@ from clipkit.classify.prompts import (
     NEUTRAL,
     Classes,
     ClassPrompts,
+    Template,
     Templates,
     imagenet_classes,
     make_prompts,
@@ -29,6 +30,7 @@ from clipkit.errors import NotFittedError, QueryError, ShapeError
 from clipkit.models.encoder import Encoder, identity
 from clipkit.models.hub import Notify
 from clipkit.models.openclip import CUT_TOLERANCE, published_templates
+from clipkit.models.tensors import is_tensor
 from clipkit.models.tokenizer import LONG_BYTES
 
 if TYPE_CHECKING:
@@ -63,9 +65,9 @@ class ZeroShotClassifier:
         Encodes prompts and pictures.
     classes : str, path, sequence of str, or mapping of str to sequence of str
         What `read_classes` takes, or "imagenet". A mapping gives each class its own phrases.
-    templates : str, path or sequence of str, default "simple"
-        A set ("plain", "simple", "imagenet", "pets", "dclip"), a template such as "a photo of a {}.", a list of them,
-        or a text file with one a line.
+    templates : str, path, callable, or sequence of str or callable, default "simple"
+        A set ("plain", "simple", "imagenet", "pets", "dclip"), a template such as "a photo of a {}." or
+        `lambda name: f"a photo of a {name}."`, a list of them, or a text file with one a line.
     unknown : bool, default False
         Answer "unknown" where no class is right; see `adapt` and `calibrate`.
     multi_label : bool, default False
@@ -378,6 +380,8 @@ class ZeroShotClassifier:
         self.head = replace(self.head, rejection=replace(self._rejection(), cut=cut, cuts=None))
 
     def _embeddings(self, pictures: Pictures) -> Embeddings:
+        if is_tensor(pictures):
+            pictures = pictures.detach().cpu().float().numpy() if pictures.ndim == 2 else list(pictures)
         if isinstance(pictures, np.ndarray) and pictures.dtype.kind == "f":
             return check_embeddings(pictures, self.encoder.dim)
         if isinstance(pictures, np.ndarray) and pictures.ndim < 4 and pictures.dtype == np.uint8:
@@ -392,7 +396,7 @@ class ZeroShotClassifier:
 def class_prompts(classes: Classes, templates: Templates = "simple") -> ClassPrompts:
     """What will be said of each class: `prompts` reads names and files, open_clip holds what is called "imagenet"."""
     is_published = isinstance(templates, str) and templates == "imagenet"
-    chosen = published_templates() if is_published else read_templates(templates)
+    chosen: Sequence[Template] = published_templates() if is_published else read_templates(templates)
     if isinstance(classes, str) and classes == "imagenet":
         words = imagenet_classes()
         return make_prompts(list(words), chosen, words=words)

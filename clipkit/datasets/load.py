@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,8 @@ class Dataset:
         Those of each file, or none at all.
     failed : tuple of Failure
         Pictures that were named but are missing or cannot be read, each with `path` and `reason`.
+    transform : callable or None
+        What `dataset[i]` makes of the picture; see `with_transform`.
 
     Examples
     --------
@@ -62,9 +65,49 @@ class Dataset:
     classes: tuple[str, ...] = ()
     captions: tuple[tuple[str, ...], ...] = ()
     failed: tuple[Failure, ...] = ()
+    transform: Callable[[Any], Any] | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def __getitem__(self, place: int) -> tuple[Any, Any]:
+        """(picture, target), as torchvision's datasets give them, so that a DataLoader of torch reads this.
+
+        The picture is Pillow's, upright, in RGB, or what `transform` makes of it. The target is the label's position in
+        `classes`; the captions where there are no labels, and -1 where there is neither. ImageError for a file that
+        cannot be read.
+        """
+        from clipkit.images.guarded_decoder import open_image
+
+        picture = open_image(self.files[place])
+        shown = picture if self.transform is None else self.transform(picture)
+        if self.labels:
+            return shown, self.classes.index(self.labels[place])
+        return shown, self.captions[place] if self.captions else -1
+
+    def with_transform(self, transform: Callable[[Any], Any] | None) -> Dataset:
+        """The same with a transform of its pictures, for `dataset[i]` and a DataLoader of torch.
+
+        Parameters
+        ----------
+        transform : callable or None
+            Given a Pillow image: `encoder.preprocess`, or a pipeline of torchvision.
+
+        Returns
+        -------
+        Dataset
+            A copy.
+
+        Examples
+        --------
+        >>> encoder = clipkit.load_encoder("starter")
+        >>> animals = clipkit.load_dataset("animals").with_transform(encoder.preprocess)
+        >>> from torch.utils.data import DataLoader
+        >>> pixels, targets = next(iter(DataLoader(animals, batch_size=10)))
+        >>> pixels.shape, [animals.classes[i] for i in targets[:6]]
+        (torch.Size([10, 3, 288, 288]), ['cat', 'cat', 'cat', 'cat', 'cat', 'other'])
+        """
+        return replace(self, transform=transform)
 
     def targets(self, classes: Sequence[str]) -> IntArray:
         """Position of each label in `classes`, matched by name.

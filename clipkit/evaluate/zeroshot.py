@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clipkit.classify.prompts import Classes, Templates, name_wnids
+from clipkit.classify.prompts import Classes, Templates, as_text, name_wnids
 from clipkit.classify.zeroshot import ZeroShotClassifier
 from clipkit.core.arrays import IntArray
 from clipkit.core.progress import Failure, Progress
@@ -330,4 +330,6 @@ def _model(encoder: Encoder) -> tuple[str, str, str]:
 
 
 def _said(templates: Templates) -> str | tuple[str, ...]:
-    return os.fspath(templates) if isinstance(templates, str | os.PathLike) else tuple(templates)
+    if isinstance(templates, str | os.PathLike):
+        return os.fspath(templates)
+    return as_text(templates) if callable(templates) else tuple(map(as_text, templates))

@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from PIL import Image
+
 from clipkit.core.processes import HANG_SECONDS, cause_of_death
 from clipkit.core.system import usable_cores
 from clipkit.errors import ClipkitError, ImageError
@@ -44,6 +46,11 @@ def decode_whole(data: bytes, *, name: str) -> Array:
     if not can_guard():
         return here.decode_whole(data, name=name)
     return _POOL.run("decode_whole", data, name)[1]
+
+
+def open_image(file: str | os.PathLike[str]) -> Image.Image:
+    """A file as Pillow's image: upright, in RGB, at its own size. ImageError where it cannot be read."""
+    return Image.fromarray(decode_whole(here.read_file(file), name=os.fspath(file)))
 
 
 def metadata(data: bytes, *, name: str) -> Metadata:

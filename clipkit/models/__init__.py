@@ -4,6 +4,7 @@
 - `load_model`: the same, or a classifier of transformers.
 - `Encoder`: protocol of what turns pictures and texts into embeddings.
 - `OpenClipEncoder`: the encoder that `load_encoder` gives.
+- `Preprocess`: one picture to the tensor that a model reads; `encoder.preprocess`.
 - `ViTClassifier`: a trained image classifier of transformers.
 - `explain_attention`: attention maps of a vision transformer for one picture.
 - `AttentionMaps`: what `explain_attention` gives.
@@ -19,6 +20,7 @@ from clipkit.core.lazy import lazy_exports
 if TYPE_CHECKING:
     from clipkit.models.attention import AttentionMaps as AttentionMaps
     from clipkit.models.attention import explain_attention as explain_attention
+    from clipkit.models.base import Preprocess as Preprocess
     from clipkit.models.encoder import Encoder as Encoder
     from clipkit.models.load import load_encoder as load_encoder
     from clipkit.models.load import load_model as load_model
@@ -30,6 +32,7 @@ _HOMES = {
     "AttentionMaps": "attention",
     "Encoder": "encoder",
     "OpenClipEncoder": "openclip",
+    "Preprocess": "base",
     "ViTClassifier": "vit",
     "explain_attention": "attention",
     "load_encoder": "load",

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,11 @@ from clipkit.core.arrays import Embeddings
 from clipkit.core.text import readable
 from clipkit.errors import ShapeError
 from clipkit.images.recipe import Picture, PixelRecipe
+from clipkit.models.tensors import from_tensor, is_tensor
 
 if TYPE_CHECKING:
+    import torch
+
     from clipkit.images.recipe import PictureSource
 
 SPACES = ("projected", "backbone")
@@ -170,10 +173,14 @@ def identity(encoder: Encoder) -> list[str]:
     return [encoder.model, encoder.fingerprint, config, encoder.engine, encoder.precision, str(encoder.recipe)]
 
 
-def encode_in_batches(encoder: Encoder, pictures: Sequence[PictureSource], space: str) -> Embeddings:
+def encode_in_batches(encoder: Encoder, pictures: Sequence[Any] | torch.Tensor, space: str) -> Embeddings:
     """`encode_images` for an encoder that has `encode_pixels`: decoded in threads, a batch at a time."""
     if isinstance(pictures, str | os.PathLike):
         raise ShapeError("encode_images takes a list of pictures", hint=f"encode_images([{str(pictures)!r}])")
+    if is_tensor(pictures) and pictures.ndim != 4:
+        raise ShapeError(
+            f"a tensor of pictures is (n, 3, h, w), not {tuple(pictures.shape)}", hint="encode_images([picture])"
+        )
     if not len(pictures):
         return encoder.encode_pixels(np.empty((0, 3, *encoder.recipe.size), np.uint8), space=space)
     parts = []
@@ -185,13 +192,15 @@ def encode_in_batches(encoder: Encoder, pictures: Sequence[PictureSource], space
     return np.concatenate(parts)
 
 
-def read_picture(picture: PictureSource, recipe: PixelRecipe) -> Picture:
+def read_picture(picture: PictureSource | torch.Tensor, recipe: PixelRecipe) -> Picture:
     """A picture of any kind by a recipe; ImageError where it cannot be read."""
     from clipkit.images.decode import from_image, read_file
     from clipkit.images.guarded_decoder import decode
 
     if isinstance(picture, str | os.PathLike):
         return decode(read_file(picture), recipe, name=os.fspath(picture))
+    if is_tensor(picture):
+        return from_tensor(picture, recipe)
     return from_image(picture, recipe)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
@@ -19,14 +19,14 @@ from clipkit.core.arrays import Embeddings, check_embeddings
 from clipkit.core.cache import ArrayCache, cache_key
 from clipkit.core.system import usable_cores
 from clipkit.errors import ModelError
+from clipkit.models.base import EncoderBase
 from clipkit.models.devices import INT8
-from clipkit.models.encoder import check_pixels, encode_in_batches, encode_unique
+from clipkit.models.encoder import check_pixels
 from clipkit.models.export_cache import use
 from clipkit.models.exports import IMAGE, TEXT, ExportedModel
 from clipkit.models.tokenizer import lengths
 
 if TYPE_CHECKING:
-    from clipkit.images.recipe import PictureSource
     from clipkit.models.openclip import OpenClipEncoder
 
 FEW_TEXTS = 64  # remembered on this disk: queries, and the texts that they are compared with
@@ -36,7 +36,7 @@ TEXTS_AT_ONCE = 32
 TORCH_PAYS = 15.0  # seconds of work in float32: torch takes 5 to load, and is half as fast again in bfloat16
 
 
-class OnnxEncoder:
+class OnnxEncoder(EncoderBase):
     """An exported model in ONNX Runtime on the CPU, as an `Encoder`; safe to share between threads.
 
     Made by `load_encoder`. It loads in a fraction of the time that torch takes to be imported. Each core takes pictures
@@ -100,30 +100,6 @@ class OnnxEncoder:
         use(export.folder, self)
         self._sessions: dict[tuple[str, bool], Any] = {}
 
-    def encode_images(self, pictures: Sequence[PictureSource], *, space: str = "projected") -> Embeddings:
-        """Embeddings of pictures, decoded in threads and encoded in batches.
-
-        Parameters
-        ----------
-        pictures : sequence of path, PIL.Image.Image or ndarray of shape (h, w, 3), uint8
-            RGB, of any sizes.
-        space : {"projected", "backbone"}, default "projected"
-            The space of the texts, or the features before the projection, of a width of their own.
-
-        Returns
-        -------
-        ndarray of shape (n, d), float32
-            In order; rows of length 1.
-
-        Raises
-        ------
-        ImageError
-            Names the first picture that cannot be read.
-        ShapeError
-            If `pictures` is one path instead of a list, or the space is unknown.
-        """
-        return encode_in_batches(self, pictures, space)
-
     def encode_pixels(self, pixels: npt.NDArray[np.uint8], *, space: str = "projected") -> Embeddings:
         """Embeddings of pixels that are decoded by this encoder's recipe.
 
@@ -171,32 +147,12 @@ class OnnxEncoder:
         seconds_left = self._pace * (self._expected - self._encoded)
         return self._encoded + pictures > self._many or seconds_left > TORCH_PAYS
 
-    def encode_texts(self, texts: Sequence[str]) -> Embeddings:
-        """Embeddings of texts; equal texts are encoded once, and a few are remembered on this disk.
-
-        Parameters
-        ----------
-        texts : sequence of str
-            What exceeds the model's context is cut off.
-
-        Returns
-        -------
-        ndarray of shape (n, dim), float32
-            In order; rows of length 1.
-
-        Raises
-        ------
-        ShapeError
-            If `texts` is one text instead of a list.
-        """
-        return encode_unique(self, texts, self._remembered)
-
     @cached_property
     def torch_encoder(self) -> OpenClipEncoder:
         """The same model in torch, loaded on first use."""
         return self._load_torch()
 
-    def _remembered(self, texts: list[str]) -> Embeddings:
+    def _encode_unique(self, texts: list[str]) -> Embeddings:
         if len(texts) > FEW_TEXTS:
             return self._encode(texts)
         key = cache_key("onnx", self.model, self.fingerprint, self.export.config, texts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,10 +18,11 @@ from clipkit.core.arrays import Embeddings, check_embeddings
 from clipkit.errors import ModelError
 from clipkit.images.recipe import PixelRecipe
 from clipkit.models.backbone import pooled, without_projection
+from clipkit.models.base import EncoderBase
 from clipkit.models.byte_pairs import as_lines
 from clipkit.models.conversion import trunk_folder
 from clipkit.models.devices import Towers, at_once, is_out_of_memory, place_network
-from clipkit.models.encoder import check_pixels, encode_in_batches, encode_unique
+from clipkit.models.encoder import check_pixels
 from clipkit.models.exports import model_cfg_sha256
 from clipkit.models.hub import Notify
 from clipkit.models.registry import TOKENIZER_FILES, Catalogue, Pretrained, Weights, fetch_files
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     import torch
-
-    from clipkit.images.recipe import PictureSource
 
     Features: TypeAlias = Callable[[slice], torch.Tensor]
 
@@ -124,7 +123,7 @@ def _read_catalogue() -> Catalogue:
     return catalogue
 
 
-class OpenClipEncoder:
+class OpenClipEncoder(EncoderBase):
     """An open_clip model on one device, as an `Encoder`; safe to share between threads.
 
     Made by `load_encoder`.
@@ -215,30 +214,6 @@ class OpenClipEncoder:
             dict.fromkeys(str(kind).removeprefix("torch.") for kind in (self.towers.image, self.towers.text))
         )
 
-    def encode_images(self, pictures: Sequence[PictureSource], *, space: str = "projected") -> Embeddings:
-        """Embeddings of pictures, decoded in threads and encoded in batches.
-
-        Parameters
-        ----------
-        pictures : sequence of path, PIL.Image.Image or ndarray of shape (h, w, 3), uint8
-            RGB, of any sizes.
-        space : {"projected", "backbone"}, default "projected"
-            The space of the texts, or the features before the projection, of a width of their own.
-
-        Returns
-        -------
-        ndarray of shape (n, d), float32
-            In order; rows of length 1. d is `dim` in the projected space.
-
-        Raises
-        ------
-        ImageError
-            Names the first picture that cannot be read.
-        ShapeError
-            If `pictures` is one path instead of a list, or the space is unknown.
-        """
-        return encode_in_batches(self, pictures, space)
-
     def encode_pixels(self, pixels: npt.NDArray[np.uint8], *, space: str = "projected") -> Embeddings:
         """Embeddings of pixels that are decoded by this encoder's recipe.
 
@@ -266,27 +241,7 @@ class OpenClipEncoder:
         rows = self._in_batches(len(pixels), lambda part: self._image_features(pixels[part], tower), most=self._at_once)
         return check_embeddings(rows, self.dim if space == "projected" else rows.shape[1])
 
-    def encode_texts(self, texts: Sequence[str]) -> Embeddings:
-        """Embeddings of texts; equal texts are encoded once.
-
-        Parameters
-        ----------
-        texts : sequence of str
-            What exceeds the model's context is cut off.
-
-        Returns
-        -------
-        ndarray of shape (n, dim), float32
-            In order; rows of length 1.
-
-        Raises
-        ------
-        ShapeError
-            If `texts` is one text instead of a list.
-        """
-        return encode_unique(self, texts, self._encode)
-
-    def _encode(self, texts: list[str]) -> Embeddings:
+    def _encode_unique(self, texts: list[str]) -> Embeddings:
         with self._tokenizer_lock:  # a tokenizer of transformers raises "Already borrowed" in a second thread
             tokens = self._tokenizer(texts)  # (n, context)
         sizes = lengths(tokens.numpy(), end_token(self._causal_tower))

@@ -229,8 +229,9 @@ def _look_up(model: str, catalogue: Catalogue, *, written: str) -> tuple[str, st
     if tags := catalogue.get(architecture) or catalogue.get(whole):
         name = architecture if architecture in catalogue else whole
         fact = f"{name} has no weights called {tag}" if name == architecture and tag else f"{name} names no weights"
-        hint = f"--model {name}/{_advised(name, tags)}; {name}/ also takes {', '.join(tags)}"
-        raise ModelError(fact, hint=hint if len(tags) > 1 else f"--model {name}/{_advised(name, tags)}")
+        best = f"{name}/{_advised(name, tags)}"
+        others = f"--model {best}; {name}/ also takes {', '.join(tags)}"
+        raise ModelError(fact, hint=others if len(tags) > 1 else f"--model {best}")
     names = [*ALIASES, *hub_names(), *(f"{name}/{tag}" for name, tags in catalogue.items() for tag in tags)]
     near = get_close_matches(written, names, n=3, cutoff=0.5)
     other = f"a repository of open_clip's layout: --model hf-hub:{written}" if "/" in written else "clipkit models"

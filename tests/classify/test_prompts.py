@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -159,3 +160,18 @@ def test_wordnet_ids_get_their_published_names_only_all_together() -> None:
     with pytest.raises(DatasetError, match="2 WordNet ids are not the 1000"):
         name_wnids(["n01440764", "n01443537", "n01440764"])
     assert name_wnids(f"n{i:08}" for i in range(1000))["n00000001"] == "goldfish"
+
+
+def test_a_function_from_a_name_to_a_prompt_is_a_template() -> None:
+    templates = read_templates([lambda name: f"a photo of {'an' if name[0] in 'aeiou' else 'a'} {name}.", "the {}"])
+    assert make_prompts(["cat", "owl"], templates).prompts == (
+        ("a photo of a cat.", "the cat"),
+        ("a photo of an owl.", "the owl"),
+    )
+    assert len(read_templates(str.upper)) == 1
+
+
+@pytest.mark.parametrize("template", [lambda name: "a photo", lambda name: None, lambda name: "", 7])
+def test_a_function_that_makes_no_prompt_of_a_name_is_an_error(template: Any) -> None:
+    with pytest.raises(QueryError, match=r"a template makes|neither a text nor a function"):
+        read_templates([template])

@@ -10,7 +10,7 @@ import pytest
 from clipkit.core.progress import Failure, Progress
 from clipkit.datasets.embed import embed_pictures
 from clipkit.datasets.load import Dataset, class_folders, load_dataset
-from clipkit.errors import DatasetError
+from clipkit.errors import DatasetError, ImageError
 from tests.support.colours import COLOURS, ColourEncoder, paint
 
 
@@ -229,3 +229,28 @@ def test_the_imagenet_sample_is_told_apart_by_wordnet_ids(real_data: Path) -> No
     by_file = {Path(file).name: label for file, label in zip(named.files, named.labels, strict=True)}
     assert by_file["n01440764_tench.jpg"] == "tench"
     assert by_file["n04008634_projectile.jpg"] == "missile (2)"
+
+
+def test_a_dataset_is_read_by_a_dataloader_of_torch(tmp_path: Path) -> None:
+    from torch.utils.data import DataLoader
+    from torchvision.transforms.v2.functional import pil_to_tensor
+
+    for i, colour in enumerate([(250, 0, 0), (0, 0, 250)] * 3):
+        paint(tmp_path / ("blue" if i % 2 else "red") / f"{i}.png", colour)
+    dataset = load_dataset(tmp_path)
+    picture, target = dataset[-1]
+    assert (picture.mode, picture.getpixel((0, 0)), dataset.classes[target]) == ("RGB", (250, 0, 0), "red")
+    assert [dataset.classes[target] for _, target in dataset] == list(dataset.labels)
+    loader = DataLoader(dataset.with_transform(pil_to_tensor), batch_size=4, num_workers=1)
+    pixels, targets = next(iter(loader))
+    assert pixels.shape == (4, 3, 16, 16)
+    assert [pixel[0, 0, 0].item() > 0 for pixel in pixels] == [dataset.classes[i] == "red" for i in targets]
+    assert dataset.with_transform(pil_to_tensor) == dataset
+
+
+def test_without_labels_the_target_is_the_captions_or_less_than_any_class(tmp_path: Path) -> None:
+    file = str(paint(tmp_path / "a.png", (1, 2, 3)))
+    assert Dataset("some", (file,), captions=(("one", "two"),))[0][1] == ("one", "two")
+    assert Dataset("some", (file,))[0][1] == -1
+    with pytest.raises(ImageError, match=r"gone\.png"):
+        Dataset("some", (str(tmp_path / "gone.png"),))[0]
