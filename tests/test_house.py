@@ -51,7 +51,7 @@ DOORS = {
     "PIL": "clipkit.images",
     "simplejpeg": "clipkit.images",
     "pillow_heif": "clipkit.images",
-    "pyarrow": "clipkit.index.vector_files",
+    "pyarrow": "clipkit.core.arrow",
     "watchfiles": "clipkit.index.watch",
     "platformdirs": "clipkit.core.folders",
     "matplotlib": "clipkit.output.figures",

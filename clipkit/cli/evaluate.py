@@ -62,9 +62,9 @@ class CompareOptions(options.ModelOptions):
 def compare(given: CompareOptions) -> None:
     """Say what labels would buy: methods on DATASET, from none to all labels.
 
-    DATASET is a folder of class folders, perhaps below train and test, a CSV (image,label, perhaps split), or the
-    folder that holds oxford-iiit-pet. Every method sees the same pictures; what has to be chosen is chosen on
-    validation pictures, and the labels of test are read once, at the end.
+    DATASET is a folder of class folders, perhaps below train and test, a CSV (image,label, perhaps split), what
+    Hugging Face's `datasets` wrote, or the folder that holds oxford-iiit-pet. Every method sees the same pictures;
+    what has to be chosen is chosen on validation pictures, and the labels of test are read once, at the end.
 
     \b
       clipkit compare photos --out report          open report/index.html
@@ -146,8 +146,9 @@ def _say_the_rest(comparison: Comparison, out: str | None) -> None:
 def evaluate() -> None:
     """Measure a model on pictures whose answers are known.
 
-    DATASET is a folder of class folders, a CSV (image,label or image,caption) or its folder, or the folder that holds
-    oxford-iiit-pet. Every number comes with n and a 95 % interval; embeddings are kept, so a second run is quick.
+    DATASET is a folder of class folders, a CSV (image,label or image,caption) or its folder, what Hugging Face's
+    `datasets` wrote, or the folder that holds oxford-iiit-pet. Every number comes with n and a 95 % interval;
+    embeddings are kept, so a second run is quick.
     """
 
 

@@ -84,7 +84,8 @@ class ProbeOptions(options.ModelOptions):
 def probe(given: ProbeOptions) -> None:
     """Learn the classes of DATASET from its labels; the pictures are encoded once, and the model stays as it is.
 
-    DATASET is a folder of class folders, a CSV image,label or its folder, or the folder that holds oxford-iiit-pet.
+    DATASET is a folder of class folders, a CSV image,label or its folder, what Hugging Face's `datasets` wrote, or the
+    folder that holds oxford-iiit-pet.
 
     \b
       clipkit probe ./animals --out animals.safetensors
@@ -216,8 +217,9 @@ class FinetuneOptions(options.ModelOptions):
 def finetune(given: FinetuneOptions) -> None:
     """Teach a model the classes of DATASET: a new head, and with --unfreeze its image tower too.
 
-    DATASET is a folder of class folders, a CSV image,label or its folder, or the folder that holds oxford-iiit-pet. A
-    tenth of each class is held back and chooses the epoch that is kept. Run again after an interruption, it goes on.
+    DATASET is a folder of class folders, a CSV image,label or its folder, what Hugging Face's `datasets` wrote, or
+    the folder that holds oxford-iiit-pet. A tenth of each class is held back and chooses the epoch that is kept.
+    Run again after an interruption, it goes on.
 
     \b
       clipkit finetune ./animals --out animals

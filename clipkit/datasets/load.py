@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +15,13 @@ from typing import Any
 import numpy as np
 
 from clipkit.core.arrays import IntArray
+from clipkit.core.arrow import SUFFIXES
+from clipkit.core.files import replace_file
 from clipkit.core.progress import Failure
 from clipkit.core.tables import read_table
+from clipkit.datasets.arrow_tables import find_shards, read_rows
+from clipkit.datasets.picture_store import PictureStore, Rows
+from clipkit.datasets.torchvision_items import breed, read_items
 from clipkit.errors import DatasetError
 from clipkit.index.scan import find_images
 
@@ -21,11 +30,11 @@ PETS_SPLITS = ("trainval", "test")
 TRAIN = ("train", "trainval", "training")
 VALIDATION = ("val", "validation", "valid", "dev")
 TEST = ("test", "testing")
-TABLES = ("labels.csv", "captions.csv", "metadata.csv")  # what a folder's table may be called
+TABLES = ("labels.csv", "captions.csv", "metadata.csv", "metadata.jsonl")  # what a folder's table may be called
 FILL = "fill it in, or take the row out"
-_IMAGE = ("image", "file_name", "file", "path")
+_IMAGE = ("image", "file_name", "file", "path", "image_file_name")
 _CAPTION = ("caption", "text")
-Rows = list[dict[str, str]]
+Records = list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,48 @@ class Dataset:
         """
         return replace(self, transform=transform)
 
+    @classmethod
+    def from_torchvision(cls, dataset: Any, *, folder: str | os.PathLike[str] | None = None) -> Dataset:
+        """A dataset of torchvision's: ImageFolder, OxfordIIITPet, CIFAR10 and others, or a `Subset` of one.
+
+        Its transforms are left out. Pictures that are files stay where they are; others, CIFAR's say, are written once.
+
+        Parameters
+        ----------
+        dataset : torchvision.datasets.VisionDataset or torch.utils.data.Subset
+            Of pictures with a class or captions each.
+        folder : str or path, optional
+            Also write `labels.csv` or `captions.csv` there, so that a command may name it. With folders such as
+            `cifar/train` and `cifar/test`, `cifar` has two splits. By default pictures go to the cache.
+
+        Returns
+        -------
+        Dataset
+            Labels are the names of the classes.
+
+        Raises
+        ------
+        DatasetError
+            If the targets are neither classes nor captions, or the folder has a table.
+
+        Examples
+        --------
+        >>> from torchvision.datasets import ImageFolder
+        >>> from clipkit.datasets import Dataset
+        >>> animals = Dataset.from_torchvision(ImageFolder("animals"))
+        >>> len(animals), animals.classes
+        (10, ('cat', 'other'))
+        """
+        place = Path(folder) if folder else None
+        if place and table_in(place):
+            raise DatasetError(f"{place} has a table of pictures already", hint="another folder")
+        store = PictureStore("torchvision", repr(dataset), folder=place / "images" if place else None)
+        rows = read_items(dataset, store)
+        if place is None:
+            name = type(dataset).__name__
+            return _present(name, rows.files, labels=rows.labels, captions=rows.captions)
+        return _table(_write_table(place, rows), None, "label")
+
     def targets(self, classes: Sequence[str]) -> IntArray:
         """Position of each label in `classes`, matched by name.
 
@@ -187,19 +238,22 @@ class Dataset:
 def load_dataset(
     path: str | os.PathLike[str], *, split: str | None = None, label: str = "label", download: bool = False
 ) -> Dataset:
-    """Load labelled or captioned pictures: folders of classes, a CSV, or Oxford-IIIT Pet.
+    """Load labelled or captioned pictures: folders of classes, a table, what `datasets` wrote, or Oxford-IIIT Pet.
 
     Parameters
     ----------
     path : str or path
-        A folder with one folder a class, perhaps below one folder a split; a CSV `image,label` or `image,caption`; a
-        folder with `labels.csv`, `captions.csv` or `metadata.csv`; or the folder that is or holds `oxford-iiit-pet`.
-        Pictures of a CSV lie relative to it, or in `images` beside it.
+        A folder with one folder a class, perhaps below one folder a split; a CSV or JSON Lines `image,label` or
+        `image,caption`; a folder with `labels.csv`, `captions.csv`, `metadata.csv` or `metadata.jsonl`, or with a
+        folder a split that has one; parquet or Arrow that Hugging Face's `datasets` wrote, a file or a folder; or the
+        folder that is or holds `oxford-iiit-pet`. Pictures of a table lie relative to it, or in `images` beside it;
+        those inside parquet and Arrow are written to the cache once.
     split : str, optional
-        A folder, or a value of the CSV's column `split`; for Pets "trainval" or "test", by default "test". Without it
-        all pictures; folders such as train, val and test that hold class folders are splits then too, not classes.
+        A folder, a value of the CSV's column `split`, or a split of `datasets`; for Pets "trainval" or "test", by
+        default "test". Without it all pictures; folders such as train, val and test that hold class folders are splits
+        then too, not classes.
     label : str, default "label"
-        The CSV's column of labels.
+        The column of labels; where there is none, `datasets` may say which column it is.
     download : bool, default False
         Fetch Pets if it is not there.
 
@@ -229,14 +283,83 @@ def load_dataset(
     root = pets_root(place)
     if download or root:
         return _pets(root or _around(place), split or "test", download)
-    if place.is_file():
+    if place.is_file() and place.suffix not in SUFFIXES:
         return _table(place, split, label)
-    if not place.is_dir():
+    if not place.exists():
         raise DatasetError(
             f"{place} is not there", hint="a folder of class folders, a CSV, or what holds oxford-iiit-pet"
         )
-    table = next((place / name for name in TABLES if (place / name).is_file()), None)
-    return _table(table, split, label) if table else _folders(place, split)
+    if table := table_in(place):
+        return _table(table, split, label)
+    if shards := find_shards(place):
+        return _arrow(place, shards, split, label)
+    if tables := split_tables(place):
+        parts = [_table(tables[name], None, label) for name in _chosen(place, tables, split)]
+        return parts[0] if split else _joined(str(place), parts)
+    if place.is_file():
+        raise DatasetError(
+            f"{place} has no column of pictures", hint="a column image of bytes, as `datasets` writes it"
+        )
+    return _folders(place, split)
+
+
+def table_in(folder: Path) -> Path | None:
+    """The table of a folder's pictures; None where there is none."""
+    return next((folder / name for name in TABLES if (folder / name).is_file()), None)
+
+
+def split_tables(root: Path) -> dict[str, Path]:
+    """Tables of pictures in folders that are splits, by split, as `datasets` has them in an `imagefolder`."""
+    if not root.is_dir():
+        return {}
+    folders = {entry.name: entry for entry in sorted(root.iterdir()) if entry.is_dir()}
+    tables = {name: table_in(folders[name]) for name in name_splits(folders) if name}
+    return {name: table for name, table in tables.items() if table and _says_something(table)}
+
+
+def layout_splits(place: Path) -> set[str]:
+    """Splits of what is neither class folders nor one table: Arrow files, and tables in folders; none elsewhere."""
+    if not place.is_dir() or table_in(place):
+        return set()
+    return {name for name in find_shards(place) or split_tables(place) if name}
+
+
+def _says_something(table: Path) -> bool:
+    with suppress(OSError, ValueError):
+        columns = {column for _, row in table_rows(table) for column in row}
+        return bool(columns & set(_IMAGE)) and bool(columns & {"label", *_CAPTION})
+    return False
+
+
+def _chosen(place: Path, splits: Collection[str], split: str | None) -> list[str]:
+    if split is None:
+        return list(splits)
+    if split not in splits:
+        names = [name for name in splits if name]
+        hint = f"--split {names[0]}" if names else "leave --split out: there are no splits"
+        raise DatasetError(f"{place} has no split {split!r}, but {_listed(names) or 'none'}", hint=hint)
+    return [split]
+
+
+def _joined(name: str, parts: Sequence[Dataset]) -> Dataset:
+    if len({bool(part.labels) for part in parts}) > 1:
+        raise DatasetError(f"{name} has labels in one split and captions in another", hint="one of them: --split train")
+    return Dataset(
+        name,
+        tuple(file for part in parts for file in part.files),
+        labels=tuple(label for part in parts for label in part.labels),
+        classes=tuple(sorted({one for part in parts for one in part.classes})),
+        captions=tuple(texts for part in parts for texts in part.captions),
+        failed=tuple(failure for part in parts for failure in part.failed),
+    )
+
+
+def _arrow(place: Path, shards: Mapping[str, Sequence[Path]], split: str | None, label: str) -> Dataset:
+    files = [file for name in _chosen(place, shards, split) for file in shards[name]]
+    rows = read_rows(place, files, label)
+    if not rows.files:
+        raise DatasetError(f"{place} has no rows", hint="another split, or download it again")
+    return _present(str(place), rows.files, labels=rows.labels, captions=rows.captions)
 
 
 def pets_root(path: str | os.PathLike[str]) -> Path | None:
@@ -261,12 +384,8 @@ def _pets(root: Path, split: str, download: bool) -> Dataset:
         raise DatasetError(f"Oxford-IIIT Pet cannot be read: {error}", hint=hint) from error
     files = [str(file) for file in reader._images]  # reading item by item would decode every picture
     # By name: torchvision's own positions slip when a subset lacks a breed.
-    labels = [_breed(file) for file in files]
+    labels = [breed(file) for file in files]
     return _present(f"Oxford-IIIT Pet, {split}", files, labels=labels)
-
-
-def _breed(file: str) -> str:
-    return " ".join(part.title() for part in Path(file).stem.rpartition("_")[0].split("_"))
 
 
 def _folders(root: Path, split: str | None) -> Dataset:
@@ -352,9 +471,27 @@ def _table(file: Path, split: str | None, label: str) -> Dataset:
     return _present(str(file), files, labels=[row[label] for row in rows])
 
 
-def _rows(file: Path) -> Rows:
+def table_rows(file: Path) -> list[tuple[int, dict[str, str]]]:
+    """Each row of a CSV or JSON Lines, with its line number; a list of texts is a row each. Errors as `read_table`."""
+    if file.suffix != ".jsonl":
+        return read_table(file)
+    rows: list[tuple[int, dict[str, str]]] = []
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        record = json.loads(line) if line.strip() else {}
+        if not isinstance(record, dict):
+            raise ValueError(f"line {number} is no JSON object")
+        plain = {key.strip().lower(): "" if value is None else value for key, value in record.items()}
+        lists = {key: value for key, value in plain.items() if isinstance(value, list)}
+        for i in range(max(map(len, lists.values()), default=1) if record else 0):
+            one = {key: (value[i : i + 1] or [""])[0] if key in lists else value for key, value in plain.items()}
+            rows.append((number, {key: str(value).strip() for key, value in one.items()}))
+    columns = dict.fromkeys(key for _, row in rows for key in row)
+    return [(number, {column: row.get(column, "") for column in columns}) for number, row in rows]
+
+
+def _rows(file: Path) -> Records:
     try:
-        rows = read_table(file)
+        rows = table_rows(file)
     except (OSError, ValueError) as error:
         raise DatasetError(f"{file} cannot be read: {error}", hint="a CSV in UTF-8: image,label") from error
     if not rows:
@@ -365,7 +502,7 @@ def _rows(file: Path) -> Rows:
     return [row for _, row in rows]
 
 
-def _check_labels(file: Path, rows: Rows, image: str, label: str) -> None:
+def _check_labels(file: Path, rows: Records, image: str, label: str) -> None:
     """One picture has one label; and one word must not stand for two classes, as ImageNet's `crane` does."""
     wnids: dict[str, str] = {}
     labels: dict[str, str] = {}
@@ -383,7 +520,7 @@ def _check_labels(file: Path, rows: Rows, image: str, label: str) -> None:
             )
 
 
-def _captioned(file: Path, rows: Rows, image: str, caption: str) -> Dataset:
+def _captioned(file: Path, rows: Records, image: str, caption: str) -> Dataset:
     captions: dict[str, list[str]] = {}
     for row in rows:
         if not row[image] or not row[caption]:
@@ -399,6 +536,21 @@ def _located(folder: Path, images: Iterable[str]) -> list[str]:
     places = [folder, folder / "images"]
     base = next((place for name in names for place in places if (place / name).is_file()), folder)
     return [str(base / name) for name in names]
+
+
+def _write_table(folder: Path, rows: Rows) -> Path:
+    """A CSV of files that lie in `folder`, or anywhere."""
+    kind, texts = ("label", [(label,) for label in rows.labels]) if rows.labels else ("caption", [*rows.captions])
+    lines: list[tuple[str, str]] = [("image", kind)]
+    for file, several in zip(rows.files, texts, strict=True):
+        inside = Path(file).is_relative_to(folder)
+        name = Path(file).relative_to(folder).as_posix() if inside else os.path.abspath(file)
+        lines += [(name, text) for text in several]
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(lines)
+    table = folder / f"{kind}s.csv"
+    replace_file(table, stream.getvalue().encode())
+    return table
 
 
 def _present(

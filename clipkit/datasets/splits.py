@@ -10,10 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
+from clipkit.core.arrow import SUFFIXES
 from clipkit.core.files import digest
-from clipkit.core.tables import read_table
 from clipkit.core.text import are, counted
-from clipkit.datasets.load import TABLES, Dataset, load_dataset, name_splits, pets_root
+from clipkit.datasets.load import (
+    Dataset,
+    layout_splits,
+    load_dataset,
+    name_splits,
+    pets_root,
+    table_in,
+    table_rows,
+)
 from clipkit.errors import DatasetError
 
 HELD_OUT = 0.3  # of each class, where the dataset has no split of its own
@@ -196,7 +204,10 @@ def check_classes(split: Split) -> Split:
 
 def own_parts(place: Path) -> tuple[str | None, str | None, str | None]:
     """What a dataset calls its train, validation and test; None for what it has not."""
-    found = _folders(place) if place.is_dir() and not _table_in(place) else _values(_table_in(place) or place)
+    if found := layout_splits(place):
+        return name_splits(found)
+    table = table_in(place)
+    found = _folders(place) if place.is_dir() and not table else _values(table or place)
     return name_splits(found)
 
 
@@ -204,13 +215,11 @@ def _folders(place: Path) -> set[str]:
     return {entry.name for entry in place.iterdir() if entry.is_dir()}
 
 
-def _table_in(place: Path) -> Path | None:
-    return next((place / name for name in TABLES if (place / name).is_file()), None) if place.is_dir() else None
-
-
 def _values(table: Path) -> set[str]:
+    if table.suffix in SUFFIXES:
+        return set()
     try:
-        return {row.get("split", "") for _, row in read_table(table)}
+        return {row.get("split", "") for _, row in table_rows(table)}
     except (OSError, ValueError):
         return set()  # load_dataset says what is wrong with it
 

@@ -18,7 +18,15 @@ from clipkit.classify.zeroshot import ZeroShotClassifier
 from clipkit.core.arrays import IntArray
 from clipkit.core.progress import Failure, Progress
 from clipkit.datasets.embed import embed_once
-from clipkit.datasets.load import TABLES, Dataset, load_dataset, pets_root, split_folders
+from clipkit.datasets.load import (
+    Dataset,
+    layout_splits,
+    load_dataset,
+    name_splits,
+    pets_root,
+    split_folders,
+    table_in,
+)
 from clipkit.datasets.splits import own_parts
 from clipkit.errors import DatasetError
 from clipkit.metrics import (
@@ -101,8 +109,11 @@ class Result:
 def measured_split(path: str | os.PathLike[str]) -> str | None:
     """The folder that is measured on where the class folders lie in splits: test, else validation; None elsewhere."""
     place = Path(path)
-    if not place.is_dir() or pets_root(place) or any((place / name).is_file() for name in TABLES):
+    if not place.is_dir() or pets_root(place) or table_in(place):
         return None
+    if splits := layout_splits(place):
+        _, validation, test = name_splits(splits)
+        return test or validation
     _, validation, test = split_folders(place)
     return test or validation
 

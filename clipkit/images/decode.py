@@ -248,6 +248,13 @@ def whole_image(image: Image.Image | npt.NDArray[np.uint8]) -> npt.NDArray[np.ui
         return _whole(_pillow_image(image))
 
 
+def as_png(image: Image.Image) -> bytes:
+    """A picture in memory as a PNG file: upright, in RGB."""
+    stream = BytesIO()
+    Image.fromarray(whole_image(image)).save(stream, "PNG", compress_level=1)  # ten times as fast as 6
+    return stream.getvalue()
+
+
 def _colours(image: ImageFile, data: bytes) -> Colours | None:
     return colours_of(data) if image.format in ("AVIF", "HEIF") else None
 

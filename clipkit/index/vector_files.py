@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from clipkit.core.arrow import arrow
 from clipkit.core.files import synced
 from clipkit.errors import ClipkitError
 
@@ -155,7 +156,7 @@ def _npy_writer(file: Path, shape: tuple[int, int], dtype: str) -> Iterator[Call
 def _parquet_writer(
     file: Path, path_column: str, *, embeddings: bool = False
 ) -> Iterator[Callable[[Piece, Mapping[str, list[str]]], None]]:
-    pa, pq = _arrow()
+    pa, pq = arrow()
     kinds = {path_column: pa.string(), "path_bytes": pa.binary()}
     kinds |= {"width": pa.int32(), "height": pa.int32(), "taken_at": pa.string(), "sha256": pa.string()}
     kinds |= {"model": pa.string(), "embedding": pa.list_(pa.float32())} if embeddings else {}
@@ -276,7 +277,7 @@ def _npy_reader(file: Path) -> Iterator[Callable[[int], FloatRows]]:
 
 @contextmanager
 def _batches(file: Path) -> Iterator[Iterator[Any]]:
-    _, pq = _arrow()
+    _, pq = arrow()
     wanted = {"image_path", "path", *Entry._fields, "path_bytes", "embedding"}
     try:
         with pq.ParquetFile(file) as table:
@@ -325,10 +326,3 @@ def _matrix(batch: Any, file: Path) -> FloatRows:
     if values.dtype.kind != "f":
         raise ClipkitError(f"{file} has embeddings that are no floating point numbers", hint="write them as float32")
     return np.asarray(values.reshape(len(column), widths[0]))
-
-
-def _arrow() -> tuple[Any, Any]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    return pa, pq

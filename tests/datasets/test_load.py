@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from clipkit.core.progress import Failure, Progress
 from clipkit.datasets.embed import embed_pictures
 from clipkit.datasets.load import Dataset, class_folders, load_dataset
+from clipkit.datasets.splits import read_split
 from clipkit.errors import DatasetError, ImageError
+from clipkit.evaluate.zeroshot import measured_split
 from tests.support.colours import COLOURS, ColourEncoder, paint
 
 
@@ -254,3 +257,50 @@ def test_without_labels_the_target_is_the_captions_or_less_than_any_class(tmp_pa
     assert Dataset("some", (file,))[0][1] == -1
     with pytest.raises(ImageError, match=r"gone\.png"):
         Dataset("some", (str(tmp_path / "gone.png"),))[0]
+
+
+def test_json_lines_are_a_table_and_a_list_of_captions_is_several(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        paint(tmp_path / name, COLOURS["red"])
+    lines = ['{"file_name": "a.png", "text": ["one", "two"], "width": 3}', "", '{"file_name": "b.png", "text": "it"}']
+    make_table(tmp_path, "\n".join(lines), name="metadata.jsonl")
+    assert load_dataset(tmp_path).captions == (("one", "two"), ("it",))
+    labelled = ['{"File_Name": "a.png", "label": 1}', '{"File_Name": "b.png", "label": "x"}']
+    assert load_dataset(make_table(tmp_path, "\n".join(labelled), name="mine.jsonl")).labels == ("1", "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [("[1]", "line 1 is no JSON object"), ("{", "cannot be read"), ('{"file_name": "a.png"}', "has the columns")],
+)
+def test_json_lines_that_say_too_little_are_an_error(tmp_path: Path, text: str, fact: str) -> None:
+    with pytest.raises(DatasetError, match=fact):
+        load_dataset(make_table(tmp_path, text, name="metadata.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_tables_in_folders_that_are_splits(tmp_path: Path, name: str) -> None:
+    for split, labels in {"train": ("red", "blue"), "validation": ("red",), "test": ("blue",)}.items():
+        for label in labels:
+            paint(tmp_path / split / f"{label}.png", COLOURS[label])
+        rows = {
+            "metadata.csv": ["file_name,label", *(f"{label}.png,{label}" for label in labels)],
+            "metadata.jsonl": [json.dumps({"file_name": f"{label}.png", "label": label}) for label in labels],
+        }
+        make_table(tmp_path / split, "\n".join(rows[name]), name=name)
+    assert load_dataset(tmp_path, split="train").labels == ("red", "blue")
+    assert sorted(load_dataset(tmp_path).labels) == ["blue", "blue", "red", "red"]
+    split = read_split(tmp_path)
+    assert split.description == "its own train, validation and test"
+    assert measured_split(tmp_path) == "test"
+    with pytest.raises(DatasetError, match="has no split 'tst'"):
+        load_dataset(tmp_path, split="tst")
+
+
+def test_a_table_beside_class_folders_that_says_nothing_of_pictures_is_passed_over(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for label in ("red", "blue"):
+            paint(tmp_path / split / label / "a.png", COLOURS[label])
+        make_table(tmp_path / split, "key,value\nby,me\n", name="metadata.csv")
+    assert load_dataset(tmp_path).classes == ("blue", "red")
+    assert load_dataset(tmp_path, split="train").labels == ("blue", "red")
