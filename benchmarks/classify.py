@@ -24,7 +24,7 @@ from common import (
 from fixtures import DIM, random_vit, unit_rows
 
 from clipkit.classify.head import Head
-from clipkit.classify.zeroshot import class_prompts, ensemble
+from clipkit.classify.words import class_prompts, ensemble
 from clipkit.models.load import load_encoder
 
 ROWS, CLASSES, ROUNDS = 50_000, 1_000, 5

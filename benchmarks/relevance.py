@@ -20,7 +20,7 @@ from captioned import Captions, captioned, embedded
 from common import photographs, print_table, read_arguments, write
 from sklearn.metrics import roc_auc_score
 
-from clipkit.classify.zeroshot import neutral_mean
+from clipkit.classify.words import neutral_mean
 from clipkit.core.arrays import Embeddings
 from clipkit.explore.relevance import RelevanceScale, embed_vocabulary
 from clipkit.metrics import wilson

@@ -79,8 +79,10 @@ class ModelError(ClipkitError):
     """
 
 
-class DatasetError(ClipkitError):
+class DatasetError(ClipkitError, ValueError):
     """A dataset's folder, table or labels do not fit together.
+
+    It is a ValueError, too, as scikit-learn's tools expect.
 
     Examples
     --------
@@ -94,19 +96,23 @@ class DatasetError(ClipkitError):
 class NotFittedError(ClipkitError):
     """An estimator was asked before it was fitted.
 
+    What `LinearProbe` and the other estimators raise is scikit-learn's error of that name, too.
+
     Examples
     --------
-    >>> clipkit.LinearProbe().predict(np.eye(2))
-    Traceback (most recent call last):
-        ...
-    clipkit.errors.NotFittedError: this LinearProbe has learned nothing yet
+    >>> try:
+    ...     clipkit.LinearProbe().predict(np.eye(2))
+    ... except clipkit.errors.NotFittedError as error:
+    ...     print(error.message, "|", error.hint)
+    this LinearProbe has learned nothing yet | fit(embeddings, labels)
     """
 
 
-class ShapeError(ClipkitError):
+class ShapeError(ClipkitError, ValueError):
     """Embeddings of a wrong width, or with a row that is zero, NaN or infinite.
 
-    Also raised for one picture or one text where a list of them is asked for.
+    Also raised for one picture or one text where a list of them is asked for. It is a ValueError, too, as
+    scikit-learn's tools expect.
 
     Examples
     --------

@@ -171,6 +171,15 @@ def test_nothing_heavy_is_imported_before_it_is_needed(statement: str) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_scikit_learn_comes_with_the_estimators_alone() -> None:
+    """What the command line and the page import to search, classify and learn by hand does without it."""
+    light = "clipkit.classify.words, clipkit.classify.labels, clipkit.explore.question, clipkit.learn.corrections"
+    script = f"import sys\nimport {light}, clipkit_apps.page\nprint('sklearn' in sys.modules)\n"
+    script += "import clipkit\nclipkit.LinearProbe\nprint('sklearn' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+
+
 @pytest.mark.parametrize("folder", ["benchmarks", "training"])
 def test_every_script_finds_what_it_imports(folder: str) -> None:
     scripts = sorted(file.stem for file in (LIBRARY.parent / folder).glob("*.py"))

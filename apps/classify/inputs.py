@@ -14,7 +14,7 @@ from gradio.events import api
 from clipkit.classify.collection import NONE, Classified, Column
 from clipkit.classify.head import Head
 from clipkit.classify.prompts import SETS, TEMPLATES, Classes, read_classes
-from clipkit.classify.zeroshot import ZeroShotClassifier, class_prompts
+from clipkit.classify.words import class_prompts, head_from_words
 from clipkit.core.text import printable
 from clipkit.errors import ClipkitError, QueryError
 from clipkit.explore.library import Library
@@ -93,7 +93,7 @@ def words_head(library: Library, classes: Classes, templates: str | list[str]) -
             "the most here",
             hint="fewer templates; or open a head here: clipkit classify PHOTOS --classes A,B --save-head FILE",
         )
-    return ZeroShotClassifier(library.encoder, classes, templates=templates, unknown=True).head
+    return head_from_words(library.encoder, classes, templates=templates, unknown=True).head
 
 
 class Namer:

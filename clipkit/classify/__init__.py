@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from clipkit.classify.prompts import ClassPrompts as ClassPrompts
     from clipkit.classify.prompts import make_prompts as make_prompts
     from clipkit.classify.prompts import read_classes as read_classes
+    from clipkit.classify.words import explain_prediction as explain_prediction
     from clipkit.classify.zeroshot import ZeroShotClassifier as ZeroShotClassifier
-    from clipkit.classify.zeroshot import explain_prediction as explain_prediction
 
 _HOMES = {
     "ClassPrompts": "prompts",
     "Head": "head",
     "UNKNOWN": "head",
     "ZeroShotClassifier": "zeroshot",
-    "explain_prediction": "zeroshot",
+    "explain_prediction": "words",
     "label_index": "labels",
     "label_pictures": "labels",
     "make_prompts": "prompts",

@@ -6,7 +6,7 @@ import math
 import os
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -478,12 +478,27 @@ def _unit(rows: FloatArray) -> FloatArray:
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), _TINY), dtype=np.float32)
 
 
+def in_name_order(head: Head) -> Head:
+    """The same head with its classes sorted by name."""
+    order = sorted(range(len(head.classes)), key=lambda place: head.classes[place])
+    rule = head.rejection
+    if rule is not None:
+        rule = replace(rule, typical=rule.typical[order], cuts=None if rule.cuts is None else rule.cuts[order])
+    names = tuple(head.classes[place] for place in order)
+    return replace(head, classes=names, weight=head.weight[order], bias=head.bias[order], rejection=rule)
+
+
 def softmax(logits: npt.ArrayLike) -> FloatArray:
     """Probabilities (n, c) of logits (n, c)."""
     table = np.asarray(logits, dtype=np.float32)
     table = np.asarray(np.exp(table - table.max(axis=1, keepdims=True)))
     table /= table.sum(axis=1, keepdims=True)
     return table
+
+
+def as_decision(logits: FloatArray) -> FloatArray:
+    """Logits (n, c) as `decision_function` gives them: of two classes how far the second is above the first (n,)."""
+    return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
 
 def _sigmoid(logits: FloatArray) -> FloatArray:

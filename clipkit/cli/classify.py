@@ -20,7 +20,7 @@ from clipkit.errors import ImageError
 if TYPE_CHECKING:
     from clipkit.classify.head import Head
     from clipkit.classify.labels import LabelledPicture
-    from clipkit.classify.zeroshot import ZeroShotClassifier
+    from clipkit.classify.words import PromptedHead
     from clipkit.core.arrays import Embeddings
     from clipkit.core.progress import Failure
     from clipkit.index.image_index import ImageIndex
@@ -191,9 +191,9 @@ def _files(given: ClassifyOptions) -> _Source:
     return _Source(encoder, label)
 
 
-def _from_words(source: _Source, given: ClassifyOptions) -> ZeroShotClassifier:
+def _from_words(source: _Source, given: ClassifyOptions) -> PromptedHead:
     from clipkit.classify.prompts import note_of_set
-    from clipkit.classify.zeroshot import ZeroShotClassifier
+    from clipkit.classify.words import head_from_words
 
     if not given.classes:
         raise click.UsageError("which classes? --classes cat,dog")
@@ -202,15 +202,16 @@ def _from_words(source: _Source, given: ClassifyOptions) -> ZeroShotClassifier:
     if note := note_of_set(given.classes):
         say(note)
     ways = {**given.words, "templates": given.templates or "simple"}
-    return ZeroShotClassifier(source.encoder(), given.classes, notify=say, **ways)
+    return head_from_words(source.encoder(), given.classes, notify=say, **ways)
 
 
 def _head(source: _Source, given: ClassifyOptions) -> Head:
     from clipkit.classify.head import Head
+    from clipkit.classify.words import adapted
 
     if not given.head_file:
-        classifier = _from_words(source, given)
-        return classifier.adapt(source.embeddings()).head if given.adapt and source.embeddings else classifier.head
+        head = _from_words(source, given).head
+        return adapted(head, source.embeddings()) if given.adapt and source.embeddings else head
     if given.classes or given.adapt or any(given.words.values()):
         raise click.UsageError("--head brings its own classes, templates and ways of answering")
     return Head.load(given.head_file)
@@ -245,8 +246,8 @@ def _echo_labels(labelled: list[LabelledPicture], steps: list[Transfer] | None, 
         say("no pictures are indexed there")
 
 
-def _echo_explanation(classifier: ZeroShotClassifier, picture: str, k: int) -> None:
-    from clipkit.classify.zeroshot import explain_prediction
+def _echo_explanation(classifier: PromptedHead, picture: str, k: int) -> None:
+    from clipkit.classify.words import explain_prediction
     from clipkit.cli.output import verdicts
 
     try:

@@ -24,7 +24,7 @@ from clipkit.errors import ClipkitError
 
 if TYPE_CHECKING:
     from clipkit.classify.labels import LabelledPicture
-    from clipkit.classify.zeroshot import ClassExplanation, PromptScore
+    from clipkit.classify.words import ClassExplanation, PromptScore
     from clipkit.core.progress import Failure, Progress
     from clipkit.doctor.checks import Finding
     from clipkit.evaluate.zeroshot import Result

@@ -30,3 +30,26 @@ def check_embeddings(embeddings: npt.ArrayLike, dim: int) -> Embeddings:
             hint="divide each row by its length: rows / np.linalg.norm(rows, axis=1, keepdims=True)",
         )
     return rows
+
+
+def finite_rows(rows: FloatArray) -> FloatArray:
+    """The same; ShapeError names the first row with a NaN or an infinity."""
+    lengths = np.linalg.norm(rows, axis=1)
+    wrong = np.flatnonzero(~np.isfinite(lengths))
+    if wrong.size:
+        raise ShapeError(
+            f"embedding {wrong[0]} of {len(rows)} has length {lengths[wrong[0]]:.4g}: it holds NaN or inf",
+            hint="leave such rows out, with their labels",
+        )
+    return rows
+
+
+def unit_rows(rows: FloatArray) -> Embeddings:
+    """Rows (n, d) divided by their lengths; ShapeError for one that has none, a NaN or an infinity."""
+    lengths = np.linalg.norm(finite_rows(rows), axis=1, keepdims=True)
+    if not lengths.all():
+        raise ShapeError(
+            f"embedding {int(np.flatnonzero(lengths == 0)[0])} of {len(rows)} has length 0, and no direction",
+            hint="leave such rows out, with their labels",
+        )
+    return np.asarray(rows / lengths, dtype=np.float32)

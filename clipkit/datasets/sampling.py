@@ -140,12 +140,15 @@ def class_targets(labels: Labels, count: int) -> tuple[npt.NDArray[Any], IntArra
     if not count:
         raise DatasetError("there are no labels to learn from", hint="a folder of class folders, or a CSV image,label")
     names = np.asarray(labels)
-    if names.ndim != 1 or (names.dtype.kind == "f" and not np.isfinite(names).all()) or None in labels:
+    if names.ndim != 1 or _has_gap(names):
         raise DatasetError(
             "a label is missing, NaN or infinite, or there is more than one a picture",
             hint="one word or number for each picture",
         )
-    classes, targets = np.unique(names, return_inverse=True)
+    try:
+        classes, targets = np.unique(names, return_inverse=True)
+    except TypeError as error:
+        raise DatasetError(f"labels of several kinds: {error}", hint="words alone, or numbers alone") from error
     return classes, np.asarray(targets.ravel(), dtype=np.int64)
 
 
@@ -187,3 +190,9 @@ def split_validation(dataset: Dataset, *, share: float = VALIDATION, seed: int =
 def only(dataset: Dataset, places: npt.NDArray[Any]) -> Dataset:
     files, labels = (tuple(row[i] for i in places.tolist()) for row in (dataset.files, dataset.labels))
     return replace(dataset, files=files, labels=labels, captions=())
+
+
+def _has_gap(names: npt.NDArray[Any]) -> bool:
+    if names.dtype.kind == "f":
+        return not np.isfinite(names).all()
+    return names.dtype == object and any(name is None or name != name for name in names.tolist())

@@ -18,7 +18,7 @@ import numpy as np
 
 from clipkit.classify.head import Head
 from clipkit.classify.prompts import Templates
-from clipkit.classify.zeroshot import ZeroShotClassifier, class_prompts
+from clipkit.classify.words import class_prompts, head_from_words
 from clipkit.core.arrays import Embeddings, IntArray
 from clipkit.core.files import replace_file
 from clipkit.core.text import counted
@@ -67,7 +67,7 @@ class Task:
     @cached_property
     def zeroshot(self) -> Head:
         """Classes from their names alone."""
-        return ZeroShotClassifier(self.encoder, self.classes, templates=self.templates).head
+        return head_from_words(self.encoder, self.classes, templates=self.templates).head
 
     @property
     def source(self) -> Dataset:

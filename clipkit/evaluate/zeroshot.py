@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clipkit.classify.head import Head
 from clipkit.classify.prompts import Classes, Templates, as_text, name_wnids
-from clipkit.classify.zeroshot import ZeroShotClassifier
+from clipkit.classify.words import head_from_words
 from clipkit.core.arrays import IntArray
 from clipkit.core.progress import Failure, Progress
 from clipkit.datasets.embed import embed_once
@@ -184,8 +185,8 @@ def evaluate_zeroshot(
     >>> result.metrics["n"], result.metrics["acc1"] > 0.5
     (10, True)
     """
-    classifier = ZeroShotClassifier(encoder, classes or dataset.classes, templates=templates, unknown=unknown)
-    names = classifier.head.classes
+    head = head_from_words(encoder, classes or dataset.classes, templates=templates, unknown=unknown).head
+    names = head.classes
     if not unknown:
         dataset.targets(names)  # before anything is encoded
     embedded = embed_once(dataset, encoder, progress=progress)
@@ -196,10 +197,9 @@ def evaluate_zeroshot(
         )
     rows = embedded.embeddings[is_known]
     targets = _only(embedded.dataset, is_known).targets(names)
-    logits = classifier.decision_function(rows)
-    metrics = classification_metrics(logits, targets, probabilities=classifier.predict_proba(rows))
+    metrics = classification_metrics(head.logits(rows), targets, probabilities=head.probabilities(rows))
     if unknown:
-        rejection = _rejection_metrics(classifier, embedded.embeddings, is_known)
+        rejection = _rejection_metrics(head, embedded.embeddings, is_known)
         metrics["ci95"] |= rejection.pop("ci95")
         metrics |= rejection
     return Result(
@@ -262,9 +262,8 @@ def search_templates(
     embedded = embed_once(dataset, encoder, progress=progress)
     quality = {}
     for candidate in CANDIDATES:
-        classifier = ZeroShotClassifier(encoder, classes or dataset.classes, templates=candidate)
-        targets = embedded.dataset.targets(classifier.head.classes)
-        quality[candidate] = acc1(classifier.decision_function(embedded.embeddings), targets)
+        head = head_from_words(encoder, classes or dataset.classes, templates=candidate).head
+        quality[candidate] = acc1(head.logits(embedded.embeddings), embedded.dataset.targets(head.classes))
     return dict(sorted(quality.items(), key=lambda item: -item[1]))
 
 
@@ -309,14 +308,14 @@ def rejection_quality(
 
 
 def _rejection_metrics(
-    classifier: ZeroShotClassifier, embeddings: npt.NDArray[np.float32], is_known: npt.NDArray[np.bool_]
+    head: Head, embeddings: npt.NDArray[np.float32], is_known: npt.NDArray[np.bool_]
 ) -> dict[str, Any]:
-    rule = classifier.head.rejection
+    rule = head.rejection
     if rule is None or is_known.all():
         raise DatasetError(
             "every label is a class: there is nothing to reject", hint="only some of them: --classes A,B"
         )
-    scores = classifier.known_score(embeddings)
+    scores = head.known(embeddings)
     quality = {"auroc": auroc(scores, is_known), **rejection_quality(scores, is_known, rule.cut)}
     pairs = {
         "auroc": lambda rows: auroc(scores[rows], is_known[rows]) if len(set(is_known[rows])) > 1 else np.nan,

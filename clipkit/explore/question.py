@@ -343,7 +343,7 @@ def unread_words(terms: Sequence[Term], encoder: Encoder) -> tuple[str, ...]:
     texts = [term.text for term in terms if not term.is_file and len(readable(term.text).encode()) > LONG_BYTES]
     if not texts:
         return ()
-    from clipkit.classify.zeroshot import lost_words
+    from clipkit.classify.words import lost_words
 
     return lost_words(encoder, texts, encoder.encode_texts(texts))
 

@@ -271,6 +271,8 @@ def _npy_reader(file: Path) -> Iterator[Callable[[int], FloatRows]]:
                     f"{file} has {shape[0]} vectors for {shape[0] - left} names",
                     hint="one name a vector, in their order",
                 )
+    except ClipkitError:  # some of ours are ValueErrors
+        raise
     except (OSError, ValueError) as error:
         raise ClipkitError(f"{file} cannot be read: {error}") from error
 
@@ -283,6 +285,8 @@ def _batches(file: Path) -> Iterator[Iterator[Any]]:
         with pq.ParquetFile(file) as table:
             columns = [name for name in table.schema_arrow.names if name in wanted]
             yield table.iter_batches(batch_size=READ_ROWS, columns=columns)
+    except ClipkitError:
+        raise
     except (OSError, ValueError, TypeError) as error:  # Arrow's own errors derive from these
         raise ClipkitError(f"{file} cannot be read: {str(error).partition(chr(10))[0]}") from error
 

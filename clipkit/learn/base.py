@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import sklearn.exceptions
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from clipkit.classify.head import Head, Hidden, softmax
-from clipkit.core.arrays import Embeddings, FloatArray, IntArray, check_embeddings
+from clipkit.classify.head import Head, Hidden, as_decision, softmax
+from clipkit.core.arrays import Embeddings, FloatArray, IntArray, check_embeddings, finite_rows, unit_rows
 from clipkit.datasets.sampling import Labels, class_targets, held_back
 from clipkit.errors import DatasetError, ModelMismatch, NotFittedError, ShapeError
 
@@ -23,18 +28,41 @@ Setting = TypeVar("Setting")
 BLOCK_SCORES = 1 << 22  # 16 MB of cosines at a time, whatever the number of pictures
 
 
+class NotFitted(NotFittedError, sklearn.exceptions.NotFittedError):  # type: ignore[misc]  # sklearn is untyped
+    """An estimator was asked before it was fitted: ours and scikit-learn's error in one."""
+
+
 @dataclass(frozen=True)
 class Examples:
-    """Embeddings (n, d) and where each label stands in `classes` (n,)."""
+    """Embeddings (n, d), where each label stands in `classes` (n,), and what each weighs (n,); None: all the same."""
 
     rows: Embeddings
     targets: IntArray
+    weights: FloatArray | None = None
 
     def __add__(self, other: Examples) -> Examples:
-        return Examples(np.concatenate([self.rows, other.rows]), np.concatenate([self.targets, other.targets]))
+        weights = None
+        if self.weights is not None or other.weights is not None:
+            weights = np.concatenate([self.each, other.each])
+        return Examples(np.concatenate([self.rows, other.rows]), np.concatenate([self.targets, other.targets]), weights)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def each(self) -> FloatArray:
+        """What each weighs (n,), as numbers."""
+        return np.ones(len(self), np.float32) if self.weights is None else self.weights
+
+    @property
+    def weight(self) -> float:
+        """Of all together: their number, where none weighs more than another."""
+        return float(len(self) if self.weights is None else self.weights.sum())
+
+    def at(self, places: IntArray) -> Examples:
+        """Some of them."""
+        weights = None if self.weights is None else self.weights[places]
+        return Examples(self.rows[places], self.targets[places], weights)
 
 
 @dataclass(frozen=True)
@@ -61,19 +89,24 @@ class Choice(Generic[Setting]):
         return float(self.is_right.mean())
 
 
-class EmbeddingClassifier:
-    """Base of the classifiers on embeddings: scikit-learn's methods over a subclass's `decision_function`.
+class EmbeddingClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn is untyped
+    """Base of the classifiers on embeddings: scikit-learn's estimator over a subclass's `logits`.
 
     Attributes
     ----------
     classes_ : ndarray of shape (c,)
         Labels, sorted.
+    n_features_in_ : int
+        Width of the embeddings.
     """
 
     classes_: npt.NDArray[Any]
+    n_features_in_: int
+    normalize: bool
+    _learned = "coef_"  # the attribute that `fit` sets last
 
-    def decision_function(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803  scikit-learn's name
-        """Logits of the classes, also for two of them.
+    def logits(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803  scikit-learn's name
+        """Logits of the classes, a column for each.
 
         Parameters
         ----------
@@ -86,6 +119,21 @@ class EmbeddingClassifier:
             In the order of `classes_`.
         """
         raise NotImplementedError
+
+    def decision_function(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803
+        """Logits of the classes, of two of them by how much the second is above the first.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, d)
+            Embeddings.
+
+        Returns
+        -------
+        ndarray of shape (n, c), or of shape (n,) for two classes, float32
+            In the order of `classes_`.
+        """
+        return as_decision(self.logits(X))
 
     def predict_proba(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803
         """Probabilities of the classes.
@@ -100,7 +148,7 @@ class EmbeddingClassifier:
         ndarray of shape (n, c), float32
             In the order of `classes_`.
         """
-        return softmax(self.decision_function(X))
+        return softmax(self.logits(X))
 
     def predict(self, X: npt.ArrayLike) -> npt.NDArray[Any]:  # noqa: N803
         """Labels of the likeliest classes.
@@ -122,10 +170,10 @@ class EmbeddingClassifier:
         ShapeError
             If the rows are no embeddings of the width that was learned.
         """
-        best = self.decision_function(X).argmax(axis=1)
+        best = self.logits(X).argmax(axis=1)
         return np.asarray(self.classes_[best])
 
-    def score(self, X: npt.ArrayLike, y: Labels) -> float:  # noqa: N803
+    def score(self, X: npt.ArrayLike, y: Labels, sample_weight: npt.ArrayLike | None = None) -> float:  # noqa: N803
         """Share of right answers.
 
         Parameters
@@ -134,6 +182,8 @@ class EmbeddingClassifier:
             Embeddings.
         y : sequence or ndarray of shape (n,)
             Right labels.
+        sample_weight : array_like of shape (n,), optional
+            What each answer weighs.
 
         Returns
         -------
@@ -150,40 +200,75 @@ class EmbeddingClassifier:
             raise ShapeError(
                 f"{len(found)} embeddings and {len(y)} labels", hint="one label for each embedding, in their order"
             )
-        return float(np.mean(found == np.asarray(y)))
+        return float(np.average(found == np.asarray(y), weights=checked_weights(sample_weight, len(found))))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, self._learned)
 
     def _take(
-        self, embeddings: npt.ArrayLike, labels: Labels, validation: Part | None
+        self, embeddings: npt.ArrayLike, labels: Labels, validation: Part | None, weights: npt.ArrayLike | None = None
     ) -> tuple[Examples, Examples | None]:
-        """The checked parts; `classes_` is set. DatasetError or ShapeError for what cannot be learned from."""
-        rows = as_embeddings(embeddings)
-        self.classes_, targets = class_targets(labels, len(rows))
+        """The checked parts; `classes_` is set. DatasetError or ShapeError for what cannot be learned from.
+
+        What weighs nothing is left out, as if it had not been given.
+        """
+        rows, names = self._checked(embeddings, is_first=True), _as_labels(labels)
+        self.classes_, targets = class_targets(names, len(rows))
+        each = checked_weights(weights, len(rows))
+        if each is not None:
+            counts = each > 0
+            rows, each = rows[counts], each[counts]
+            self.classes_, targets = class_targets(names[counts], len(rows))
         if len(self.classes_) < 2:
             raise DatasetError(
-                f"every label is {self.classes_.tolist()[0]!r}: there is nothing to tell apart",
+                f"every label is {self.classes_.tolist()[0]!r}: with 1 class there is nothing to tell apart",
                 hint="labels of two classes at least",
             )
-        if validation is None:
-            return Examples(rows, targets), None
-        held = check_embeddings(validation[0], rows.shape[1])
-        if len(validation[1]) != len(held):
+        train = Examples(rows, targets, each)
+        return train, None if validation is None else self._held(validation)
+
+    def _held(self, validation: Part) -> Examples:
+        held = self._checked(validation[0])
+        names = _as_labels(validation[1]).tolist()
+        if len(names) != len(held):
             raise ShapeError(
-                f"{len(held)} validation embeddings and {len(validation[1])} labels",
+                f"{len(held)} validation embeddings and {len(names)} labels",
                 hint="one label for each embedding, in their order",
             )
         place = {name: i for i, name in enumerate(self.classes_.tolist())}
-        strange = sorted({str(name) for name in _plain(validation[1]) if name not in place})
+        strange = sorted({str(name) for name in names if name not in place})
         if strange:
             raise DatasetError(
                 f"no picture to learn {strange[0]!r} from, which the validation part has",
                 hint="add some to what is learned from, or take them out of validation",
             )
-        return Examples(rows, targets), Examples(held, np.array([place[name] for name in _plain(validation[1])], int))
+        return Examples(held, np.array([place[name] for name in names], int))
 
-    def _rows(self, embeddings: npt.ArrayLike, width: int | None) -> Embeddings:
-        if width is None:
-            raise NotFittedError(f"this {type(self).__name__} has learned nothing yet", hint="fit(embeddings, labels)")
-        return check_embeddings(embeddings, width)
+    def _rows(self, embeddings: npt.ArrayLike) -> Embeddings:
+        """What is asked, checked; NotFittedError before `fit`."""
+        self._check_fitted()
+        return self._checked(embeddings)
+
+    def _check_fitted(self) -> None:
+        try:
+            check_is_fitted(self)
+        except sklearn.exceptions.NotFittedError as error:
+            name = type(self).__name__
+            raise NotFitted(f"this {name} has learned nothing yet", hint="fit(embeddings, labels)") from error
+
+    def _checked(self, embeddings: npt.ArrayLike, *, is_first: bool = False) -> Embeddings:
+        """Rows of length 1, float32, of the width that was learned; is_first: which is learned now."""
+        numbers: dict[str, Any] = {"dtype": np.float32, "order": "C", "ensure_all_finite": False}
+        try:
+            rows = validate_data(self, embeddings, reset=is_first, ensure_min_samples=int(is_first), **numbers)
+        except ValueError as error:
+            width = "d" if is_first else self.n_features_in_
+            shape = f"embeddings of shape {np.shape(embeddings)}" if hasattr(embeddings, "shape") else "embeddings"
+            reason = re.sub(r"\s+", " ", re.sub(r"array=.*(?=Reshape)", "", str(error), flags=re.DOTALL))
+            raise ShapeError(
+                f"{shape} are not (n, {width}): {reason}", hint="rows as encode_images and encode_texts give them"
+            ) from error
+        return unit_rows(rows) if self.normalize else check_embeddings(finite_rows(rows), rows.shape[1])
 
 
 class LinearClassifier(EmbeddingClassifier):
@@ -202,8 +287,8 @@ class LinearClassifier(EmbeddingClassifier):
     space = "projected"
     _hidden: Hidden | None = None
 
-    def decision_function(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803
-        """Logits of the classes, also for two of them.
+    def logits(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803
+        """Logits of the classes, a column for each.
 
         Parameters
         ----------
@@ -215,7 +300,7 @@ class LinearClassifier(EmbeddingClassifier):
         ndarray of shape (n, c), float32
             In the order of `classes_`.
         """
-        rows = self._rows(X, self._width)
+        rows = self._rows(X)
         inputs = self._hidden.apply(rows) if self._hidden else rows
         return np.asarray(inputs @ self.coef_.T + self.intercept_, dtype=np.float32)
 
@@ -239,26 +324,26 @@ class LinearClassifier(EmbeddingClassifier):
         ModelMismatch
             If the encoder makes embeddings of another width.
         """
-        self._rows(np.empty((0, self._width or 0)), self._width)
+        self._check_fitted()
         return linear_head(self.classes_, self.coef_, self.intercept_, encoder, space=self.space, hidden=self._hidden)
-
-    @property
-    def _width(self) -> int | None:
-        if not hasattr(self, "coef_"):
-            return None
-        return self._hidden.dim if self._hidden else self.coef_.shape[1]
 
 
 def hold_back(examples: Examples, *, seed: int) -> tuple[Examples, Examples]:
     """The examples in the two parts of `held_back`."""
-    parts = [Examples(examples.rows[at], examples.targets[at]) for at in held_back(examples.targets, seed=seed)]
-    return parts[0], parts[1]
+    train, held = held_back(examples.targets, seed=seed)
+    return examples.at(train), examples.at(held)
 
 
-def choose(settings: Iterable[Setting], logits: Callable[[Setting], FloatArray], targets: IntArray) -> Choice[Setting]:
+def choose(
+    settings: Iterable[Setting],
+    logits: Callable[[Setting], FloatArray],
+    targets: IntArray,
+    weights: FloatArray | None = None,
+) -> Choice[Setting]:
     """The setting whose logits (n, c) are right most often; of equal ones that with the least cross-entropy.
 
     Of a few dozen pictures many settings get the same number right, and how sure they were says more than their order.
+    weights (n,): what each picture weighs in both.
     """
     best: tuple[float, float] | None = None
     chosen: tuple[Setting, npt.NDArray[np.bool_]] | None = None
@@ -266,7 +351,7 @@ def choose(settings: Iterable[Setting], logits: Callable[[Setting], FloatArray],
     for setting in settings:
         table = logits(setting)
         is_right = table.argmax(axis=1) == targets
-        quality = (float(is_right.mean()), -cross_entropy(table, targets))
+        quality = (float(np.average(is_right, weights=weights)), -cross_entropy(table, targets, weights))
         tried.append((setting, quality[0]))
         if best is None or quality > best:
             best, chosen = quality, (setting, is_right)
@@ -303,8 +388,13 @@ def linear_head(
     )
 
 
-def aligned(zeroshot: Head, classes: npt.NDArray[Any], width: int) -> Head:
-    """The zero-shot head with its classes in the order of `classes` (c,), without those that are not among them."""
+def aligned(zeroshot: Head | None, classes: npt.NDArray[Any], width: int) -> Head:
+    """The zero-shot head with its classes in the order of `classes` (c,), without those that are not among them.
+
+    None: a head that prefers none of them, for a method that starts without words.
+    """
+    if zeroshot is None:
+        return without_words(len(classes), width)
     if zeroshot.space != "projected" or zeroshot.dim != width:
         raise ModelMismatch(
             f"the zero-shot head reads {zeroshot.space} features of width {zeroshot.dim}, and these have {width}",
@@ -329,31 +419,44 @@ def aligned(zeroshot: Head, classes: npt.NDArray[Any], width: int) -> Head:
     )
 
 
-def as_embeddings(embeddings: npt.ArrayLike) -> Embeddings:
-    """The same, checked at whatever width it has."""
-    rows = np.asarray(embeddings, dtype=np.float32)
-    if rows.ndim != 2 or not len(rows):
-        raise ShapeError(f"embeddings of shape {rows.shape} are not (n, d) with a row or more")
-    return check_embeddings(rows, rows.shape[1])
+def without_words(count: int, width: int) -> Head:
+    """A head that prefers none of `count` classes: what a method starts from where it has no words."""
+    names = tuple(str(place) for place in range(count))
+    zeros = np.zeros(count, np.float32)
+    return Head(names, np.zeros((count, width), np.float32), zeros, 1.0, model="", fingerprint="")
 
 
-def cross_entropy(logits: npt.ArrayLike, targets: IntArray) -> float:
+def checked_weights(weights: npt.ArrayLike | None, count: int) -> FloatArray | None:
+    """What each of `count` pictures weighs; ShapeError where that is another number of them, or no weight at all."""
+    if weights is None:
+        return None
+    each = np.asarray(weights, dtype=np.float32)
+    if each.shape != (count,):
+        raise ShapeError(f"sample_weight of shape {each.shape} for {count} embeddings", hint="one number for each")
+    if not np.isfinite(each).all() or (each < 0).any() or not each.any():
+        raise ShapeError(
+            "sample_weight has negative or infinite numbers, or every weight is zero", hint="0 or more, not all 0"
+        )
+    return each
+
+
+def cross_entropy(logits: npt.ArrayLike, targets: IntArray, weights: FloatArray | None = None) -> float:
     """Mean of -log of the probability of the right class."""
     table = np.asarray(logits, dtype=np.float64)
     table = table - table.max(axis=1, keepdims=True)
     own = table[np.arange(len(table)), targets]
-    return float((np.log(np.exp(table).sum(axis=1)) - own).mean())
-
-
-def _plain(labels: Labels) -> list[Any]:
-    return list(np.asarray(labels).tolist())
+    return float(np.average(np.log(np.exp(table).sum(axis=1)) - own, weights=weights))
 
 
 def learn_and_validation(
-    learner: Any, embeddings: npt.ArrayLike, labels: Labels, validation: Part | None
+    learner: Any,
+    embeddings: npt.ArrayLike,
+    labels: Labels,
+    validation: Part | None,
+    weights: npt.ArrayLike | None = None,
 ) -> tuple[Examples, Examples, Examples]:
     """(to learn from, to choose on, both)."""
-    train, held = learner._take(embeddings, labels, validation)
+    train, held = learner._take(embeddings, labels, validation, weights)
     if held is None:
         everything, (train, held) = train, hold_back(train, seed=learner.seed)
         return train, held, everything
@@ -367,5 +470,20 @@ def row_blocks(count: int, width: int) -> list[slice]:
 
 def one_hot(examples: Examples, count: int) -> FloatArray:
     members = np.zeros((len(examples), count), np.float32)
-    members[np.arange(len(examples)), examples.targets] = 1
+    members[np.arange(len(examples)), examples.targets] = examples.each
     return members
+
+
+def _as_labels(labels: Labels) -> npt.NDArray[Any]:
+    """Labels (n,) as an array; DatasetError for what is no label of a class, such as a measured number."""
+    if labels is None:
+        raise DatasetError("a classifier requires y to be passed, but the target y is None", hint="fit(X, y)")
+    names = np.asarray(labels)
+    if names.ndim == 2 and names.shape[1] == 1:
+        names = column_or_1d(names, warn=True)
+    if names.dtype.kind == "f" and names.size and np.isfinite(names).all() and names.ndim == 1:
+        try:
+            check_classification_targets(names)
+        except ValueError as error:
+            raise DatasetError(str(error).partition("\n")[0], hint="a word or a whole number for each class") from error
+    return names

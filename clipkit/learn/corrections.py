@@ -15,8 +15,6 @@ from clipkit.classify.head import Head
 from clipkit.core.arrays import Embeddings
 from clipkit.core.text import counted
 from clipkit.errors import DatasetError
-from clipkit.learn.base import linear_head
-from clipkit.learn.linear_probe import LinearProbe
 
 if TYPE_CHECKING:
     from clipkit.models.encoder import Encoder
@@ -80,6 +78,9 @@ def fit(start: Head, encoder: Encoder, rows: Embeddings, labels: Sequence[str], 
             "this head has a hidden layer, and only linear ones learn further here",
             hint="open one without: clipkit probe DATASET --out head.safetensors",
         )
+    from clipkit.learn.base import linear_head
+    from clipkit.learn.linear_probe import LinearProbe
+
     names = [*labels, *anchors[1]]
     probe = LinearProbe(zeroshot=start, C=STRENGTH).fit(np.concatenate([rows, anchors[0]]), names)
     weight, bias = start.temperature * start.weight, start.temperature * start.bias

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from clipkit.classify.head import Head
 from clipkit.classify.prompts import Templates
-from clipkit.classify.zeroshot import ZeroShotClassifier
+from clipkit.classify.words import head_from_words
 from clipkit.core.arrays import IntArray
 from clipkit.core.progress import Failure, Progress
 from clipkit.datasets.embed import EmbeddedDataset, embed_once
@@ -168,7 +168,7 @@ def fit_head(
     zeroshot = None
     if needs_words:
         words = templates or ("pets" if pets_root(path) else "simple")
-        zeroshot = ZeroShotClassifier(encoder, train.classes, templates=words).head
+        zeroshot = head_from_words(encoder, train.classes, templates=words).head
     tries = {}
     for name in spaces:
         learned = embed_once(train, encoder, space=name, progress=progress)

@@ -9,6 +9,7 @@ from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.linear_model import LogisticRegression
 
 from clipkit.classify.head import Head
 from clipkit.core.arrays import FloatArray
@@ -49,6 +50,8 @@ class LinearProbe(LinearClassifier):
     hidden : int, optional
         A layer of that many units with GELU before the classes, trained by AdamW; the number of steps is chosen on
         validation, and C means nothing then.
+    normalize : bool, default False
+        Divide each row by its length first. Without it a row of another length than 1 is an error: it is no embedding.
     seed : int, default 0
         Of the pictures held back, and of the hidden layer's weights.
 
@@ -56,6 +59,8 @@ class LinearProbe(LinearClassifier):
     ----------
     classes_ : ndarray of shape (c,)
         Labels, sorted.
+    n_features_in_ : int
+        Width of the embeddings.
     coef_ : ndarray of shape (c, d), float32
         Also for two classes; (c, hidden) with a hidden layer.
     intercept_ : ndarray of shape (c,), float32
@@ -64,11 +69,6 @@ class LinearProbe(LinearClassifier):
         Chosen or given; NaN with a hidden layer.
     choice_ : Choice or None
         How C, or the number of steps, was chosen: `setting`, `accuracy`, `tried`. None where C was given.
-
-    Raises
-    ------
-    QueryError
-        If C, `hidden` and `zeroshot` do not go together.
 
     See Also
     --------
@@ -96,6 +96,7 @@ class LinearProbe(LinearClassifier):
     """
 
     C_: float
+    choice_: Choice[float] | None
 
     def __init__(
         self,
@@ -104,31 +105,32 @@ class LinearProbe(LinearClassifier):
         C: float | None = None,  # noqa: N803  scikit-learn's name
         zeroshot: Head | None = None,
         hidden: int | None = None,
+        normalize: bool = False,
         seed: int = 0,
     ) -> None:
-        if zeroshot is not None and hidden:
-            raise QueryError(
-                "a probe with a hidden layer cannot begin from a zero-shot head",
-                hint="leave hidden out, or the head to begin from",
-            )
-        if C is not None and not ((0 if zeroshot else 1e-12) <= C < np.inf):
-            raise QueryError(f"C is {C}, not a positive number", hint="--C 10, or none: it is chosen")
-        if hidden is not None and (hidden < 1 or C is not None):
-            raise QueryError(f"a hidden layer of {hidden} units, with C = {C}", hint="hidden=256, without C")
-        self.space, self.C, self.zeroshot, self.hidden, self.seed = space, C, zeroshot, hidden, seed
-        self.choice_: Choice[float] | None = None
+        self.space, self.C, self.zeroshot, self.hidden = space, C, zeroshot, hidden
+        self.normalize, self.seed = normalize, seed
 
-    def fit(self, embeddings: npt.ArrayLike, labels: Labels, *, validation: Part | None = None) -> Self:
+    def fit(
+        self,
+        X: npt.ArrayLike,  # noqa: N803  scikit-learn's name
+        y: Labels,
+        *,
+        validation: Part | None = None,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> Self:
         """Learn from labelled embeddings, and choose C or the number of steps.
 
         Parameters
         ----------
-        embeddings : array_like of shape (n, d)
+        X : array_like of shape (n, d)
             Of the pictures.
-        labels : sequence or ndarray of shape (n,)
+        y : sequence or ndarray of shape (n,)
             Two classes or more.
         validation : tuple, optional
             (embeddings, labels) to choose on; by default a fifth of each class. Learned from in the end, too.
+        sample_weight : array_like of shape (n,), optional
+            What each picture weighs, those of validation 1 each; one that weighs 0 is left out. By default all weigh 1.
 
         Returns
         -------
@@ -141,10 +143,14 @@ class LinearProbe(LinearClassifier):
             If there is one class only, or validation has a class that is not learned.
         ShapeError
             If the rows are no embeddings, or not as many as the labels.
+        QueryError
+            If C, `hidden` and `zeroshot` do not go together.
         """
-        train, held = self._take(embeddings, labels, validation)
+        self._check_options()
+        train, held = self._take(X, y, validation, sample_weight)
         everything = train + held if held else train
         fitter = self._fitter(train.rows.shape[1])
+        self.choice_ = None
         if self.C is not None:
             return self._keep(fitter()(everything, self.C), self.C)
         if held is None:
@@ -154,8 +160,19 @@ class LinearProbe(LinearClassifier):
         settings = (0.0, *STRENGTHS) if self.zeroshot else STRENGTHS
         learn = fitter()
         fits = {strength: learn(train, strength) for strength in settings}
-        self.choice_ = choose(settings, lambda strength: _logits(fits[strength], held.rows), held.targets)
+        self.choice_ = choose(settings, lambda strength: _logits(fits[strength], held.rows), held.targets, held.weights)
         return self._keep(fitter()(everything, self.choice_.setting), self.choice_.setting)
+
+    def _check_options(self) -> None:
+        if self.zeroshot is not None and self.hidden:
+            raise QueryError(
+                "a probe with a hidden layer cannot begin from a zero-shot head",
+                hint="leave hidden out, or the head to begin from",
+            )
+        if self.C is not None and not ((0 if self.zeroshot else 1e-12) <= self.C < np.inf):
+            raise QueryError(f"C is {self.C}, not a positive number", hint="--C 10, or none: it is chosen")
+        if self.hidden is not None and (self.hidden < 1 or self.C is not None):
+            raise QueryError(f"a hidden layer of {self.hidden} units, with C = {self.C}", hint="hidden=256, without C")
 
     def _fitter(self, width: int) -> Callable[[], _Fitter]:
         """Makes what fits, beginning where it ended the last time."""
@@ -168,7 +185,9 @@ class LinearProbe(LinearClassifier):
     def _fit_hidden(self, train: Examples, held: Examples, everything: Examples) -> Self:
         tried = list(self._trained(train))
         counts = [float(EVERY * (i + 1)) for i in range(len(tried))]
-        self.choice_ = choose(counts, lambda steps: _logits(tried[int(steps) // EVERY - 1], held.rows), held.targets)
+        self.choice_ = choose(
+            counts, lambda steps: _logits(tried[int(steps) // EVERY - 1], held.rows), held.targets, held.weights
+        )
         steps = int(self.choice_.setting)
         return self._keep(next(islice(self._trained(everything), steps // EVERY - 1, None)), np.nan)
 
@@ -176,12 +195,19 @@ class LinearProbe(LinearClassifier):
         assert self.hidden is not None
         count = len(self.classes_)
         return train_two_layers(
-            examples.rows, examples.targets, classes=count, units=self.hidden, steps=STEPS, seed=self.seed
+            examples.rows,
+            examples.targets,
+            classes=count,
+            units=self.hidden,
+            steps=STEPS,
+            seed=self.seed,
+            weights=examples.weights,
         )
 
     def _keep(self, layers: _Linear | TwoLayers, strength: float) -> Self:
-        self.coef_, self.intercept_, self.C_ = layers.weight, layers.bias, strength
         self._hidden = layers.hidden if isinstance(layers, TwoLayers) else None
+        self.intercept_, self.C_ = layers.bias, strength
+        self.coef_ = layers.weight
         return self
 
 
@@ -192,18 +218,16 @@ class _Logistic:
     """
 
     def __init__(self, count: int) -> None:
-        from sklearn.linear_model import LogisticRegression
-
         self._count = count
         self._model = LogisticRegression(max_iter=MAX_ITER, warm_start=True)
 
     def __call__(self, examples: Examples, strength: float) -> _Linear:
-        place = frame(examples.rows)
-        spread = float(np.sqrt((place.coordinates**2).sum(axis=1).mean())) or 1.0
+        place = frame(examples.rows, examples.weights)
+        spread = float(np.sqrt(np.average((place.coordinates**2).sum(axis=1), weights=examples.weights))) or 1.0
         self._model.set_params(C=strength * spread**2)
         with on_one_thread(), warnings.catch_warnings():  # it takes one picture a class for a regression
             warnings.filterwarnings("ignore", message="The number of unique classes", category=UserWarning)
-            self._model.fit(place.coordinates / np.float32(spread), examples.targets)
+            self._model.fit(place.coordinates / np.float32(spread), examples.targets, sample_weight=examples.weights)
         weight, bias = place.whole(self._model.coef_) / spread, self._model.intercept_
         if self._count == 2:  # one row there: the logit of the second class
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
@@ -221,7 +245,9 @@ class _FromText:
     def __call__(self, examples: Examples, strength: float) -> _Linear:
         start = self._start
         given = start.logits(examples.rows)
-        self._last = correct(examples.rows, given, examples.targets, C=strength, guess=self._last)
+        self._last = correct(
+            examples.rows, given, examples.targets, C=strength, guess=self._last, weights=examples.weights
+        )
         scale = np.float32(start.temperature)
         return _Linear(scale * start.weight + self._last.weight, scale * start.bias + self._last.bias)
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from clipkit.classify.head import Head
 from clipkit.core.arrays import FloatArray
 from clipkit.datasets.sampling import Labels
-from clipkit.learn.base import Choice, LinearClassifier, Part, aligned, choose, learn_and_validation
+from clipkit.learn.base import Choice, Examples, LinearClassifier, Part, aligned, choose, learn_and_validation
 from clipkit.learn.softmax_regression import Correction, correct
 
 STRENGTHS = tuple(float(f"{10 ** (half / 2):.3g}") for half in range(-4, 7))
@@ -25,8 +25,10 @@ class TextBlend(LinearClassifier):
 
     Parameters
     ----------
-    zeroshot : Head
-        Of the same classes, for projected embeddings.
+    zeroshot : Head, optional
+        Of the same classes, for projected embeddings. Without one there is nothing to blend: a linear probe is left.
+    normalize : bool, default False
+        Divide each row by its length first. Without it a row of another length than 1 is an error: it is no embedding.
     seed : int, default 0
         Of the pictures held back.
 
@@ -34,6 +36,8 @@ class TextBlend(LinearClassifier):
     ----------
     classes_ : ndarray of shape (c,)
         Labels, sorted.
+    n_features_in_ : int
+        Width of the embeddings.
     coef_ : ndarray of shape (c, d), float32
         One row a class.
     intercept_ : ndarray of shape (c,), float32
@@ -60,22 +64,31 @@ class TextBlend(LinearClassifier):
     """
 
     scale_: FloatArray
+    choice_: Choice[float] | None
 
-    def __init__(self, zeroshot: Head, *, seed: int = 0) -> None:
-        self.zeroshot, self.seed = zeroshot, seed
-        self.choice_: Choice[float] | None = None
+    def __init__(self, zeroshot: Head | None = None, *, normalize: bool = False, seed: int = 0) -> None:
+        self.zeroshot, self.normalize, self.seed = zeroshot, normalize, seed
 
-    def fit(self, embeddings: npt.ArrayLike, labels: Labels, *, validation: Part | None = None) -> Self:
+    def fit(
+        self,
+        X: npt.ArrayLike,  # noqa: N803  scikit-learn's name
+        y: Labels,
+        *,
+        validation: Part | None = None,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> Self:
         """Learn from labelled embeddings, and choose C.
 
         Parameters
         ----------
-        embeddings : array_like of shape (n, d)
+        X : array_like of shape (n, d)
             Projected embeddings of the pictures.
-        labels : sequence or ndarray of shape (n,)
+        y : sequence or ndarray of shape (n,)
             Two classes or more, all of them in the zero-shot head.
         validation : tuple, optional
             (embeddings, labels) to choose on; by default a fifth of each class. Learned from in the end, too.
+        sample_weight : array_like of shape (n,), optional
+            What each picture weighs, those of validation 1 each; one that weighs 0 is left out. By default all weigh 1.
 
         Returns
         -------
@@ -89,22 +102,33 @@ class TextBlend(LinearClassifier):
         ModelMismatch
             If the zero-shot head reads other embeddings.
         """
-        train, held, everything = learn_and_validation(self, embeddings, labels, validation)
+        train, held, everything = learn_and_validation(self, X, y, validation, sample_weight)
         start = aligned(self.zeroshot, self.classes_, train.rows.shape[1])
-        given = start.logits(train.rows)
         guess: Correction | None = None
         logits: dict[float, FloatArray] = {}
         for strength in (0.0, *STRENGTHS):
-            guess = correct(train.rows, given, train.targets, C=strength, with_scale=True, guess=guess)
+            guess = _correct(start, train, strength, guess)
             logits[strength] = _corrected(start, guess, held.rows)
-        self.choice_ = choose(logits, lambda strength: logits[strength], held.targets)
-        best = self.choice_.setting
-        found = correct(everything.rows, start.logits(everything.rows), everything.targets, C=best, with_scale=True)
+        self.choice_ = choose(logits, lambda strength: logits[strength], held.targets, held.weights)
+        found = _correct(start, everything, self.choice_.setting)
         self.scale_ = 1 + found.scale
         share = np.float32(start.temperature) * self.scale_
-        self.coef_ = share[:, None] * start.weight + found.weight
         self.intercept_ = share * start.bias + found.bias
+        self.coef_ = share[:, None] * start.weight + found.weight
         return self
+
+
+def _correct(start: Head, examples: Examples, strength: float, guess: Correction | None = None) -> Correction:
+    given = start.logits(examples.rows)
+    return correct(
+        examples.rows,
+        given,
+        examples.targets,
+        C=strength,
+        with_scale=True,
+        guess=guess,
+        weights=examples.weights,
+    )
 
 
 def _corrected(start: Head, found: Correction, rows: FloatArray) -> FloatArray:

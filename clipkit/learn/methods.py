@@ -23,12 +23,12 @@ class Estimator(Protocol):
 
     def fit(
         self,
-        embeddings: Embeddings,
-        labels: Sequence[str] | npt.NDArray[Any],
+        X: Embeddings,  # noqa: N803  scikit-learn's name
+        y: Sequence[str] | npt.NDArray[Any],
         *,
         validation: tuple[Embeddings, Sequence[str] | npt.NDArray[Any]] | None,
     ) -> Self: ...
-    def predict(self, embeddings: Embeddings) -> npt.NDArray[Any]: ...
+    def predict(self, X: Embeddings) -> npt.NDArray[Any]: ...  # noqa: N803
 
 
 class HeadEstimator(Estimator, Protocol):

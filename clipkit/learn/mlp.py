@@ -29,18 +29,30 @@ class TwoLayers:
 
 
 def train_two_layers(
-    rows: FloatArray, targets: IntArray, *, classes: int, units: int, steps: int, seed: int
+    rows: FloatArray,
+    targets: IntArray,
+    *,
+    classes: int,
+    units: int,
+    steps: int,
+    seed: int,
+    weights: FloatArray | None = None,
 ) -> Iterator[TwoLayers]:
     """The classifier after every EVERY of `steps` steps of AdamW on all rows (n, d) and targets (n,) at once.
+
+    weights (n,): what each row weighs in the loss.
 
     The same seed gives the same classifier on the same machine.
     """
     import torch
     from torch.nn.functional import cross_entropy, gelu, linear
 
-    mean = rows.mean(axis=0)
-    spread = float(np.sqrt(((rows - mean) ** 2).mean())) or 1.0  # to unit variance: Adam's steps know no units
+    each = np.ones(len(rows), np.float32) if weights is None else weights
+    mean = np.average(rows, axis=0, weights=weights)
+    # to unit variance: Adam's steps know no units
+    spread = float(np.sqrt(np.average(((rows - mean) ** 2).mean(axis=1), weights=weights))) or 1.0
     inputs, right = torch.from_numpy((rows - mean) / spread), torch.from_numpy(targets)
+    shares = torch.from_numpy(each / each.sum())
     rng = torch.Generator().manual_seed(seed)
     sizes = [(units, rows.shape[1]), (units,), (classes, units), (classes,)]
     layers = [torch.zeros(size) for size in sizes]
@@ -52,7 +64,8 @@ def train_two_layers(
     for step in range(1, steps + 1):
         optimiser.zero_grad()
         hidden = gelu(linear(inputs, layers[0], layers[1]), approximate="tanh")
-        cross_entropy(linear(hidden, layers[2], layers[3]), right).backward()  # type: ignore[no-untyped-call]
+        loss = cross_entropy(linear(hidden, layers[2], layers[3]), right, reduction="none")
+        (loss @ shares).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         if step % EVERY == 0:
             yield _at_unit_length(layers, mean, spread)

@@ -22,6 +22,8 @@ class NearestNeighbours(EmbeddingClassifier):
 
     Parameters
     ----------
+    normalize : bool, default False
+        Divide each row by its length first. Without it a row of another length than 1 is an error: it is no embedding.
     seed : int, default 0
         Of the pictures held back.
 
@@ -29,6 +31,8 @@ class NearestNeighbours(EmbeddingClassifier):
     ----------
     classes_ : ndarray of shape (c,)
         Labels, sorted.
+    n_features_in_ : int
+        Width of the embeddings.
     choice_ : Choice
         Which (k, sharpness) was chosen on validation.
 
@@ -46,19 +50,21 @@ class NearestNeighbours(EmbeddingClassifier):
     ['cat', 'dog']
     """
 
-    def __init__(self, *, seed: int = 0) -> None:
-        self.seed = seed
-        self._known: Examples | None = None
-        self.choice_: Choice[tuple[int, float]] | None = None
+    choice_: Choice[tuple[int, float]] | None
+    _known: Examples
+    _learned = "_known"
 
-    def fit(self, embeddings: npt.ArrayLike, labels: Labels, *, validation: Part | None = None) -> Self:
+    def __init__(self, *, normalize: bool = False, seed: int = 0) -> None:
+        self.normalize, self.seed = normalize, seed
+
+    def fit(self, X: npt.ArrayLike, y: Labels, *, validation: Part | None = None) -> Self:  # noqa: N803
         """Store labelled embeddings, and choose k and sharpness.
 
         Parameters
         ----------
-        embeddings : array_like of shape (n, d)
+        X : array_like of shape (n, d)
             Of the pictures.
-        labels : sequence or ndarray of shape (n,)
+        y : sequence or ndarray of shape (n,)
             Two classes or more.
         validation : tuple, optional
             (embeddings, labels) to choose on; by default a fifth of each class. Votes in the end, too.
@@ -68,13 +74,14 @@ class NearestNeighbours(EmbeddingClassifier):
         NearestNeighbours
             Itself.
         """
-        train, held, self._known = learn_and_validation(self, embeddings, labels, validation)
+        train, held, everything = learn_and_validation(self, X, y, validation)
         near = _nearest(held.rows, train.rows, max(NEIGHBOURS))
         settings = [pair for pair in product(NEIGHBOURS, SHARPNESSES) if pair[0] <= len(train)]
         self.choice_ = choose(settings, lambda pair: self._votes(near, train, *pair), held.targets)
+        self._known = everything
         return self
 
-    def decision_function(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803  scikit-learn's name
+    def logits(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803  scikit-learn's name
         """Logarithm of each class's share of the votes.
 
         Parameters
@@ -87,8 +94,7 @@ class NearestNeighbours(EmbeddingClassifier):
         ndarray of shape (n, c), float32
             In the order of `classes_`.
         """
-        rows = self._rows(X, self._known.rows.shape[1] if self._known else None)
-        assert self._known is not None
+        rows = self._rows(X)
         assert self.choice_ is not None
         k, sharpness = self.choice_.setting
         return self._votes(_nearest(rows, self._known.rows, k), self._known, k, sharpness)

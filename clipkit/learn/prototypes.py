@@ -23,6 +23,8 @@ class Prototypes(LinearClassifier):
     ----------
     space : {"projected", "backbone"}, default "projected"
         What the embeddings are; a head remembers it.
+    normalize : bool, default False
+        Divide each row by its length first. Without it a row of another length than 1 is an error: it is no embedding.
     seed : int, default 0
         Not used: nothing is drawn.
 
@@ -30,6 +32,8 @@ class Prototypes(LinearClassifier):
     ----------
     classes_ : ndarray of shape (c,)
         Labels, sorted.
+    n_features_in_ : int
+        Width of the embeddings.
     coef_ : ndarray of shape (c, d), float32
         One row a class.
     intercept_ : ndarray of shape (c,), float32
@@ -50,32 +54,43 @@ class Prototypes(LinearClassifier):
     ['cat', 'dog']
     """
 
-    def __init__(self, *, space: str = "projected", seed: int = 0) -> None:
-        self.space, self.seed = space, seed
-        self.choice_: Choice[Any] | None = None  # nothing is chosen
+    choice_: Choice[Any] | None
 
-    def fit(self, embeddings: npt.ArrayLike, labels: Labels, *, validation: Part | None = None) -> Self:
+    def __init__(self, *, space: str = "projected", normalize: bool = False, seed: int = 0) -> None:
+        self.space, self.normalize, self.seed = space, normalize, seed
+
+    def fit(
+        self,
+        X: npt.ArrayLike,  # noqa: N803  scikit-learn's name
+        y: Labels,
+        *,
+        validation: Part | None = None,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> Self:
         """Average labelled embeddings by class.
 
         Parameters
         ----------
-        embeddings : array_like of shape (n, d)
+        X : array_like of shape (n, d)
             Of the pictures.
-        labels : sequence or ndarray of shape (n,)
+        y : sequence or ndarray of shape (n,)
             Two classes or more.
         validation : tuple, optional
             (embeddings, labels) to fit the temperature to; averaged in the end, too. Without it the temperature is 1.
+        sample_weight : array_like of shape (n,), optional
+            What each picture weighs, those of validation 1 each; one that weighs 0 is left out. By default all weigh 1.
 
         Returns
         -------
         Prototypes
             Itself.
         """
-        train, held = self._take(embeddings, labels, validation)
+        train, held = self._take(X, y, validation, sample_weight)
         weight, bias = self._means(train)
         scale = np.float32(best_temperature(held.rows @ weight.T + bias, held.targets) if held else 1)
         weight, bias = self._means(train + held) if held else (weight, bias)
-        self.coef_, self.intercept_ = scale * weight, scale * bias
+        self.choice_ = None  # nothing is chosen
+        self.intercept_, self.coef_ = scale * bias, scale * weight
         return self
 
     def _means(self, examples: Examples) -> tuple[FloatArray, FloatArray]:

@@ -48,9 +48,9 @@ def on_one_thread() -> AbstractContextManager[object]:
     return limits
 
 
-def frame(rows: FloatArray) -> Frame:
-    """The frame of rows (n, d): n coordinates where that is fewer than d."""
-    mean = rows.mean(axis=0)
+def frame(rows: FloatArray, weights: FloatArray | None = None) -> Frame:
+    """The frame of rows (n, d), about their mean by weights (n,): n coordinates where that is fewer than d."""
+    mean = rows.mean(axis=0) if weights is None else np.average(rows, axis=0, weights=weights).astype(np.float32)
     centred = rows - mean
     if len(rows) >= rows.shape[1]:
         return Frame(mean, centred, None)
@@ -66,24 +66,27 @@ def correct(
     C: float,  # noqa: N803  scikit-learn's name
     with_scale: bool = False,
     guess: Correction | None = None,
+    weights: FloatArray | None = None,
 ) -> Correction:
     """The correction of the logits `given` (n, c) for rows (n, d) that is best for targets (n,), by L-BFGS.
 
     Minimised: C times the summed cross-entropy, as scikit-learn weighs it, plus half the squared length of weight, of
     bias, and of scale, which stays zero unless `with_scale`. C = 0 leaves everything as given. guess: where to begin.
+    weights (n,): what each row weighs in the cross-entropy.
     """
     from scipy.optimize import minimize  # type: ignore[import-untyped]
 
     count = given.shape[1]
     if C == 0:
         return Correction(np.zeros((count, rows.shape[1]), np.float32), *np.zeros((2, count), np.float32))
-    place = frame(rows)
-    width, spread = place.coordinates.shape[1], float(given.std()) or 1.0
-    centre = given.mean(axis=0)
+    place, shares = frame(rows, weights), _shares(weights, len(rows))
+    width, spread = place.coordinates.shape[1], _spread(given, shares) or 1.0
+    centre = (shares @ given).astype(np.float32)
     texts = ((given - centre) / spread).astype(np.float64)  # in which a scale is as heavy as a weight
     inputs = np.concatenate([place.coordinates, np.ones((len(rows), 1))], axis=1, dtype=np.float64)  # (n, r + 1)
     size = count * (width + 1)
-    loss = _penalised_loss(inputs, given, texts if with_scale else None, targets, penalty=1 / (C * len(rows)))
+    total = len(rows) if weights is None else float(weights.sum())
+    loss = _penalised_loss(inputs, given, texts if with_scale else None, targets, shares, penalty=1 / (C * total))
     start = np.zeros(size + count * with_scale)
     if guess is not None:
         weight = guess.weight if place.basis is None else guess.weight @ place.basis.T
@@ -100,11 +103,12 @@ def correct(
 
 
 def _penalised_loss(
-    inputs: Values, given: FloatArray, texts: Values | None, targets: IntArray, *, penalty: float
+    inputs: Values, given: FloatArray, texts: Values | None, targets: IntArray, shares: Values, *, penalty: float
 ) -> Callable[[Values], tuple[float, Values]]:
-    """Mean cross-entropy of `given` corrected by weights on `inputs` (n, r + 1) and scales of `texts`; and its slope.
+    """Mean cross-entropy of corrected logits, and its slope; shares (n,) of the mean sum to 1.
 
-    Weights and scales come as one flat array, and `penalty` times half its squared length is added.
+    What corrects `given` are weights on `inputs` (n, r + 1) and scales of `texts`. They come as one flat array, and
+    `penalty` times half its squared length is added.
     """
     count = given.shape[1]
     size = count * inputs.shape[1]
@@ -117,9 +121,22 @@ def _penalised_loss(
         logits -= logits.max(axis=1, keepdims=True)
         chances = np.exp(logits)
         sums = chances.sum(axis=1, keepdims=True)
-        entropy = np.log(sums[:, 0]).mean() - (logits * is_right).sum() / len(inputs)
-        wrong = (chances / sums - is_right) / len(inputs)  # (n, c): the slope of the cross-entropy
+        entropy = shares @ (np.log(sums[:, 0]) - (logits * is_right).sum(axis=1))
+        wrong = (chances / sums - is_right) * shares[:, None]  # (n, c): the slope of the cross-entropy
         slope = [(wrong.T @ inputs).ravel(), (wrong * texts).sum(axis=0) if texts is not None else np.zeros(0)]
         return float(entropy + penalty * (flat @ flat) / 2), np.concatenate(slope) + penalty * flat
 
     return loss
+
+
+def _shares(weights: FloatArray | None, count: int) -> Values:
+    """What each row is of all together (n,)."""
+    each = np.ones(count) if weights is None else weights.astype(np.float64)
+    return np.asarray(each / each.sum())
+
+
+def _spread(given: FloatArray, shares: Values) -> float:
+    """Standard deviation of all logits (n, c)."""
+    values = given.astype(np.float64)
+    mean = float(shares @ values.mean(axis=1))
+    return float(np.sqrt(shares @ ((values - mean) ** 2).mean(axis=1)))

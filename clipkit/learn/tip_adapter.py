@@ -40,12 +40,14 @@ class TipAdapter(EmbeddingClassifier):
 
     Parameters
     ----------
-    zeroshot : Head
-        Of the same classes, for projected embeddings.
+    zeroshot : Head, optional
+        Of the same classes, for projected embeddings. Without one the cache of pictures answers alone.
     alpha : float, optional
         Weight of the cache; 0 is zero-shot.
     beta : float, optional
         Sharpness. What is not given is chosen on validation.
+    normalize : bool, default False
+        Divide each row by its length first. Without it a row of another length than 1 is an error: it is no embedding.
     seed : int, default 0
         Of the pictures held back.
 
@@ -53,6 +55,8 @@ class TipAdapter(EmbeddingClassifier):
     ----------
     classes_ : ndarray of shape (c,)
         Labels, sorted.
+    n_features_in_ : int
+        Width of the embeddings.
     alpha_, beta_ : float
         What is used. A chosen alpha shrinks as much as the number of keys grows when validation pictures join them.
     choice_ : Choice or None
@@ -76,23 +80,41 @@ class TipAdapter(EmbeddingClassifier):
 
     alpha_: float
     beta_: float
+    choice_: Choice[Any] | None
+    _known: Examples
+    _learned = "_known"
 
-    def __init__(self, zeroshot: Head, *, alpha: float | None = None, beta: float | None = None, seed: int = 0) -> None:
-        self.zeroshot, self.alpha, self.beta, self.seed = zeroshot, alpha, beta, seed
-        self.choice_: Choice[Any] | None = None
-        self._known: Examples | None = None
+    def __init__(
+        self,
+        zeroshot: Head | None = None,
+        *,
+        alpha: float | None = None,
+        beta: float | None = None,
+        normalize: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.zeroshot, self.alpha, self.beta, self.normalize, self.seed = zeroshot, alpha, beta, normalize, seed
 
-    def fit(self, embeddings: npt.ArrayLike, labels: Labels, *, validation: Part | None = None) -> Self:
+    def fit(
+        self,
+        X: npt.ArrayLike,  # noqa: N803  scikit-learn's name
+        y: Labels,
+        *,
+        validation: Part | None = None,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> Self:
         """Store labelled embeddings as keys, and choose alpha and beta.
 
         Parameters
         ----------
-        embeddings : array_like of shape (n, d)
+        X : array_like of shape (n, d)
             Projected embeddings of the pictures.
-        labels : sequence or ndarray of shape (n,)
+        y : sequence or ndarray of shape (n,)
             Two classes or more, all of them in the zero-shot head.
         validation : tuple, optional
             (embeddings, labels) to choose on; by default a fifth of each class. Keys in the end, too.
+        sample_weight : array_like of shape (n,), optional
+            What each picture weighs, those of validation 1 each; one that weighs 0 is left out. By default all weigh 1.
 
         Returns
         -------
@@ -105,20 +127,24 @@ class TipAdapter(EmbeddingClassifier):
             If the zero-shot head lacks a class.
         ModelMismatch
             If the zero-shot head reads other embeddings.
+        QueryError
+            If alpha is 0 and there is no zero-shot head: nothing would be left.
         """
+        if self.zeroshot is None and self.alpha == 0:
+            raise QueryError("alpha = 0 leaves zero-shot alone, and there is no head of it", hint="give zeroshot")
         if self.alpha is not None and self.beta is not None:
-            train, held = self._take(embeddings, labels, validation)
-            self._set(train + held if held else train, self.alpha, self.beta)
-            return self
-        train, held, everything = learn_and_validation(self, embeddings, labels, validation)
-        self._set(train, 0.0, 1.0)
+            train, held = self._take(X, y, validation, sample_weight)
+            self.choice_ = None
+            return self._set(train + held if held else train, self.alpha, self.beta)
+        train, held, everything = learn_and_validation(self, X, y, validation, sample_weight)
+        self._align(train)
         self.choice_ = choose_mixture(self._start, train, held, alpha=self.alpha, beta=self.beta)
         alpha, beta = self.choice_.setting
-        self._set(everything, alpha if self.alpha is not None else alpha * len(train) / len(everything), beta)
-        return self
+        shrink = 1.0 if self.alpha is not None else train.weight / everything.weight
+        return self._set(everything, alpha * shrink, beta)
 
-    def decision_function(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803
-        """Logits of the classes, also for two of them.
+    def logits(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803
+        """Logits of the classes, a column for each.
 
         Parameters
         ----------
@@ -130,13 +156,16 @@ class TipAdapter(EmbeddingClassifier):
         ndarray of shape (n, c), float32
             In the order of `classes_`.
         """
-        rows = self._rows(X, self._known.rows.shape[1] if self._known else None)
-        assert self._known is not None
+        rows = self._rows(X)
         return self._start.logits(rows) + np.float32(self.alpha_) * affinity(rows, self._known, self._start, self.beta_)
 
-    def _set(self, known: Examples, alpha: float, beta: float) -> None:
+    def _align(self, known: Examples) -> None:
         self._start = aligned(self.zeroshot, self.classes_, known.rows.shape[1])
-        self._known, self.alpha_, self.beta_ = known, alpha, beta
+
+    def _set(self, known: Examples, alpha: float, beta: float) -> Self:
+        self._align(known)
+        self.alpha_, self.beta_, self._known = alpha, beta, known
+        return self
 
 
 class TipAdapterF(TipAdapter):
@@ -148,10 +177,12 @@ class TipAdapterF(TipAdapter):
 
     Parameters
     ----------
-    zeroshot : Head
-        Of the same classes, for projected embeddings.
+    zeroshot : Head, optional
+        Of the same classes, for projected embeddings. Without one the cache of pictures answers alone.
     alpha, beta : None
         Refused: both are always chosen.
+    normalize : bool, default False
+        Divide each row by its length first. Without it a row of another length than 1 is an error: it is no embedding.
     seed : int, default 0
         Of the pictures held back.
 
@@ -159,6 +190,8 @@ class TipAdapterF(TipAdapter):
     ----------
     classes_ : ndarray of shape (c,)
         Labels, sorted.
+    n_features_in_ : int
+        Width of the embeddings.
     alpha_, beta_ : float
         What is used.
     choice_ : Choice
@@ -180,17 +213,26 @@ class TipAdapterF(TipAdapter):
     ['cat']
     """
 
-    def fit(self, embeddings: npt.ArrayLike, labels: Labels, *, validation: Part | None = None) -> Self:
+    def fit(
+        self,
+        X: npt.ArrayLike,  # noqa: N803  scikit-learn's name
+        y: Labels,
+        *,
+        validation: Part | None = None,
+        sample_weight: npt.ArrayLike | None = None,
+    ) -> Self:
         """Train keys from labelled embeddings, and choose the number of steps, alpha and beta.
 
         Parameters
         ----------
-        embeddings : array_like of shape (n, d)
+        X : array_like of shape (n, d)
             Projected embeddings of the pictures.
-        labels : sequence or ndarray of shape (n,)
+        y : sequence or ndarray of shape (n,)
             Two classes or more, all of them in the zero-shot head.
         validation : tuple, optional
             (embeddings, labels) to choose on; by default a fifth of each class. Keys in the end, too.
+        sample_weight : array_like of shape (n,), optional
+            What each picture weighs, those of validation 1 each; one that weighs 0 is left out. By default all weigh 1.
 
         Returns
         -------
@@ -204,21 +246,21 @@ class TipAdapterF(TipAdapter):
         """
         if self.alpha is not None or self.beta is not None:
             raise QueryError("TipAdapterF chooses alpha and beta itself", hint="TipAdapter, which takes them")
-        train, held, everything = learn_and_validation(self, embeddings, labels, validation)
-        self._set(train, 0.0, 1.0)
+        train, held, everything = learn_and_validation(self, X, y, validation, sample_weight)
+        self._align(train)
         start, untrained = self._start, choose_mixture(self._start, train, held)
         alpha, beta = max((rated for rated in untrained.tried if rated[0][0] > 0), key=lambda rated: rated[1])[0]
         keys = {0: train, **dict(_trained_keys(start, train, alpha, beta))}
         choices = {steps: choose_mixture(start, known, held) for steps, known in keys.items()}
         given = {steps: _mixed(start, keys[steps], held, *choice.setting) for steps, choice in choices.items()}
-        best = choose(keys, lambda steps: given[steps], held.targets)
+        best = choose(keys, lambda steps: given[steps], held.targets, held.weights)
         chosen = [(steps, *choices[steps].setting) for steps in keys]
         tried = tuple((setting, rated[1]) for setting, rated in zip(chosen, best.tried, strict=True))
         self.choice_ = Choice((best.setting, *choices[best.setting].setting), best.is_right, tried)
-        shrink = len(train) / len(everything)
+        shrink = train.weight / everything.weight
         final = {0: everything, **dict(_trained_keys(start, everything, alpha * shrink, beta, last=best.setting))}
-        self._set(final[best.setting], choices[best.setting].setting[0] * shrink, choices[best.setting].setting[1])
-        return self
+        _, alpha, beta = self.choice_.setting
+        return self._set(final[best.setting], alpha * shrink, beta)
 
 
 def affinity(rows: FloatArray, known: Examples, start: Head, beta: float) -> FloatArray:
@@ -241,7 +283,7 @@ def choose_mixture(
     sums = {beta: affinity(held.rows, known, start, beta) for beta in betas}
     given = start.logits(held.rows)
     settings = list(product((alpha,), betas)) if alpha is not None else [(0.0, betas[0]), *product(ALPHAS[1:], betas)]
-    return choose(settings, lambda pair: given + np.float32(pair[0]) * sums[pair[1]], held.targets)
+    return choose(settings, lambda pair: given + np.float32(pair[0]) * sums[pair[1]], held.targets, held.weights)
 
 
 def _mixed(start: Head, known: Examples, held: Examples, alpha: float, beta: float) -> FloatArray:
@@ -256,6 +298,7 @@ def _trained_keys(
 
     rows = torch.from_numpy(train.rows)
     targets, members = torch.from_numpy(train.targets), torch.from_numpy(one_hot(train, len(start.classes)))
+    each = torch.from_numpy(train.each)
     given = torch.from_numpy(start.logits(train.rows))
     keys = rows.clone().requires_grad_()
     optimiser = torch.optim.AdamW([keys], lr=RATE, eps=1e-4)
@@ -265,9 +308,11 @@ def _trained_keys(
         optimiser.zero_grad()
         asked = torch.from_numpy(np.sort(rng.permutation(len(rows))[: max(QUERIES, BLOCK_SCORES // len(rows))]))
         near = torch.exp(-beta * (1 - rows[asked] @ keys.T)).scatter(1, asked[:, None], 0.0)  # not its own key
-        loss = torch.nn.functional.cross_entropy(given[asked] + alpha * near @ members, targets[asked])
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = torch.nn.functional.cross_entropy(
+            given[asked] + alpha * near @ members, targets[asked], reduction="none"
+        )
+        ((loss * each[asked]).sum() / each[asked].sum()).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
         if step in LOOKS:
-            yield step, Examples(keys.detach().numpy().copy(), train.targets)
+            yield step, Examples(keys.detach().numpy().copy(), train.targets, train.weights)

@@ -13,7 +13,8 @@ from PIL import Image
 from clipkit.classify.calibration import best_cut, best_temperature, split
 from clipkit.classify.head import UNKNOWN, Head
 from clipkit.classify.prompts import NEUTRAL
-from clipkit.classify.zeroshot import CUT_LOGITS, ZeroShotClassifier, class_prompts, ensemble
+from clipkit.classify.words import CUT_LOGITS, class_prompts, ensemble
+from clipkit.classify.zeroshot import ZeroShotClassifier
 from clipkit.core.arrays import Embeddings
 from clipkit.errors import ModelMismatch, NotFittedError, QueryError, ShapeError
 from clipkit.metrics import ece

@@ -270,7 +270,8 @@ def test_every_command_explains_itself(capfd: pytest.CaptureFixture[str]) -> Non
 
 
 def test_explanations_stay_with_the_probabilities(here: Path) -> None:
-    from clipkit.classify.zeroshot import ZeroShotClassifier, explain_prediction
+    from clipkit.classify.words import explain_prediction
+    from clipkit.classify.zeroshot import ZeroShotClassifier
 
     classifier = ZeroShotClassifier(ColourPhrases(), ["red", "blue", "green"], templates=["{}", "a {} thing"])
     verdicts = explain_prediction(classifier, here / "photos" / "red.png", k=2)

@@ -64,7 +64,7 @@ def test_tip_adapter_is_its_formula_on_three_points() -> None:
     dog = 10 * (0.8 * 0.8 + 0.6 * 0.6 + 0.1) + 2 * near[0]
     cat = 10 * 0.6 + 2 * (near[1] + near[2])
     assert tip.classes_.tolist() == ["cat", "dog"]
-    assert tip.decision_function([x])[0] == pytest.approx([cat, dog], rel=1e-5)
+    assert tip.logits([x])[0] == pytest.approx([cat, dog], rel=1e-5)
     assert tip.predict_proba([x])[0, 0] == pytest.approx(1 / (1 + np.exp(dog - cat)), rel=1e-4)
 
 

@@ -261,7 +261,7 @@ def test_what_cannot_be_learned_from_gets_a_sentence() -> None:
 def test_impossible_options_are_refused() -> None:
     for options in ({"zeroshot": text_head(), "hidden": 4}, {"C": 0}, {"C": -1}, {"C": np.nan}, {"hidden": 0}):
         with pytest.raises(QueryError):
-            LinearProbe(**options)
+            LinearProbe(**options).fit(*clouds(4))
 
 
 def test_a_probe_that_has_learned_nothing_says_so() -> None:
