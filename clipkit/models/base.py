@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from clipkit.core.arrays import Embeddings
 from clipkit.images.recipe import PixelRecipe
-from clipkit.models.encoder import Encoder, encode_in_batches, encode_unique, read_picture
+from clipkit.models.encoder import Encoder, PickledByName, encode_in_batches, encode_unique, read_picture
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -57,7 +57,7 @@ class Preprocess:
         return pixels.float().div_(255).sub_(mean).div_(std)
 
 
-class EncoderBase:
+class EncoderBase(PickledByName):
     """What the encoders share: the way of pictures and texts to embeddings."""
 
     recipe: PixelRecipe

@@ -6,14 +6,14 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from clipkit.core.arrays import Embeddings
 from clipkit.core.text import readable
-from clipkit.errors import ShapeError
+from clipkit.errors import ModelError, ModelMismatch, ShapeError
 from clipkit.images.recipe import Picture, PixelRecipe
 from clipkit.models.tensors import from_tensor, is_tensor
 
@@ -156,6 +156,53 @@ class Encoder(Protocol):
         ndarray of shape (n, dim), float32
             In order; rows of length 1.
         """
+
+
+class PickledByName:
+    """Base of encoders that pickle as what `load_encoder` was asked for, and are loaded again in the other process.
+
+    A copy is the encoder itself, so that scikit-learn's `clone` loads nothing: an encoder does not change.
+    """
+
+    model: str
+    source: str
+    fingerprint: str
+    model_cfg_sha256: str
+    _load: Callable[[str], Encoder] | None
+
+    def __reduce__(self) -> tuple[Callable[..., Encoder], tuple[Any, ...]]:
+        if self._load is None:
+            raise ModelError(
+                f"this encoder of {self.model} was not made by load_encoder, and nothing says how to load it again",
+                hint=f"load_encoder({self.source!r}), and pickle that",
+            )
+        made = (getattr(self, "engine", ""), getattr(self, "precision", ""))
+        return load_again, (self._load, self.source, self.fingerprint, self.model_cfg_sha256, made)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
+def load_again(
+    load: Callable[[str], Encoder], source: str, fingerprint: str, config: str, made: tuple[str, str]
+) -> Encoder:
+    """The encoder that was pickled; ModelMismatch where `source` has other weights here, or is computed otherwise."""
+    encoder = load(source)
+    if encoder.fingerprint != fingerprint or getattr(encoder, "model_cfg_sha256", config) != config:
+        raise ModelMismatch(
+            f"{source} has other weights here than where its encoder was pickled",
+            hint="the same weights in both places, or the embeddings made anew",
+        )
+    if not embeddings_agree(made, (encoder.engine, encoder.precision)):
+        raise ModelMismatch(
+            f"{source} is computed in {encoder.precision} by {encoder.engine} here, and its encoder was pickled where "
+            f"that was {made[1]} by {made[0]}",
+            hint="the same engine and precision in both places",
+        )
+    return encoder
 
 
 def embeddings_agree(made: tuple[str, str], asked: tuple[str, str]) -> bool:

@@ -109,9 +109,11 @@ def load_encoder(
     refuse_empty_folder(model)
     say_name(model, notify)
     engine = check_engine(engine, device, precision)
+    where = {"device": device, "precision": precision, "batch_size": batch_size}
+    asked = partial(load_encoder, **where, exact_pixels=exact_pixels, allow_pickle=allow_pickle)  # type: ignore[arg-type]
     if engine == "torch":
         weights = find_weights(model, open_clip_catalogue(), allow_pickle=allow_pickle, notify=notify)
-        return _in_torch(weights, device, precision, batch_size, exact_pixels, notify)
+        return _in_torch(weights, device, precision, batch_size, exact_pixels, partial(asked, engine="torch"), notify)
     floating = "auto" if precision == INT8 else precision
     again = partial(load_encoder, model, device=device, precision=floating, batch_size=batch_size, notify=notify)
     in_torch = partial(again, engine="torch", exact_pixels=exact_pixels, allow_pickle=allow_pickle)
@@ -125,11 +127,12 @@ def load_encoder(
             return in_torch()
         export = replace(export, source=weights.source)  # its folder may have moved
     if IMAGE in export.graphs and precision == INT8:
-        return _in_onnx(quantized(export, notify), in_torch, batch_size=batch_size, exact_pixels=exact_pixels)
+        small, again = quantized(export, notify), partial(asked, engine="onnx")
+        return _in_onnx(small, in_torch, again, batch_size=batch_size, exact_pixels=exact_pixels)
     if IMAGE in export.graphs:
         is_best = engine == "onnx" or export.is_convolutional or precision == "float32" or not has_fast_bfloat16()
-        many = None if is_best else MANY
-        return _in_onnx(export, in_torch, batch_size=batch_size, exact_pixels=exact_pixels, many=many)
+        many, same = (None, partial(asked, engine="onnx")) if is_best else (MANY, asked)
+        return _in_onnx(export, in_torch, same, batch_size=batch_size, exact_pixels=exact_pixels, many=many)
     if engine == "onnx":
         hint = "--precision float32" if precision == INT8 else "--engine torch"
         raise ModelError(f"the image tower of {export.model} could not be exported", hint=hint)
@@ -172,7 +175,9 @@ def load_query_encoder(
         return load()
     if isinstance(loaded, OnnxEncoder) and loaded.export == export.with_exact_pixels(exact_pixels):
         return loaded
-    return _in_onnx(export, load, batch_size=None, exact_pixels=exact_pixels)
+    kind = precision if precision == INT8 else FLOAT32
+    again = partial(load_encoder, engine="onnx", precision=kind, exact_pixels=exact_pixels)
+    return _in_onnx(export, load, again, batch_size=None, exact_pixels=exact_pixels)
 
 
 def as_open_clip(encoder: Encoder) -> OpenClipEncoder:
@@ -225,6 +230,7 @@ def export_weights(weights: Weights, notify: Notify | None = None) -> ExportedMo
 def _in_onnx(
     export: ExportedModel,
     load: Callable[[], Encoder],
+    again: Callable[[str], Encoder],
     *,
     batch_size: int | None,
     exact_pixels: bool,
@@ -232,7 +238,7 @@ def _in_onnx(
 ) -> OnnxEncoder:
     size = batch_size or BATCH_SIZES["cpu"]
     wanted = export.with_exact_pixels(exact_pixels)
-    return OnnxEncoder(wanted, batch_size=size, load_torch=lambda: as_open_clip(load()), many=many)
+    return OnnxEncoder(wanted, batch_size=size, load_torch=lambda: as_open_clip(load()), load=again, many=many)
 
 
 def _in_torch(
@@ -241,6 +247,7 @@ def _in_torch(
     precision: str,
     batch_size: int | None,
     exact_pixels: bool,
+    again: Callable[[str], Encoder],
     notify: Notify | None,
 ) -> OpenClipEncoder:
     network, tokenizer = load_network(weights, notify)
@@ -253,6 +260,7 @@ def _in_torch(
         towers=towers,
         batch_size=batch_size or BATCH_SIZES.get(towers.device.type, BATCH_SIZES["cpu"]),
         most=batch_size,
+        load=again,
         notify=notify,
     )
 

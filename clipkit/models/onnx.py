@@ -21,7 +21,7 @@ from clipkit.core.system import usable_cores
 from clipkit.errors import ModelError
 from clipkit.models.base import EncoderBase
 from clipkit.models.devices import INT8
-from clipkit.models.encoder import check_pixels
+from clipkit.models.encoder import Encoder, check_pixels
 from clipkit.models.export_cache import use
 from clipkit.models.exports import IMAGE, TEXT, ExportedModel
 from clipkit.models.tokenizer import lengths
@@ -54,6 +54,8 @@ class OnnxEncoder(EncoderBase):
         Pictures read and encoded together.
     load_torch : callable
         Gives the same model as an `OpenClipEncoder`.
+    load : callable, optional
+        Gives the same encoder from its source in another process: what pickle keeps. Must be picklable itself.
 
     Attributes
     ----------
@@ -83,9 +85,11 @@ class OnnxEncoder(EncoderBase):
         *,
         batch_size: int,
         load_torch: Callable[[], OpenClipEncoder],
+        load: Callable[[str], Encoder] | None = None,
         many: int | None = None,
     ) -> None:
-        self.export, self.batch_size, self._load_torch = export, batch_size, load_torch
+        self.export, self.batch_size = export, batch_size
+        self._load_torch, self._load = load_torch, load
         self._many, self._encoded, self._expected = many, 0, 0
         self._pace = 0.0  # seconds a picture in ONNX Runtime, of the last batch
         self._has_gone_on = False

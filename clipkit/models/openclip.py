@@ -22,7 +22,7 @@ from clipkit.models.base import EncoderBase
 from clipkit.models.byte_pairs import as_lines
 from clipkit.models.conversion import trunk_folder
 from clipkit.models.devices import Towers, at_once, is_out_of_memory, place_network
-from clipkit.models.encoder import check_pixels
+from clipkit.models.encoder import Encoder, check_pixels
 from clipkit.models.exports import model_cfg_sha256
 from clipkit.models.hub import Notify
 from clipkit.models.registry import TOKENIZER_FILES, Catalogue, Pretrained, Weights, fetch_files
@@ -144,6 +144,8 @@ class OpenClipEncoder(EncoderBase):
         Pictures read and encoded together.
     most : int, optional
         Pictures through the image tower at once; by default all of a batch, on a CPU as many as are fastest.
+    load : callable, optional
+        Gives the same encoder from its source in another process: what pickle keeps. Must be picklable itself.
     notify : callable, optional
         Given a sentence when a batch is made smaller.
 
@@ -189,9 +191,10 @@ class OpenClipEncoder(EncoderBase):
         towers: Towers,
         batch_size: int,
         most: int | None = None,
+        load: Callable[[str], Encoder] | None = None,
         notify: Notify | None = None,
     ) -> None:
-        self.weights = weights
+        self.weights, self._load = weights, load
         self.model, self.source, self.fingerprint = weights.model, weights.source, weights.fingerprint
         self.model_cfg_sha256 = model_cfg_sha256(model_config(weights))
         self.recipe, self.towers, self.batch_size = recipe, towers, batch_size
