@@ -12,6 +12,7 @@ Classify:
 
 - `ZeroShotClassifier`: classes from words alone.
 - `LinearProbe`: logistic regression on embeddings.
+- `ClipTransformer`: embeddings of pictures in pipelines of scikit-learn.
 - `Head`: a classifier over embeddings, in one small file.
 - `UNKNOWN`: the answer where no class is right.
 - `ViTClassifier`: a trained image classifier of transformers.
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from clipkit.index.update import IndexReport as IndexReport
     from clipkit.learn.fine_tuning import finetune as finetune
     from clipkit.learn.linear_probe import LinearProbe as LinearProbe
+    from clipkit.learn.transformer import ClipTransformer as ClipTransformer
     from clipkit.models.encoder import Encoder as Encoder
     from clipkit.models.load import load_encoder as load_encoder
     from clipkit.models.vit import ViTClassifier as ViTClassifier
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BadIndex": "errors",
+    "ClipTransformer": "learn.transformer",
     "ClipkitError": "errors",
     "Encoder": "models.encoder",
     "Head": "classify.head",

@@ -196,6 +196,7 @@ def test_every_script_finds_what_it_imports(folder: str) -> None:
 def test_the_public_names_are_these() -> None:
     assert clipkit.__all__ == [
         "BadIndex",
+        "ClipTransformer",
         "ClipkitError",
         "Encoder",
         "Head",

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from clipkit.core.arrays import Embeddings
+from clipkit.core.arrays import Embeddings, FloatArray
 from clipkit.core.cache import ArrayCache, cache_key
 from clipkit.core.files import digest
 from clipkit.core.progress import Failure, Progress
 from clipkit.datasets.load import Dataset
 from clipkit.errors import ImageError
 from clipkit.models.encoder import Encoder, identity
+
+HEX = frozenset("0123456789abcdef")
+PIECE = 1024  # files between two writes of the cache: what breaks off later keeps them
 
 
 def embed_once(
@@ -109,6 +112,57 @@ def embed_pictures(
             progress(Progress(start + len(batch), len(dataset), batch[-1]))
     rows = np.concatenate(parts) if parts else encoder.encode_images([], space=space)
     return EmbeddedDataset(dataset.without(failed), rows)
+
+
+def embed_files(files: Sequence[str], encoder: Encoder, *, space: str = "projected") -> Embeddings:
+    """Embeddings of picture files (n, d), each file's from the cache where its bytes were encoded before.
+
+    Unlike `embed_once`, which keeps a dataset as a whole, this serves any part of one: the folds of a cross-validation.
+    ImageError names the first file that cannot be read.
+    """
+    cache = _RowCache(encoder, space)
+    digests = [digest(file) or f"unreadable {file}" for file in files]
+    rows = cache.get(digests)
+    missing = {key: file for key, file in zip(digests, files, strict=True) if key not in rows}
+    keys = list(missing)
+    for start in range(0, len(keys), PIECE):
+        piece = keys[start : start + PIECE]
+        made = encoder.encode_images([missing[key] for key in piece], space=space)
+        new = dict(zip(piece, made, strict=True))
+        cache.put(new)
+        rows |= new
+    return np.stack([rows[key] for key in digests]) if digests else encoder.encode_images([], space=space)
+
+
+class _RowCache:
+    """Embeddings by the SHA-256 of a picture's bytes, in sixteen files for each model, by the first digit."""
+
+    def __init__(self, encoder: Encoder, space: str) -> None:
+        self._cache = ArrayCache("rows", form="clipkit rows 1")
+        self._whose = [*identity(encoder), space]
+
+    def get(self, digests: Collection[str]) -> dict[str, FloatArray]:
+        found = {}
+        for digit in sorted({key[0] for key in digests} & HEX):
+            known = self._part(digit)
+            found.update({key: known[key] for key in digests if key in known})
+        return found
+
+    def put(self, rows: Mapping[str, FloatArray]) -> None:
+        for digit in sorted({key[0] for key in rows} & HEX):
+            whole = self._part(digit) | {key: row for key, row in rows.items() if key[0] == digit}
+            sums = np.frombuffer(bytes.fromhex("".join(whole)), np.uint8).reshape(len(whole), -1)
+            self._cache.put(self._key(digit), {"sha256": sums, "embeddings": np.stack(list(whole.values()))})
+
+    def _part(self, digit: str) -> dict[str, FloatArray]:
+        stored = self._cache.get(self._key(digit))
+        if stored is None:
+            return {}
+        arrays, _ = stored
+        return {bytes(key).hex(): row for key, row in zip(arrays["sha256"], arrays["embeddings"], strict=True)}
+
+    def _key(self, digit: str) -> str:
+        return cache_key(self._whose, digit)
 
 
 def _one_by_one(files: Sequence[str], encoder: Encoder, space: str, failed: list[Failure]) -> list[Embeddings]:

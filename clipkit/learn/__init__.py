@@ -6,6 +6,7 @@
 - `TipAdapter`: zero-shot logits and a cache of labelled pictures.
 - `TipAdapterF`: Tip-Adapter with trained keys.
 - `TextBlend`: LP++: a blend of text and picture prototypes.
+- `ClipTransformer`: embeddings of pictures in pipelines of scikit-learn.
 - `METHODS`: every method by name, as `compare` and `clipkit probe` take them.
 - `fit_head`: a head from a dataset, its settings chosen on pictures held back.
 - `finetune`: a new head by gradient descent, perhaps with the tower.
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
     from clipkit.learn.tip_adapter import TipAdapter as TipAdapter
     from clipkit.learn.tip_adapter import TipAdapterF as TipAdapterF
     from clipkit.learn.trainer import Recipe as Recipe
+    from clipkit.learn.transformer import ClipTransformer as ClipTransformer
 
 _HOMES = {
+    "ClipTransformer": "transformer",
     "FineTuned": "fine_tuning",
     "LinearProbe": "linear_probe",
     "METHODS": "methods",

@@ -80,6 +80,9 @@ def test_the_new_listings_run(kitchen: Path, tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert any(line == "['cat']" for line in lines), done.stdout  # zero-shot, with the starter
     assert "1.000 of 6 right" in lines, done.stdout  # red and blue are not hard
+    assert lines.count("[1. 1. 1.]") == 2, done.stdout  # a pipeline and a probe, cross-validated
+    assert any(line.startswith("{'probe__C': ") and line.endswith("} 1.0") for line in lines), done.stdout
+    assert any(line.startswith("{'templates': ") for line in lines), done.stdout
     for name in ("curves.png", "confusion.png", "samples.png"):
         with Image.open(kitchen / name) as figure:
             assert len(figure.convert("RGB").getcolors(1 << 24)) > 10, name
