@@ -212,6 +212,7 @@ class EmbeddingClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         What weighs nothing is left out, as if it had not been given.
         """
+        self.__dict__.pop(self._learned, None)  # a fit that fails leaves nothing that answers with other classes
         rows, names = self._checked(embeddings, is_first=True), _as_labels(labels)
         self.classes_, targets = class_targets(names, len(rows))
         each = checked_weights(weights, len(rows))
@@ -268,7 +269,13 @@ class EmbeddingClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ShapeError(
                 f"{shape} are not (n, {width}): {reason}", hint="rows as encode_images and encode_texts give them"
             ) from error
-        return unit_rows(rows) if self.normalize else check_embeddings(finite_rows(rows), rows.shape[1])
+        if self.normalize:
+            return unit_rows(rows)
+        try:
+            return check_embeddings(rows, rows.shape[1])
+        except ShapeError:
+            finite_rows(rows)  # says more of what is no number
+            raise
 
 
 class LinearClassifier(EmbeddingClassifier):

@@ -114,9 +114,8 @@ def load_encoder(
     if engine == "torch":
         weights = find_weights(model, open_clip_catalogue(), allow_pickle=allow_pickle, notify=notify)
         return _in_torch(weights, device, precision, batch_size, exact_pixels, partial(asked, engine="torch"), notify)
-    floating = "auto" if precision == INT8 else precision
-    again = partial(load_encoder, model, device=device, precision=floating, batch_size=batch_size, notify=notify)
-    in_torch = partial(again, engine="torch", exact_pixels=exact_pixels, allow_pickle=allow_pickle)
+    same, floating = partial(asked, engine="onnx"), "auto" if precision == INT8 else precision
+    in_torch = partial(asked, model, engine="torch", precision=floating, notify=notify)
     export = find_export_of(canonical_name(model))
     if export is None:
         weights = find_weights(model, open_clip_catalogue(), allow_pickle=allow_pickle, notify=notify)
@@ -127,11 +126,10 @@ def load_encoder(
             return in_torch()
         export = replace(export, source=weights.source)  # its folder may have moved
     if IMAGE in export.graphs and precision == INT8:
-        small, again = quantized(export, notify), partial(asked, engine="onnx")
-        return _in_onnx(small, in_torch, again, batch_size=batch_size, exact_pixels=exact_pixels)
+        return _in_onnx(quantized(export, notify), in_torch, same, batch_size=batch_size, exact_pixels=exact_pixels)
     if IMAGE in export.graphs:
         is_best = engine == "onnx" or export.is_convolutional or precision == "float32" or not has_fast_bfloat16()
-        many, same = (None, partial(asked, engine="onnx")) if is_best else (MANY, asked)
+        many, same = (None, same) if is_best else (MANY, asked)
         return _in_onnx(export, in_torch, same, batch_size=batch_size, exact_pixels=exact_pixels, many=many)
     if engine == "onnx":
         hint = "--precision float32" if precision == INT8 else "--engine torch"

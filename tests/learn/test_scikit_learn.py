@@ -133,6 +133,16 @@ def test_calibration_and_areas_under_curves_read_the_logits_rightly(count: int) 
     assert probe.logits(rows).shape == (len(rows), count)
 
 
+@EVERY
+def test_a_fit_that_fails_leaves_nothing_that_answers(estimator: Any) -> None:
+    rows, labels = clouds(6)
+    fitted = clone(estimator).fit(rows, labels)
+    with pytest.raises(DatasetError):
+        fitted.fit(rows, np.full(len(rows), "gnu"))
+    with pytest.raises(NotFittedError):
+        fitted.predict(rows)
+
+
 # --- weights ---
 
 
