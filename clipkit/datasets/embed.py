@@ -16,7 +16,8 @@ from clipkit.errors import ImageError
 from clipkit.models.encoder import Encoder, identity
 
 HEX = frozenset("0123456789abcdef")
-PIECE = 1024  # files between two writes of the cache: what breaks off later keeps them
+PIECE = 1024  # files before the first write of the cache, then twice as many: what breaks off later keeps them
+MOST_ROWS = 1 << 14  # in each of sixteen files: 260,000 pictures a model, 400 MB at 384 values
 
 
 def embed_once(
@@ -125,8 +126,9 @@ def embed_files(files: Sequence[str], encoder: Encoder, *, space: str = "project
     rows = cache.get(digests)
     missing = {key: file for key, file in zip(digests, files, strict=True) if key not in rows}
     keys = list(missing)
-    for start in range(0, len(keys), PIECE):
-        piece = keys[start : start + PIECE]
+    while keys:
+        piece = keys[: max(PIECE, len(rows))]
+        keys = keys[len(piece) :]
         made = encoder.encode_images([missing[key] for key in piece], space=space)
         new = dict(zip(piece, made, strict=True))
         cache.put(new)
@@ -150,7 +152,8 @@ class _RowCache:
 
     def put(self, rows: Mapping[str, FloatArray]) -> None:
         for digit in sorted({key[0] for key in rows} & HEX):
-            whole = self._part(digit) | {key: row for key, row in rows.items() if key[0] == digit}
+            known = self._part(digit) | {key: row for key, row in rows.items() if key[0] == digit}
+            whole = dict(list(known.items())[-MOST_ROWS:])  # the oldest go
             sums = np.frombuffer(bytes.fromhex("".join(whole)), np.uint8).reshape(len(whole), -1)
             self._cache.put(self._key(digit), {"sha256": sums, "embeddings": np.stack(list(whole.values()))})
 

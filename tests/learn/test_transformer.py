@@ -208,6 +208,24 @@ def test_other_weights_and_other_spaces_have_rows_of_their_own(labelled: tuple[l
         assert encoder.encoded == 36
 
 
+def test_what_was_encoded_before_an_error_is_kept_and_the_cache_is_bounded(
+    labelled: tuple[list[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipkit.datasets.embed.PIECE", 4)
+    files, encoder = labelled[0], ColourEncoder()
+    with pytest.raises(ImageError, match=r"gone\.png"):
+        embed_files([*files[:9], str(tmp_path / "gone.png")], encoder)
+    assert encoder.encoded == 8  # of pieces of 4, 4 and 8 the last broke off
+    embed_files(files[:8], encoder)
+    assert encoder.encoded == 8
+    monkeypatch.setattr("clipkit.datasets.embed.MOST_ROWS", 1)
+    rows = embed_files(files, encoder)
+    np.testing.assert_array_equal(rows, ColourEncoder().encode_images(files))
+    before = encoder.encoded
+    np.testing.assert_array_equal(embed_files(files, encoder), rows)
+    assert before < encoder.encoded < before + 18  # one picture a file was known, and others were not
+
+
 def test_a_damaged_cache_is_made_again(labelled: tuple[list[str], list[str]], private_cache: Path) -> None:
     files, encoder = labelled[0], ColourEncoder()
     first = embed_files(files, encoder)
