@@ -97,7 +97,7 @@ def test_backbone_features_have_their_own_width_and_empty_lists_none(labelled: t
 def test_a_table_has_the_names_of_its_features_and_the_index_of_its_paths(
     labelled: tuple[list[str], list[str]],
 ) -> None:
-    paths = pd.Series(labelled[0], index=[f"row {i}" for i in range(18)])
+    paths = pd.DataFrame({"path": labelled[0]}, index=[f"row {i}" for i in range(18)])
     table = ClipTransformer(ColourEncoder()).set_output(transform="pandas").fit_transform(paths)
     assert list(table) == [f"cliptransformer{i}" for i in range(4)]
     assert list(table.index) == list(paths.index)
