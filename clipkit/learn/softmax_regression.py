@@ -80,8 +80,8 @@ def correct(
     if C == 0:
         return Correction(np.zeros((count, rows.shape[1]), np.float32), *np.zeros((2, count), np.float32))
     place, shares = frame(rows, weights), _shares(weights, len(rows))
-    width, spread = place.coordinates.shape[1], _spread(given, shares) or 1.0
-    centre = (shares @ given).astype(np.float32)
+    width, spread = place.coordinates.shape[1], _spread(given, weights) or 1.0
+    centre = given.mean(axis=0) if weights is None else (shares @ given).astype(np.float32)
     texts = ((given - centre) / spread).astype(np.float64)  # in which a scale is as heavy as a weight
     inputs = np.concatenate([place.coordinates, np.ones((len(rows), 1))], axis=1, dtype=np.float64)  # (n, r + 1)
     size = count * (width + 1)
@@ -135,8 +135,9 @@ def _shares(weights: FloatArray | None, count: int) -> Values:
     return np.asarray(each / each.sum())
 
 
-def _spread(given: FloatArray, shares: Values) -> float:
+def _spread(given: FloatArray, weights: FloatArray | None) -> float:
     """Standard deviation of all logits (n, c)."""
-    values = given.astype(np.float64)
-    mean = float(shares @ values.mean(axis=1))
-    return float(np.sqrt(shares @ ((values - mean) ** 2).mean(axis=1)))
+    if weights is None:
+        return float(given.std())
+    mean = np.average(given.mean(axis=1), weights=weights)
+    return float(np.sqrt(np.average(((given - mean) ** 2).mean(axis=1), weights=weights)))
