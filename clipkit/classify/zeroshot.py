@@ -24,7 +24,7 @@ from clipkit.classify.prompts import (
 )
 from clipkit.core.arrays import Embeddings, FloatArray, check_embeddings
 from clipkit.core.cache import ArrayCache, cache_key
-from clipkit.core.text import readable
+from clipkit.core.text import described, readable
 from clipkit.errors import NotFittedError, QueryError, ShapeError
 from clipkit.models.encoder import Encoder, identity
 from clipkit.models.hub import Notify
@@ -133,6 +133,9 @@ class ZeroShotClassifier:
         for note in self.head.notes:
             if notify:
                 notify(note)
+
+    def __repr__(self) -> str:
+        return described(self, repr(self.encoder.model), repr(self.head))
 
     @classmethod
     def from_head(cls, encoder: Encoder, head: Head) -> ZeroShotClassifier:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clipkit.core.arrays import IntArray
 from clipkit.core.progress import Failure
 from clipkit.core.tables import read_table
+from clipkit.core.text import counted, described, short_name, some
 from clipkit.errors import DatasetError
 from clipkit.index.scan import find_images
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PETS_FOLDER = "oxford-iiit-pet"
 PETS_SPLITS = ("trainval", "test")
@@ -30,6 +35,8 @@ Rows = list[dict[str, str]]
 @dataclass(frozen=True)
 class Dataset:
     """Pictures that are there, and what is known of each; `len(dataset)` is their number.
+
+    Iteration gives their files, and a slice is a `Dataset` of the same classes.
 
     Attributes
     ----------
@@ -65,6 +72,42 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __contains__(self, file: object) -> bool:
+        return file in self.files
+
+    def __getitem__(self, at: slice) -> Dataset:
+        if not isinstance(at, slice):
+            raise TypeError(f"a dataset is cut by slices, dataset[:10]; one picture is dataset.files[{at!r}]")
+        cut = {name: getattr(self, name)[at] for name in ("files", "labels", "captions")}
+        return replace(self, **cut)
+
+    def __repr__(self) -> str:
+        classes = f"{counted(len(self.classes), 'class')}: {some(self.classes)}" if self.classes else ""
+        captions = counted(sum(map(len, self.captions)), "caption") if self.captions else ""
+        failed = f"{len(self.failed):,} failed" if self.failed else ""
+        return described(self, repr(short_name(self.name)), counted(len(self), "picture"), classes, captions, failed)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The pictures as a pandas table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            With the column file, and label and captions where there are any.
+
+        Examples
+        --------
+        >>> clipkit.load_dataset("animals").to_frame().groupby("label").size().to_dict()
+        {'cat': 5, 'other': 5}
+        """
+        import pandas as pd
+
+        known = {"file": self.files, "label": self.labels, "captions": self.captions}
+        return pd.DataFrame({name: list(values) for name, values in known.items() if values or name == "file"})
 
     def targets(self, classes: Sequence[str]) -> IntArray:
         """Position of each label in `classes`, matched by name.

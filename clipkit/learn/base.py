@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from clipkit.classify.head import Head, Hidden, softmax
 from clipkit.core.arrays import Embeddings, FloatArray, IntArray, check_embeddings
+from clipkit.core.text import counted, described, some
 from clipkit.datasets.sampling import Labels, class_targets, held_back
 from clipkit.errors import DatasetError, ModelMismatch, NotFittedError, ShapeError
 
@@ -71,6 +73,12 @@ class EmbeddingClassifier:
     """
 
     classes_: npt.NDArray[Any]
+
+    def __repr__(self) -> str:
+        known = getattr(self, "classes_", None)
+        names = [name for name in inspect.signature(type(self)).parameters if hasattr(self, name)]
+        learned = "not fitted" if known is None else f"{counted(len(known), 'class')}: {some([str(n) for n in known])}"
+        return described(self, *(f"{name}={getattr(self, name)!r}" for name in names), learned)
 
     def decision_function(self, X: npt.ArrayLike) -> FloatArray:  # noqa: N803  scikit-learn's name
         """Logits of the classes, also for two of them.

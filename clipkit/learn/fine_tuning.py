@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from clipkit.classify.head import Head, softmax
 from clipkit.core.arrays import FloatArray
 from clipkit.core.files import check_writable
 from clipkit.core.progress import Failure, Progress
-from clipkit.core.text import counted
+from clipkit.core.text import counted, described, some
 from clipkit.datasets.load import Dataset
 from clipkit.datasets.sampling import split_validation
 from clipkit.datasets.splits import TWO_CLASSES
@@ -28,6 +28,9 @@ from clipkit.models.openclip import open_clip_catalogue
 from clipkit.models.registry import find_weights
 from clipkit.models.trainable import Body, Counts, Tunable, TunableEncoder, count_parameters, tunable, unfreeze
 from clipkit.models.vit import ViTClassifier
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HEAD, REPORT = "head.safetensors", "finetune.json"
 
@@ -90,6 +93,23 @@ class FineTuned:
     _source: Tunable
     _body: Body
     _learner: Trainee
+
+    def __repr__(self) -> str:
+        classes = f"{counted(len(self.classes), 'class')}: {some(self.classes)}"
+        best = f"best epoch {self.best_epoch} of {len(self.history)}"
+        return described(self, repr(self._source.model), classes, best, f"validation acc1 {self.metrics['acc1']:.3f}")
+
+    def to_frame(self) -> pd.DataFrame:
+        """The epochs as a pandas table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            With the columns lr, loss, val_loss, val_acc1 and seconds; its index is the number of the epoch.
+        """
+        import pandas as pd
+
+        return pd.DataFrame([asdict(epoch) for epoch in self.history]).set_index("number")
 
     def predict(self, files: Sequence[str]) -> npt.NDArray[np.str_]:
         """Label of the likeliest class.

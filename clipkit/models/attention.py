@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.core.arrays import FloatArray
+from clipkit.core.text import described
 from clipkit.errors import ModelError
 from clipkit.images.thumbnails import Canvas, to_png
 from clipkit.models.encoder import Encoder
@@ -100,6 +101,10 @@ class AttentionMaps:
     rollout: FloatArray | None = None
     speaker: str = ""
     reason: str | None = None
+
+    def __repr__(self) -> str:
+        grid = f"{self.grid.rows} x {self.grid.columns} cells"
+        return described(self, repr(self.model), grid, f"of the {self.speaker}" if self.speaker else "no attention")
 
     def overlay(self) -> bytes:
         """A PNG of three panels: the picture as it was read, the last layer's attention, and the rollout.

@@ -20,7 +20,7 @@ from clipkit.core.cache import ArrayCache, cache_key
 from clipkit.core.system import usable_cores
 from clipkit.errors import ModelError
 from clipkit.models.devices import INT8
-from clipkit.models.encoder import check_pixels, encode_in_batches, encode_unique
+from clipkit.models.encoder import check_pixels, encode_in_batches, encode_unique, encoder_repr
 from clipkit.models.export_cache import use
 from clipkit.models.exports import IMAGE, TEXT, ExportedModel
 from clipkit.models.tokenizer import lengths
@@ -99,6 +99,9 @@ class OnnxEncoder:
         self._lock = Lock()
         use(export.folder, self)
         self._sessions: dict[tuple[str, bool], Any] = {}
+
+    def __repr__(self) -> str:
+        return encoder_repr(self)
 
     def encode_images(self, pictures: Sequence[PictureSource], *, space: str = "projected") -> Embeddings:
         """Embeddings of pictures, decoded in threads and encoded in batches.

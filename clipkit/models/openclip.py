@@ -20,7 +20,7 @@ from clipkit.images.recipe import PixelRecipe
 from clipkit.models.backbone import pooled, without_projection
 from clipkit.models.byte_pairs import as_lines
 from clipkit.models.devices import Towers, at_once, is_out_of_memory, place_network
-from clipkit.models.encoder import check_pixels, encode_in_batches, encode_unique
+from clipkit.models.encoder import check_pixels, encode_in_batches, encode_unique, encoder_repr
 from clipkit.models.exports import model_cfg_sha256
 from clipkit.models.hub import Notify
 from clipkit.models.registry import TOKENIZER_FILES, Catalogue, Pretrained, Weights, fetch_files
@@ -206,6 +206,9 @@ class OpenClipEncoder:
         self._causal_tower = causal_tower(network)
         if np.linalg.norm(self.encode_texts(_TWO_PROMPTS) - full, axis=1).max() > CUT_TOLERANCE:
             self._causal_tower = None
+
+    def __repr__(self) -> str:
+        return encoder_repr(self)
 
     @property
     def precision(self) -> str:
