@@ -41,7 +41,7 @@ Errors (clipkit.errors):
 - `IndexLocked`: another process is writing it.
 - `IndexDamaged`: it is not what clipkit wrote.
 
-More is in the packages models, index, datasets, classify, learn, explore, evaluate and output, and in metrics.
+More is in the packages models, index, datasets, classify, learn, explore, evaluate, output and plot, and in metrics.
 """
 
 from __future__ import annotations
@@ -108,5 +108,6 @@ _HOMES = {
     "load_encoder": "models.load",
 }
 
+_PACKAGES = ("classify", "datasets", "evaluate", "explore", "index", "learn", "metrics", "models", "output", "plot")
 __all__ = [*sorted(_HOMES), "__version__"]
-__getattr__, __dir__ = lazy_exports(__name__, _HOMES)
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES, _PACKAGES)

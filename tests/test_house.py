@@ -31,6 +31,7 @@ PACKAGES = (
     "explore",
     "evaluate",
     "output",
+    "plot",
     "doctor",
     "apps",
     "cli",

@@ -49,8 +49,8 @@ class FineTuned:
         Each with `number`, `lr`, `loss`, `val_loss`, `val_acc1` and `seconds`.
     best_epoch : int
         Number of the epoch whose weights these are.
-    before, after : Prediction
-        Of one validation picture, with the first weights and the last: `file`, `actual`, `label`, `probability`.
+    validation : tuple of (Prediction, Prediction)
+        Of each validation picture, with the first weights and the last: `file`, `actual`, `label`, `probability`.
     metrics : dict
         Of the validation pictures, as `classification_metrics` has them. They chose the epoch, so that they flatter.
     head : Head or None
@@ -82,8 +82,7 @@ class FineTuned:
     counts: Counts
     history: tuple[Epoch, ...]
     best_epoch: int
-    before: Prediction
-    after: Prediction
+    validation: tuple[tuple[Prediction, Prediction], ...]
     metrics: dict[str, Any]
     head: Head | None
     classifier: ViTClassifier | None
@@ -98,6 +97,16 @@ class FineTuned:
         classes = f"{counted(len(self.classes), 'class')}: {some(self.classes)}"
         best = f"best epoch {self.best_epoch} of {len(self.history)}"
         return described(self, repr(self._source.model), classes, best, f"validation acc1 {self.metrics['acc1']:.3f}")
+
+    @property
+    def before(self) -> Prediction:
+        """Of the first validation picture, with the first weights."""
+        return self.validation[0][0]
+
+    @property
+    def after(self) -> Prediction:
+        """Of the same picture, with the last weights."""
+        return self.validation[0][1]
 
     def to_frame(self) -> pd.DataFrame:
         """The epochs as a pandas table.
@@ -267,21 +276,23 @@ def finetune(
     work = FinetuneData(source, recipe, pictures, held_out, progress)
     learner = _learner(source, body, len(work.classes), recipe)
     counts = count_parameters(body.module, learner.head)
-    before = work.predict(learner)
+    before = work.predictions(work.scores(learner))
     history, best = train(learner, work.data, recipe, identity=work.identity(), out=place, on_epoch=on_epoch)
-    result = _result(work, source, body, learner, counts=counts, history=history, best_epoch=best, before=before)
+    result = _result(work, source, body, learner, before, counts=counts, history=history, best_epoch=best)
     if place is not None:
         result.save(place)
     return result
 
 
-def _result(work: FinetuneData, source: Tunable, body: Body, learner: Trainee, **measured: Any) -> FineTuned:
-    """The learner as it is now. measured: what was counted and measured before."""
-    classes = work.classes
+def _result(
+    work: FinetuneData, source: Tunable, body: Body, learner: Trainee, before: tuple[Prediction, ...], **measured: Any
+) -> FineTuned:
+    """The learner as it is now. before: its first answers; measured: what was counted and measured meanwhile."""
+    classes, scores = work.classes, work.scores(learner)
     return FineTuned(
         classes=classes,
-        after=work.predict(learner),
-        metrics=work.measure(learner),
+        validation=tuple(zip(before, work.predictions(scores), strict=True)),
+        metrics=work.measure(scores),
         head=_head(source, learner, classes) if work.recipe.is_frozen else None,
         classifier=None if isinstance(source, TunableEncoder) else source.with_head(body, classes, learner.head),
         failed=(*work.pictures.failed, *work.held_out.failed),

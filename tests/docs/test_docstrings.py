@@ -24,7 +24,7 @@ from clipkit.models.load import load_encoder
 from clipkit.models.registry import starter_folder
 from tests.support.tiny_vits import make_vit
 
-PACKAGES = ("", "models", "index", "datasets", "classify", "learn", "explore", "evaluate", "output")
+PACKAGES = ("", "models", "index", "datasets", "classify", "learn", "explore", "evaluate", "output", "plot")
 MODULES = ("errors", "metrics")  # all that is public in them
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 CROPS = 5  # pictures of each class in `animals`
@@ -213,5 +213,9 @@ def test_the_examples_of_a_docstring_run_as_shown(name: str, example_folder: Pat
     test = doctest.DocTestParser().get_doctest(text, {"clipkit": clipkit, "np": np}, name, None, 0)
     report = io.StringIO()
     failed, attempted = doctest.DocTestRunner(optionflags=FLAGS).run(test, out=report.write)
+    if ".plot." in name:
+        import matplotlib.pyplot as plt
+
+        plt.close("all")
     assert attempted
     assert not failed, report.getvalue()
