@@ -52,6 +52,16 @@ from clipkit.core.lazy import lazy_exports
 from clipkit.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from clipkit import classify as classify
+    from clipkit import datasets as datasets
+    from clipkit import evaluate as evaluate
+    from clipkit import explore as explore
+    from clipkit import index as index
+    from clipkit import learn as learn
+    from clipkit import metrics as metrics
+    from clipkit import models as models
+    from clipkit import output as output
+    from clipkit import plot as plot
     from clipkit.classify.head import UNKNOWN as UNKNOWN
     from clipkit.classify.head import Head as Head
     from clipkit.classify.zeroshot import ZeroShotClassifier as ZeroShotClassifier

@@ -141,6 +141,18 @@ def test_a_public_method_has_a_summary_and_names_its_parameters_rightly(name: st
         assert _names(parsed, "Parameters") == _parameters(getattr(method, "__func__", method))
 
 
+@pytest.mark.parametrize("name", [name for name, value in EXPORTS.items() if inspect.isclass(value)])
+def test_a_public_class_has_a_repr_that_says_something(name: str) -> None:
+    value = EXPORTS[name]
+    if getattr(value, "_is_protocol", False):
+        return
+    assert value.__repr__ is not object.__repr__
+    is_made = dataclasses.is_dataclass(value) and hasattr(vars(value).get("__repr__"), "__wrapped__")
+    fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) and is_made else ()
+    long = re.compile("Array|Embeddings|ndarray|Canvas|Dataset|Mapping")
+    assert not [field.name for field in fields if long.search(str(field.type))], "a line would not hold it"
+
+
 @pytest.mark.parametrize("package", [*PACKAGES, *MODULES])
 def test_a_package_lists_what_it_exports_in_a_line_each(package: str) -> None:
     module = importlib.import_module(f"clipkit.{package}".rstrip("."))

@@ -21,7 +21,9 @@ from clipkit.explore.albums import Album
 from clipkit.explore.library import Library
 from clipkit.explore.mapping import map_collection
 from clipkit.explore.metadata import Catalogue
+from clipkit.explore.question import Question
 from clipkit.images.notebook import MOST, Captioned, notebook_html
+from clipkit.index.check import check
 from clipkit.index.image_index import ImageIndex
 from clipkit.learn.fitting import fit_head
 from clipkit.search.hits import Hit, Hits
@@ -68,6 +70,9 @@ def test_every_repr_is_one_line_that_says_something(index: ImageIndex, colours: 
         repr(comparison.predictions): ("pictures",),
         repr(evaluate_zeroshot(clipkit.load_dataset(colours), encoder, templates="plain")): ("acc1 1.000", "n=12"),
         repr(index.update()): ("found=8", "unchanged=8"),
+        repr(Question("a cat", np.ones((1, 3), np.float32), more=(1,))): ("'a cat', more=(1,), with a picture",),
+        repr(Question()): ("Question('')",),
+        repr(check(index)): ("rows=8", "damaged=0"),
         repr(map_collection(index)): ("8 pictures",),
         repr(Catalogue.read(index)): ("8 pictures",),
         repr(Library(index.root, lambda name, exact: encoder)): ("'photos'", "indexed"),
