@@ -95,6 +95,8 @@ def _echo_maps(maps: AttentionMaps, given: ExplainOptions) -> None:
         say(printable(maps.reason))
         if maps.relevance is not None:
             say("relevance is by Grad-CAM: what raises that score, not where the model looked")
+            if not maps.relevance.any():
+                say("no part of the picture raises it")
         say_hint(WITH_ATTENTION)
     elif not given.out:
         say_hint("--out attention.png")

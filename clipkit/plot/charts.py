@@ -206,6 +206,8 @@ def reliability_diagram(
     sure, right = np.asarray(confidence, np.float64), np.asarray(is_right, np.float64)
     if sure.ndim != 1 or sure.shape != right.shape or not len(sure):
         raise ShapeError(f"confidence {sure.shape} and is_right {right.shape} are not both (n,)")
+    if bins < 1:
+        raise ShapeError(f"{bins} bins hold nothing", hint=f"bins={BINS}, as it is by default")
     if not np.all((sure >= 0) & (sure <= 1)):
         raise ShapeError("confidence is not between 0 and 1", hint="probabilities, as predict_proba gives them")
     axes = axes_for(ax, *SQUARE)
@@ -293,6 +295,8 @@ def _laid_out(
         labels = labels if labels is not None else (embeddings.dataset.labels or None)
         embeddings = embeddings.embeddings
     rows = check_embeddings(embeddings, np.asarray(embeddings).shape[-1])
+    if not len(rows):
+        raise ShapeError("there is no embedding to lay out", hint="one row at least")
     names = None if labels is None else _checked(labels, len(rows))
     if len(rows) > LANDMARKS:
         chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:LANDMARKS])
@@ -306,6 +310,11 @@ def _checked(labels: Sequence[str], count: int) -> list[str]:
     return [str(label) for label in labels]
 
 
+def _in_legend(name: str) -> str:
+    """matplotlib leaves out what begins with an underscore."""
+    return f" {short(name)}" if name.startswith("_") else short(name)
+
+
 def _scatter(axes: Axes, positions: FloatArray, names: list[str]) -> None:
     values, counts = np.unique(names, return_counts=True)
     common = sorted(values[np.argsort(-counts, kind="stable")][:NAMED].tolist())
@@ -315,5 +324,5 @@ def _scatter(axes: Axes, positions: FloatArray, names: list[str]) -> None:
     palette = [*COLOURS.values(), LIGHT.ink, LIGHT.faint]
     for name, colour in zip(common, palette, strict=False):
         xs, ys = positions[[i for i, other in enumerate(names) if other == name]].T
-        axes.scatter(xs, ys, s=14, color=colour, alpha=0.8, linewidths=0, label=short(name))
+        axes.scatter(xs, ys, s=14, color=colour, alpha=0.8, linewidths=0, label=_in_legend(name))
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), labelcolor=LIGHT.ink)

@@ -135,6 +135,8 @@ def test_a_map_brings_alike_embeddings_together_and_names_the_commonest_labels(c
     many = plot.embedding_map(np.eye(30, dtype=np.float32), labels=[f"{i:02}" for i in range(28)] + ["00"] * 2)
     words = [text.get_text() for text in many.get_legend().get_texts()]
     assert words[:2] == ["16 others", "00"]
+    odd = plot.embedding_map(np.eye(3, dtype=np.float32), labels=["_a", "$b", "c"])
+    assert [text.get_text() for text in odd.get_legend().get_texts()] == ["\\$b", " _a", "c"]
     assert len(words) == 13
 
 
@@ -182,6 +184,8 @@ def test_what_cannot_be_drawn_is_said(maps: AttentionMaps) -> None:
         "there is no epoch": lambda: plot.learning_curves([]),
         "are not both": lambda: plot.reliability_diagram([0.5, 0.5], [True]),
         "between 0 and 1": lambda: plot.reliability_diagram([1.5], [True]),
+        "0 bins": lambda: plot.reliability_diagram([0.5], [True], bins=0),
+        "no embedding to lay out": lambda: plot.embedding_map(np.empty((0, 4), np.float32)),
         "3 labels for 2 embeddings": lambda: plot.embedding_map(np.eye(2, dtype=np.float32), labels=["a"] * 3),
     }
     for words, draw in wrong.items():
