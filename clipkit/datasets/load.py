@@ -91,6 +91,18 @@ class Dataset:
         failed = f"{len(self.failed):,} failed" if self.failed else ""
         return described(self, repr(short_name(self.name)), counted(len(self), "picture"), classes, captions, failed)
 
+    def _repr_html_(self) -> str:
+        """Twelve pictures from all over the dataset with their labels, as notebooks show them."""
+        from clipkit.images.notebook import MOST, Captioned, notebook_html, rest
+
+        chosen = range(0, len(self), max(1, -(-len(self) // MOST)))
+        words = self.labels or [" / ".join(captions) for captions in self.captions] or [""] * len(self)
+        pictures = [Captioned(self.files[i], words[i]) for i in chosen]
+        facts = [counted(len(self), "picture")]
+        facts += [f"{counted(len(self.classes), 'class')}: {some(self.classes, 6)}"] if self.classes else []
+        more = rest(len(self), "pictures", "to_frame()", most=len(pictures))
+        return notebook_html(short_name(self.name), facts, pictures=pictures, more=more)
+
     def to_frame(self) -> pd.DataFrame:
         """The pictures as a pandas table.
 

@@ -98,6 +98,16 @@ class FineTuned:
         best = f"best epoch {self.best_epoch} of {len(self.history)}"
         return described(self, repr(self._source.model), classes, best, f"validation acc1 {self.metrics['acc1']:.3f}")
 
+    def _repr_html_(self) -> str:
+        """Validation pictures with the first and the last answer, as notebooks show them."""
+        from clipkit.images.notebook import Captioned, notebook_html, rest
+
+        pictures = (Captioned(last.file, _change(first, last)) for first, last in self.validation)
+        n, best = self.metrics["n"], f"best epoch {self.best_epoch} of {len(self.history)}"
+        facts = [best, f"validation acc1 {self.metrics['acc1']:.3f}, n = {n:,}", f"{self.counts.trainable:,} learned"]
+        more = rest(len(self.validation), "pictures", "validation")
+        return notebook_html(self._source.model, facts, pictures=pictures, more=more)
+
     @property
     def before(self) -> Prediction:
         """Of the first validation picture, with the first weights."""
@@ -282,6 +292,11 @@ def finetune(
     if place is not None:
         result.save(place)
     return result
+
+
+def _change(first: Prediction, last: Prediction) -> str:
+    answers = (f"{one.label} {one.probability:.2f}" for one in (first, last))
+    return f"{last.actual}: {', then '.join(answers)}"
 
 
 def _result(

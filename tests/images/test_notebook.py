@@ -26,8 +26,11 @@ from clipkit.images.notebook import MOST, Captioned, notebook_html
 from clipkit.index.check import check
 from clipkit.index.image_index import ImageIndex
 from clipkit.learn.fitting import fit_head
+from clipkit.learn.trainer import Recipe
+from clipkit.models.vit import ViTClassifier
 from clipkit.search.hits import Hit, Hits
 from tests.support.colours import COLOURS, ColourEncoder, paint
+from tests.support.tiny_vits import make_vit
 
 
 @pytest.fixture
@@ -138,12 +141,20 @@ def test_tables_have_a_line_for_each(index: ImageIndex, colours: Path, encoder: 
 
 
 def test_html_shows_pictures_inside_itself_and_no_place_on_the_disk(
-    index: ImageIndex, colours: Path, encoder: ColourEncoder
+    index: ImageIndex, colours: Path, encoder: ColourEncoder, tmp_path: Path
 ) -> None:
     comparison = compare(colours, encoder, methods=["zeroshot", "prototypes"], shots=[1], seeds=1)
     head = ZeroShotClassifier(encoder, ["red", "blue"]).head
     result = evaluate_zeroshot(clipkit.load_dataset(colours), encoder, templates="plain")
-    for shown in (index, index.search("red"), comparison, head, result):
+    dataset = clipkit.load_dataset(colours)
+    tuned = clipkit.finetune(
+        ViTClassifier(make_vit("vit", tmp_path / "vit")), dataset, recipe=Recipe(epochs=1, views=0)
+    )
+    assert dataset._repr_html_().count("<img") == 12
+    assert tuned._repr_html_().count("<img") == len(tuned.validation) == 2
+    assert repr(tuned).startswith("FineTuned('local:vit', 2 classes: blue, red")
+    assert repr(tuned.classifier).startswith("ViTClassifier(")
+    for shown in (index, index.search("red"), dataset, tuned, comparison, head, result):
         html = shown._repr_html_()
         assert str(index.root.parent) not in unescape(html)
         assert all(source.startswith("data:image/jpeg;base64,") for source in re.findall(r'src="([^"]*)"', html))
