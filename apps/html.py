@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from clipkit.core import html
+from clipkit.core.html import Markup
 from clipkit.core.text import printable
 from clipkit.explore.metadata import Fact
-from clipkit.output import html
-from clipkit.output.html import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
 RATIOS = (0.4, 2.8)  # of width to height: a panorama does not take a row of its own, nor a strip a sliver

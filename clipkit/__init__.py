@@ -42,7 +42,7 @@ Errors (clipkit.errors):
 - `IndexLocked`: another process is writing it.
 - `IndexDamaged`: it is not what clipkit wrote.
 
-More is in the packages models, index, datasets, classify, learn, explore, evaluate and output, and in metrics.
+More is in the packages models, index, datasets, classify, learn, explore, evaluate, output and plot, and in metrics.
 """
 
 from __future__ import annotations
@@ -53,6 +53,16 @@ from clipkit.core.lazy import lazy_exports
 from clipkit.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from clipkit import classify as classify
+    from clipkit import datasets as datasets
+    from clipkit import evaluate as evaluate
+    from clipkit import explore as explore
+    from clipkit import index as index
+    from clipkit import learn as learn
+    from clipkit import metrics as metrics
+    from clipkit import models as models
+    from clipkit import output as output
+    from clipkit import plot as plot
     from clipkit.classify.head import UNKNOWN as UNKNOWN
     from clipkit.classify.head import Head as Head
     from clipkit.classify.zeroshot import ZeroShotClassifier as ZeroShotClassifier
@@ -111,5 +121,6 @@ _HOMES = {
     "load_encoder": "models.load",
 }
 
+_PACKAGES = ("classify", "datasets", "evaluate", "explore", "index", "learn", "metrics", "models", "output", "plot")
 __all__ = [*sorted(_HOMES), "__version__"]
-__getattr__, __dir__ = lazy_exports(__name__, _HOMES)
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES, _PACKAGES)

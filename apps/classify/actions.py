@@ -16,6 +16,7 @@ from clipkit.classify.collection import NONE, USUAL, Classified, Column
 from clipkit.classify.head import UNKNOWN, Head
 from clipkit.classify.labels import LabelledPicture
 from clipkit.core.arrays import FloatArray
+from clipkit.core.html import Markup
 from clipkit.core.text import are, counted, printable
 from clipkit.errors import ClipkitError
 from clipkit.explore.library import Library
@@ -23,7 +24,6 @@ from clipkit.explore.question import Answer, plain
 from clipkit.learn import corrections
 from clipkit.learn.corrections import Lesson
 from clipkit.output.copy_files import run_transfers
-from clipkit.output.html import Markup
 
 from .. import html
 from ..server.state import Page

@@ -11,10 +11,10 @@ import numpy as np
 from clipkit.classify.collection import NONE, Classified, Column, Matrix
 from clipkit.classify.head import Head
 from clipkit.core.arrays import FloatArray, IntArray
+from clipkit.core.html import Markup
 from clipkit.core.text import printable
 from clipkit.explore.metadata import Catalogue
 from clipkit.learn.corrections import Lesson
-from clipkit.output.html import Markup
 
 from ..html import address, line, render
 

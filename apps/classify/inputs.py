@@ -15,11 +15,11 @@ from clipkit.classify.collection import NONE, Classified, Column
 from clipkit.classify.head import Head
 from clipkit.classify.prompts import SETS, TEMPLATES, Classes, read_classes
 from clipkit.classify.words import class_prompts, head_from_words
+from clipkit.core.html import escape
 from clipkit.core.text import printable
 from clipkit.errors import ClipkitError, QueryError
 from clipkit.explore.library import Library
 from clipkit.explore.question import clean
-from clipkit.output.html import escape
 
 from .. import html
 from ..search.api import check_asked

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clipkit.core.html import Markup
 from clipkit.core.text import printable
 from clipkit.evaluate.results import Comparison, Row
 from clipkit.output.figures import by_confusion
-from clipkit.output.html import Markup
 
 from ..html import render
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from clipkit.core.html import Markup
 from clipkit.core.text import printable
 from clipkit.evaluate.results import Comparison, Which, format_shots
 from clipkit.output.comparison_html import InlineThumbnail
-from clipkit.output.html import Markup
 
 from ..html import render
 

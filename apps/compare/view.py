@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipkit.core.html import Markup, data_url
 from clipkit.errors import ClipkitError
 from clipkit.evaluate.results import ZERO_SHOT, Comparison, Mistake, Row, format_shots
 from clipkit.explore.library import picture_below
@@ -13,7 +14,6 @@ from clipkit.images.thumbnails import thumbnail, to_jpeg
 from clipkit.learn.methods import METHODS
 from clipkit.output.comparison_html import PNG, ConfusedPair, InlineThumbnail, gain, span
 from clipkit.output.figures import curves_figure
-from clipkit.output.html import Markup, data_url
 
 from ..html import render
 from .matrix import matrix_svg

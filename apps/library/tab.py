@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from clipkit.core.html import Markup
 from clipkit.core.text import are, counted, printable
 from clipkit.doctor.checks import examine
 from clipkit.errors import ClipkitError
@@ -19,7 +20,6 @@ from clipkit.explore.mapping import map_collection
 from clipkit.explore.metadata import Fact
 from clipkit.index.check import check, prune
 from clipkit.models.registry import ALIASES
-from clipkit.output.html import Markup
 from clipkit.output.map_html import make_thumbnails, map_page
 
 from .. import html

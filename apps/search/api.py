@@ -7,12 +7,12 @@ from typing import Any
 import gradio as gr
 from gradio.events import api
 
+from clipkit.core.html import escape
 from clipkit.core.text import printable
 from clipkit.errors import ClipkitError, QueryError
 from clipkit.explore.choices import RELEVANCES
 from clipkit.explore.metadata import Filters
 from clipkit.explore.question import Found, Question, ask, clean
-from clipkit.output.html import escape
 
 from .. import html
 from ..server.state import Page

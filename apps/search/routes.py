@@ -22,13 +22,13 @@ from starlette.routing import Route
 
 from clipkit.core.arrays import Embeddings
 from clipkit.core.folders import cache_folder
+from clipkit.core.html import data_url
 from clipkit.core.text import counted, printable
 from clipkit.errors import ClipkitError, ImageError, QueryError
 from clipkit.explore.library import Library
 from clipkit.explore.question import Found, ask, plain
 from clipkit.images.formats import SUFFIXES
 from clipkit.images.thumbnails import thumbnail, to_jpeg
-from clipkit.output.html import data_url
 
 from ..server.runs import Look
 from ..server.state import Page

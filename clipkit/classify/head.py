@@ -14,10 +14,13 @@ import numpy.typing as npt
 
 from clipkit.core.arrays import FloatArray, IntArray
 from clipkit.core.tensor_files import read_tensors, write_tensors
+from clipkit.core.text import counted, described, some
 from clipkit.errors import ModelError, ModelMismatch, NotFittedError, ShapeError
 from clipkit.models.encoder import SPACES
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from clipkit.models.encoder import Encoder
 
 
@@ -56,12 +59,16 @@ class Rejection:
     cut: float
     cuts: FloatArray | None = None
 
+    def __repr__(self) -> str:
+        return described(self, f"cut={self.cut:.4f}" if self.cuts is None else f"a cut for each of {len(self.cuts)}")
+
 
 @dataclass(frozen=True, eq=False)
 class Head:
     """A classifier over the embeddings of one model, in one small file.
 
-    Logits are `temperature * (embeddings @ weight.T + bias)`.
+    `len(head)` is the number of its classes, iteration gives their names, and `"cat" in head` asks for one. Logits are
+    `temperature * (embeddings @ weight.T + bias)`.
 
     Attributes
     ----------
@@ -132,6 +139,47 @@ class Head:
             raise ShapeError(f"weight {self.weight.shape} does not read the {self.hidden.units} hidden units")
         if self.rejection is not None:
             self._check_rejection(self.rejection)
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.classes)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.classes
+
+    def __repr__(self) -> str:
+        return described(self, f"{counted(len(self), 'class')}: {some(self.classes)}", *self._facts())
+
+    def _repr_html_(self) -> str:
+        """Its classes and what it is made for, as notebooks show them."""
+        from clipkit.images.notebook import MOST_ROWS, notebook_html, rest
+
+        table = self.to_frame()
+        more = rest(len(self), "classes", "to_frame()", most=MOST_ROWS)
+        rows = ((name, f"{bias:+.3f}", f"{norm:.3f}") for name, bias, norm in table.itertuples(index=False))
+        title = f"Head: {counted(len(self), 'class')}"
+        return notebook_html(title, self._facts(), columns=list(table.columns), rows=rows, more=more)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The classes as a pandas table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            With the columns class, bias, and norm, the length of the class's row of weights.
+
+        Examples
+        --------
+        >>> head = clipkit.ZeroShotClassifier(clipkit.load_encoder("starter"), ["cat", "rocket"]).head
+        >>> head.to_frame()["class"].tolist()
+        ['cat', 'rocket']
+        """
+        import pandas as pd
+
+        norms = np.linalg.norm(self.weight, axis=1)
+        return pd.DataFrame({"class": self.classes, "bias": self.bias, "norm": norms})
 
     @property
     def dim(self) -> int:
@@ -389,6 +437,12 @@ class Head:
         except (ValueError, KeyError, TypeError, ShapeError) as error:
             raise ModelError(f"{file} is damaged: {error}", hint=MAKE) from error
 
+    def _facts(self) -> list[str]:
+        facts = [f"model {self.model!r}", f"{self.dim} {self.space}"]
+        facts += [f"{self.hidden.units} hidden units"] if self.hidden else []
+        facts += ["multi-label"] if self.multi_label else []
+        return facts + (["can say unknown"] if self.rejection else [])
+
     def _checked(self, embeddings: npt.ArrayLike) -> FloatArray:
         rows = np.ascontiguousarray(embeddings, dtype=np.float32)
         if rows.ndim != 2 or rows.shape[1] != self.dim:
@@ -527,6 +581,9 @@ class Hidden:
             raise ShapeError(f"hidden weight is {self.weight.dtype} and bias {self.bias.dtype}, not float32")
         if not (np.isfinite(self.weight).all() and np.isfinite(self.bias).all()):
             raise ShapeError("hidden weight or bias is NaN or infinite")
+
+    def __repr__(self) -> str:
+        return described(self, f"{self.dim} -> {self.units}")
 
     @property
     def dim(self) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from clipkit.core.tables import read_header, read_table
+from clipkit.core.text import counted, described, some
 from clipkit.datasets.load import class_folders
 from clipkit.errors import DatasetError, QueryError
 from clipkit.models.openclip import published_class_names
@@ -84,6 +85,10 @@ class ClassPrompts:
 
     classes: tuple[str, ...]
     prompts: tuple[tuple[str, ...], ...]
+
+    def __repr__(self) -> str:
+        classes = f"{counted(len(self.classes), 'class')}: {some(self.classes)}"
+        return described(self, classes, counted(sum(map(len, self.prompts)), "prompt"))
 
 
 def make_prompts(

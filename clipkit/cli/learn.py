@@ -150,6 +150,8 @@ class FinetuneOptions(options.ModelOptions):
     views: int
     fresh_views: bool
     lr: float
+    weight_decay: float
+    warmup: float
     batch_size: int
     patience: int
     seed: int
@@ -164,6 +166,8 @@ class FinetuneOptions(options.ModelOptions):
             epochs=self.epochs,
             views=None if self.fresh_views else self.views,
             lr=self.lr,
+            weight_decay=self.weight_decay,
+            warmup=self.warmup,
             batch_size=self.batch_size,
             seed=self.seed,
             unfreeze=self.unfreeze,
@@ -178,7 +182,7 @@ class FinetuneOptions(options.ModelOptions):
     required=True,
     type=click.Path(),
     metavar="FOLDER",
-    help="Checkpoints and the result; a stopped run goes on there.",
+    help="Checkpoints, the result and its figures; a stopped run goes on there.",
 )
 @click.option("--model", metavar="NAME|FOLDER", default="auto", show_default=True, help=MODEL_HELP)
 @click.option(
@@ -198,6 +202,10 @@ class FinetuneOptions(options.ModelOptions):
 )
 @click.option("--fresh-views", is_flag=True, help="New views every epoch: slower, and what tutorials do.")
 @click.option("--lr", type=float, default=3e-4, show_default=True, help="Highest learning rate.")
+@click.option("--weight-decay", type=float, default=1e-4, show_default=True, help="Of AdamW.")
+@click.option(
+    "--warmup", type=float, default=0.1, show_default=True, help="Share of all steps in which the rate rises."
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Pictures a step.")
 @click.option(
     "--patience", type=click.IntRange(min=0), default=10, show_default=True, help="Epochs without a better; 0: no stop."
@@ -221,6 +229,9 @@ def finetune(given: FinetuneOptions) -> None:
     the folder that holds oxford-iiit-pet. A tenth of each class is held back and chooses the epoch that is kept.
     Run again after an interruption, it goes on.
 
+    Beside the result in finetune.json lie curves.png, confusion.png, and before-after.png: pictures that were held back
+    with the answers of the first weights and of the last.
+
     \b
       clipkit finetune ./animals --out animals
       clipkit finetune ./animals --out animals --model google/vit-base-patch16-224 --unfreeze last:2
@@ -228,13 +239,17 @@ def finetune(given: FinetuneOptions) -> None:
     from clipkit.learn.fine_tuning import finetune as run
     from clipkit.learn.fitting import training_part
     from clipkit.models.load import load_model
+    from clipkit.plot.reports import write_finetuned
 
     recipe = given.recipe  # before a model is loaded
     pictures = training_part(given.dataset, given.split)
     network = load_model(given.model, **given.ways)
     with progress_bar() as progress:
         tuned = run(network, pictures, recipe=recipe, out=given.out, progress=progress, on_epoch=_say_epoch)
+    figures = write_finetuned(tuned, given.out)
     _echo_finetuned(tuned, given.out)
+    say(f"figures: {', '.join(printable(str(file)) for file in figures)}")
+    say(f"next: {_next_command(tuned, given.out)}")
 
 
 def _say_epoch(epoch: Epoch) -> None:
@@ -262,7 +277,6 @@ def _echo_finetuned(tuned: FineTuned, out: str) -> None:
     click.echo(
         f"validation acc1  {tuned.metrics['acc1']:.3f}  ({low:.3f} to {high:.3f}, n = {tuned.metrics['n']:,}; {chosen})"
     )
-    say(f"next: {_next_command(tuned, out)}")
 
 
 def _next_command(tuned: FineTuned, out: str) -> str:

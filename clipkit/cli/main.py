@@ -72,6 +72,7 @@ app.commands = _Commands(
         "duplicates": "collection",
         "map": "collection",
         "classify": "classify",
+        "label": "label",
         "evaluate": "evaluate",
         "compare": "evaluate",
         "probe": "learn",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
+LONG = 40  # characters of a name in a `repr`
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
 
 
@@ -22,8 +24,24 @@ def readable(text: str) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number and its noun: "1 picture", "1,234 pictures"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    """A number and its noun: "1 picture", "1,234 pictures", "2 classes"."""
+    return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def described(item: object, *facts: str) -> str:
+    """The `repr` of an object on one line: its class, and what tells it apart; empty facts are left out."""
+    return f"{type(item).__name__}({', '.join(printable(fact) for fact in facts if fact)})"
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and dots where there are more; long ones are cut."""
+    shown = [name if len(name) <= LONG else f"{name[: LONG - 1]}…" for name in names[:most]]
+    return ", ".join([*shown, *["..."] * (len(names) > most)])
+
+
+def short_name(name: str) -> str:
+    """The last part of a name that may be a path: where something lies on the disk is nobody's matter."""
+    return name.rstrip("/").rpartition("/")[2] or name
 
 
 def are(number: int) -> str:

@@ -11,6 +11,7 @@ from clipkit.core.arrays import Embeddings, FloatArray
 from clipkit.core.cache import ArrayCache, cache_key
 from clipkit.core.files import digest
 from clipkit.core.progress import Failure, Progress
+from clipkit.core.text import described
 from clipkit.datasets.load import Dataset
 from clipkit.errors import ImageError
 from clipkit.models.encoder import Encoder, identity
@@ -90,6 +91,12 @@ class EmbeddedDataset:
 
     dataset: Dataset
     embeddings: Embeddings
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    def __repr__(self) -> str:
+        return described(self, repr(self.dataset), f"embeddings {self.embeddings.shape}")
 
 
 def embed_pictures(

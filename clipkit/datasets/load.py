@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -19,11 +19,15 @@ from clipkit.core.arrow import SUFFIXES
 from clipkit.core.files import replace_file
 from clipkit.core.progress import Failure
 from clipkit.core.tables import read_table
+from clipkit.core.text import counted, described, short_name, some
 from clipkit.datasets.arrow_tables import find_shards, read_rows
 from clipkit.datasets.picture_store import PictureStore, Rows
 from clipkit.datasets.torchvision_items import breed, read_items
 from clipkit.errors import DatasetError
 from clipkit.index.scan import find_images
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PETS_FOLDER = "oxford-iiit-pet"
 PETS_SPLITS = ("trainval", "test")
@@ -40,6 +44,8 @@ Records = list[dict[str, str]]
 @dataclass(frozen=True)
 class Dataset:
     """Pictures that are there, and what is known of each; `len(dataset)` is their number.
+
+    Iteration gives their files, and a slice is a `Dataset` of the same classes.
 
     Attributes
     ----------
@@ -79,15 +85,21 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, place: int) -> tuple[Any, Any]:
+    @overload
+    def __getitem__(self, place: int) -> tuple[Any, Any]: ...
+    @overload
+    def __getitem__(self, place: slice) -> Dataset: ...
+    def __getitem__(self, place: int | slice) -> tuple[Any, Any] | Dataset:
         """(picture, target), as torchvision's datasets give them, so that a DataLoader of torch reads this.
 
-        The picture is Pillow's, upright, in RGB, or what `transform` makes of it. The target is the label's position in
-        `classes`; the captions where there are no labels, and -1 where there is neither. ImageError for a file that
-        cannot be read.
+        A slice is a dataset of these pictures. The picture is Pillow's, upright, in RGB, or what `transform` makes of
+        it. The target is the label's position in `classes`; the captions where there are no labels, and -1 where there
+        is neither. ImageError for a file that cannot be read.
         """
         from clipkit.images.guarded_decoder import open_image
 
+        if isinstance(place, slice):
+            return replace(self, **{name: getattr(self, name)[place] for name in ("files", "labels", "captions")})
         picture = open_image(self.files[place])
         shown = picture if self.transform is None else self.transform(picture)
         if self.labels:
@@ -159,6 +171,42 @@ class Dataset:
             name = type(dataset).__name__
             return _present(name, rows.files, labels=rows.labels, captions=rows.captions)
         return _table(_write_table(place, rows), None, "label")
+
+    def __repr__(self) -> str:
+        classes = f"{counted(len(self.classes), 'class')}: {some(self.classes)}" if self.classes else ""
+        captions = counted(sum(map(len, self.captions)), "caption") if self.captions else ""
+        failed = f"{len(self.failed):,} failed" if self.failed else ""
+        return described(self, repr(short_name(self.name)), counted(len(self), "picture"), classes, captions, failed)
+
+    def _repr_html_(self) -> str:
+        """Twelve pictures from all over the dataset with their labels, as notebooks show them."""
+        from clipkit.images.notebook import MOST, Captioned, notebook_html, rest
+
+        chosen = range(0, len(self), max(1, -(-len(self) // MOST)))
+        words = self.labels or [" / ".join(captions) for captions in self.captions] or [""] * len(self)
+        pictures = [Captioned(self.files[i], words[i]) for i in chosen]
+        facts = [counted(len(self), "picture")]
+        facts += [f"{counted(len(self.classes), 'class')}: {some(self.classes, 6)}"] if self.classes else []
+        more = rest(len(self), "pictures", "to_frame()", most=len(pictures))
+        return notebook_html(short_name(self.name), facts, pictures=pictures, more=more)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The pictures as a pandas table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            With the column file, and label and captions where there are any.
+
+        Examples
+        --------
+        >>> clipkit.load_dataset("animals").to_frame().groupby("label").size().to_dict()
+        {'cat': 5, 'other': 5}
+        """
+        import pandas as pd
+
+        known = {"file": self.files, "label": self.labels, "captions": self.captions}
+        return pd.DataFrame({name: list(values) for name, values in known.items() if values or name == "file"})
 
     def targets(self, classes: Sequence[str]) -> IntArray:
         """Position of each label in `classes`, matched by name.

@@ -12,7 +12,7 @@ import numpy as np
 
 from clipkit.core.arrow import SUFFIXES
 from clipkit.core.files import digest
-from clipkit.core.text import are, counted
+from clipkit.core.text import are, counted, described, short_name, some
 from clipkit.datasets.load import (
     Dataset,
     layout_splits,
@@ -91,6 +91,12 @@ class Split:
     classes: tuple[str, ...]
     groups: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        counts = (f"{name} {len(part):,}" for name, part in self.parts.items())
+        return described(
+            self, repr(short_name(self.name)), *counts, f"{counted(len(self.classes), 'class')}: {some(self.classes)}"
+        )
 
     @property
     def parts(self) -> dict[str, Dataset]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -13,6 +13,7 @@ import numpy as np
 
 from clipkit.core.arrays import IntArray
 from clipkit.core.progress import Failure
+from clipkit.core.text import counted, described, short_name
 from clipkit.errors import ClipkitError
 
 if TYPE_CHECKING:
@@ -161,10 +162,13 @@ class Predictions:
     actual: IntArray
     predicted: dict[Which, IntArray]
 
+    def __repr__(self) -> str:
+        return described(self, counted(len(self.files), "picture"), counted(len(self.predicted), "row"))
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """Comparison of methods on one dataset, best read through `rows`.
+    """Comparison of methods on one dataset, best read through `rows`, which iteration gives.
 
     Attributes
     ----------
@@ -242,6 +246,36 @@ class Comparison:
     date: str
     cells: dict[Which, IntArray]
     predictions: Predictions | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __repr__(self) -> str:
+        best = self.best
+        said = f"best {best.method} at {format_shots(best.shots)} shots: acc1 {best.acc1:.3f}"
+        return described(
+            self, repr(short_name(self.dataset)), self.model.get("name", ""), counted(len(self), "row"), said
+        )
+
+    def _repr_html_(self) -> str:
+        """The table of rows, and pictures that the best row got wrong, as notebooks show them."""
+        from clipkit.images.notebook import MOST_ROWS, Captioned, notebook_html, rest
+
+        root = Path(self.path)
+        folder = root.parent if root.is_file() else root
+        wrong = (
+            Captioned(str(folder / file), f"{pair.actual}, called {pair.predicted}")
+            for pair in self.pairs
+            for file in pair.files
+        )
+        columns = ["method", "shots", "acc1 %", "95 % interval", "mean per class %", "labels", "seconds"]
+        facts = [self.model.get("name", ""), counted(len(self.classes), "class"), f"wrong by {self.best.method}:"]
+        more = rest(len(self), "rows", "to_frame()", most=MOST_ROWS)
+        rows = map(_cells, self.rows)
+        return notebook_html(short_name(self.dataset), facts, pictures=wrong, columns=columns, rows=rows, more=more)
 
     @property
     def best(self) -> Row:
@@ -355,6 +389,13 @@ def format_shots(shots: Shots) -> str:
 def parse_shots(text: str) -> Shots:
     """The number of shots that `format_shots` wrote; ValueError."""
     return None if text == "all" else int(text)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    """A row as a notebook shows it."""
+    low, high = row.acc1_ci95
+    numbers = f"{100 * row.acc1:.1f}", f"{100 * low:.1f} to {100 * high:.1f}", f"{100 * row.mean_per_class:.1f}"
+    return (row.method, format_shots(row.shots), *numbers, f"{row.labels:,}", f"{row.seconds:.2f}")
 
 
 def as_record(row: Row) -> dict[str, Any]:

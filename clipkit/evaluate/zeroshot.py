@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from clipkit.classify.prompts import Classes, Templates, as_text, name_wnids
 from clipkit.classify.words import head_from_words
 from clipkit.core.arrays import IntArray
 from clipkit.core.progress import Failure, Progress
+from clipkit.core.text import described, short_name
 from clipkit.datasets.embed import embed_once
 from clipkit.datasets.load import (
     Dataset,
@@ -43,10 +44,14 @@ from clipkit.metrics import (
 )
 from clipkit.models.encoder import Encoder
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 CLASSIFICATION, RETRIEVAL = "zeroshot_classification", "zeroshot_retrieval"
 CANDIDATES = ("plain", "a photo of a {}.", "simple", "imagenet", "pets")
 VALIDATION = ("trainval", "val", "validation", "train")  # where templates are chosen, in this order
 CONFUSED_SHOWN = 10
+RECALLS = ("image_retrieval_recall@1", "text_retrieval_recall@1")
 
 Show = Callable[[Progress], None] | None
 
@@ -86,6 +91,38 @@ class Result:
     confused: tuple[Confused, ...] = ()
     failed: tuple[Failure, ...] = ()
     searched: dict[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        names = [name for name in ("acc1", "acc5", *RECALLS) if self.metrics.get(name) is not None]
+        numbers = [f"{name} {self.metrics[name]:.3f}" for name in names]
+        return described(self, f"{self.model} on {short_name(self.dataset)}", f"n={self.metrics['n']:,}", *numbers)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Recall and precision of each class as a pandas table; no rows for a task without classes.
+
+        Returns
+        -------
+        pandas.DataFrame
+            With the columns name, n, recall and precision.
+        """
+        import pandas as pd
+
+        matrix = np.array(self.metrics.get("confusion", []), np.int64)
+        table = per_class(matrix, self.classes) if len(matrix) else []
+        return pd.DataFrame([vars(row) for row in table], columns=["name", "n", "recall", "precision"])
+
+    def _repr_html_(self) -> str:
+        """Metrics with their intervals, as notebooks show them."""
+        from clipkit.images.notebook import notebook_html
+
+        intervals = self.metrics.get("ci95", {})
+        rows = [
+            (name, f"{value:.3f}", "{:.3f} to {:.3f}".format(*intervals[name]) if name in intervals else "")
+            for name, value in self.metrics.items()
+            if isinstance(value, float)
+        ]
+        facts = [short_name(self.dataset), self.model, f"n = {self.metrics['n']:,}"]
+        return notebook_html(self.task, facts, columns=["metric", "value", "95 % interval"], rows=rows)
 
     def to_json(self) -> str:
         """The result as JSON: what CLIP_benchmark would write, and more.

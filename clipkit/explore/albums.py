@@ -11,7 +11,7 @@ from pathlib import Path
 from clipkit.core.arrays import IntArray
 from clipkit.core.files import replacing
 from clipkit.core.locks import exclusive_lock
-from clipkit.core.text import printable
+from clipkit.core.text import counted, described, printable
 from clipkit.errors import ClipkitError, QueryError
 from clipkit.index.image_index import ImageIndex
 
@@ -46,6 +46,9 @@ class Album:
 
     name: str
     contents: frozenset[str]
+
+    def __repr__(self) -> str:
+        return described(self, repr(self.name), counted(len(self.contents), "picture"))
 
 
 def read_albums(index: ImageIndex) -> dict[str, Album]:

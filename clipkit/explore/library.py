@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from clipkit.core.arrays import Embeddings
+from clipkit.core.text import described
 from clipkit.explore.metadata import Catalogue, Fact
 from clipkit.explore.relevance import RelevanceScale, scale_for
 from clipkit.images.decode import MAX_FILE_BYTES
@@ -77,6 +78,9 @@ class Library:
         self._scale: tuple[tuple[str, int], RelevanceScale] | None = None
         self._words: OrderedDict[tuple[str, Sum], Embeddings] = OrderedDict()
         self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return described(self, repr(self.name), "indexed" if self.is_indexed else "no index")
 
     @property
     def name(self) -> str:

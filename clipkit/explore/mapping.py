@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from clipkit.core.arrays import Embeddings, FloatArray, IntArray
+from clipkit.core.text import counted, described, some
 from clipkit.errors import QueryError
 from clipkit.explore.relevance import embed_vocabulary, standing_of_phrases, vocabulary
 from clipkit.index.image_index import ImageIndex
 from clipkit.index.paths import filter_for
 from clipkit.models.encoder import Encoder
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LANDMARKS = 5_000  # pictures that are laid out; the others are placed between the nearest of them
 COMPONENTS = 50  # of the PCA before t-SNE
@@ -65,6 +70,30 @@ class Map:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        clusters = f"{counted(len(self.names), 'cluster')}: {some(self.names)}"
+        return described(self, counted(len(self), "picture"), clusters, counted(len(self.outliers), "outlier"))
+
+    def to_frame(self) -> pd.DataFrame:
+        """The pictures as a pandas table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            With the columns path, x, y and cluster (its name, None for outliers); its index is the pictures' ids.
+
+        Examples
+        --------
+        >>> from clipkit.explore import map_collection
+        >>> map_collection(clipkit.ImageIndex.open("photos")).to_frame().columns.tolist()
+        ['path', 'x', 'y', 'cluster']
+        """
+        import pandas as pd
+
+        names = [None if one == OUTLIER else self.names[one] for one in self.clusters.tolist()]
+        columns = {"path": self.paths, "x": self.positions[:, 0], "y": self.positions[:, 1], "cluster": names}
+        return pd.DataFrame(columns, index=pd.Index(self.ids, name="id"))
 
 
 def map_collection(index: ImageIndex, *, below: str = "", encoder: Encoder | None = None, seed: int = 0) -> Map:

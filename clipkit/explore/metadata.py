@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.core.arrays import FloatArray, IntArray
-from clipkit.core.text import printable
+from clipkit.core.text import counted, described, printable
 from clipkit.errors import QueryError
 from clipkit.images.formats import is_picture
 from clipkit.index.image_index import ImageIndex
@@ -151,6 +151,9 @@ class Catalogue:
         taken = [str(fact[3] or "")[:19] for fact in facts]
         self._taken: npt.NDArray[np.str_] = np.array(taken, "U19")
         self._kinds: npt.NDArray[np.str_] = np.array([kind(path) for path in paths], "U8")
+
+    def __repr__(self) -> str:
+        return described(self, counted(len(self), "picture"), f"revision {self.revision}")
 
     @classmethod
     def read(cls, index: ImageIndex) -> Catalogue:

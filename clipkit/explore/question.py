@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipkit.core.arrays import Embeddings, IntArray
-from clipkit.core.text import readable
+from clipkit.core.text import counted, described, readable
 from clipkit.errors import IndexDamaged, QueryError
 from clipkit.explore.albums import ids_of_album
 from clipkit.explore.conditions import ids_that_meet
@@ -89,6 +89,11 @@ class Question:
     def __bool__(self) -> bool:
         return bool(self.words or self.has_pictures or self.twins_of)
 
+    def __repr__(self) -> str:
+        plain = {name: value for name, value in vars(self).items() if name not in ("words", "picture")}
+        asked = [f"{name}={value!r}" for name, value in plain.items() if value and value != "weak"]
+        return described(self, repr(self.words), *asked, "with a picture" if self.picture is not None else "")
+
     @property
     def has_pictures(self) -> bool:
         """Whether pictures are part of the question, and not words alone."""
@@ -141,6 +146,10 @@ class Answer:
     verdict: Verdict = "fits"
     has_more: bool = False
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        best = repr(self.found[0].hit) if self.found else ""
+        return described(self, f"{len(self.found):,} of {counted(self.total, 'picture')}", self.verdict, best)
 
 
 def clean(text: str) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 
 from clipkit.core.arrays import Embeddings, FloatArray
 from clipkit.core.cache import ArrayCache, cache_key
+from clipkit.core.text import counted, described
 from clipkit.explore.choices import RELEVANCES
 from clipkit.index.image_index import ImageIndex
 from clipkit.models.encoder import Encoder, identity
@@ -72,6 +73,10 @@ class RelevanceScale:
     fits: float
     likely: float
     count: int
+
+    def __repr__(self) -> str:
+        cuts = (f"{name}={getattr(self, name):.2f}" for name in ("sure", "strong", "fits", "likely"))
+        return described(self, *cuts, counted(self.count, "picture"))
 
     @classmethod
     def of(cls, phrases: Embeddings, sample: Embeddings, count: int) -> RelevanceScale:

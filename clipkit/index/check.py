@@ -13,6 +13,7 @@ import numpy as np
 
 from clipkit.core.arrays import FloatArray
 from clipkit.core.progress import Progress
+from clipkit.core.text import described
 from clipkit.errors import ClipkitError, ImageError
 from clipkit.images.decode import read_file
 from clipkit.images.guarded_decoder import decode, warm_up
@@ -44,6 +45,10 @@ class CheckReport:
     encoded_again: int
     damage: tuple[Damage, ...]
     repaired: int = 0
+
+    def __repr__(self) -> str:
+        counts = {"damaged": len(self.damage), "repaired": self.repaired, "encoded_again": self.encoded_again}
+        return described(self, f"rows={self.rows}", *(f"{name}={count}" for name, count in counts.items()))
 
 
 def check(

@@ -17,7 +17,8 @@ import numpy as np
 
 from clipkit.core.arrays import Embeddings, IntArray, check_embeddings
 from clipkit.core.progress import Failure, Progress
-from clipkit.errors import BadIndex, IndexNotFound, ModelError, QueryError
+from clipkit.core.text import counted, described
+from clipkit.errors import BadIndex, ClipkitError, IndexNotFound, ModelError, QueryError
 from clipkit.index.crash_recovery import Journal, in_flight
 from clipkit.index.model_check import check_model, check_model_cfg, current_model_cfg, encoder_model_cfg, is_same_model
 from clipkit.index.paths import filter_for, folder_below, near_folder, take_back
@@ -40,6 +41,8 @@ from clipkit.store.database import FILE, Store, make_folder, writing
 from clipkit.store.records import IndexInfo, Known, ScannedFile
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from clipkit.images.recipe import PictureSource
     from clipkit.index.update import IndexReport, Tally
 
@@ -54,7 +57,7 @@ class ImageIndex:
 
     Made by `create` or `open`. The encoder is loaded on the first query or file that needs it. Usable from several
     threads; may be used as a context manager, though nothing is held open between calls. `len(index)` is the number of
-    pictures that answer.
+    pictures that answer, iteration gives their paths, and `"trip/sea.jpg" in index` asks for one.
 
     Parameters
     ----------
@@ -216,6 +219,31 @@ class ImageIndex:
     def __len__(self) -> int:
         return self.store.counts()["ok"]
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    def __contains__(self, path: object) -> bool:
+        return path in self.store.paths()[1].values()
+
+    def __repr__(self) -> str:
+        try:
+            facts = [counted(len(self), "picture"), f"model {self.model!r}"]
+        except ClipkitError as error:  # a debugger asks too, also where the database is gone or damaged
+            facts = [f"cannot be read: {type(error).__name__}"]
+        return described(self, repr(self.root.name), *facts)
+
+    def _repr_html_(self) -> str:
+        """Twelve pictures from all over the index as thumbnails, as notebooks show them."""
+        from clipkit.images.notebook import MOST, Captioned, notebook_html, rest
+
+        ids = self.ids
+        chosen = ids[:: max(1, -(-len(ids) // MOST))].tolist()
+        _, paths = self.store.paths(chosen)
+        pictures = [Captioned(str(self.root / paths[id_]), paths[id_]) for id_ in chosen if id_ in paths]
+        facts = [counted(len(ids), "picture"), self.model]
+        more = rest(len(ids), "pictures", "to_frame()", most=len(pictures))
+        return notebook_html(self.root.name, facts, pictures=pictures, more=more)
+
     @property
     def info(self) -> IndexInfo:
         """Model, width, recipe and revision as the index has them now."""
@@ -335,6 +363,32 @@ class ImageIndex:
     def ann_quality(self) -> Quality | None:
         """What approximate search was measured to find; None where there is none."""
         return Quality.parse(self.info.ann_quality)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The pictures that answer as a pandas table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            With the columns path, width, height and taken (the date as it was read, None without one); its index is
+            the pictures' ids, in the order of `paths`.
+
+        Examples
+        --------
+        >>> clipkit.ImageIndex.open("photos").to_frame()[["path", "width"]].head(2)
+                     path  width
+        id
+        1   astronaut.png    512
+        2     chelsea.png    451
+        """
+        import pandas as pd
+
+        _, paths = self.store.paths()
+        facts = self.store.facts(min(paths, default=0), max(paths, default=0))
+        unknown = (None, None, None, None)
+        rows = [(path, *facts.get(id_, unknown)[1:]) for id_, path in paths.items()]
+        names = pd.Index(list(paths), name="id", dtype="int64")
+        return pd.DataFrame(rows, columns=["path", "width", "height", "taken"], index=names)
 
     def counts(self) -> dict[str, int]:
         """Number of pictures by state.

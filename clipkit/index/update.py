@@ -12,6 +12,7 @@ import numpy as np
 
 from clipkit.core.arrays import check_embeddings
 from clipkit.core.progress import Failure, Progress
+from clipkit.core.text import described
 from clipkit.errors import ShapeError
 from clipkit.index.crash_recovery import InFlight, Journal
 from clipkit.index.ledger import Ledger
@@ -304,3 +305,10 @@ class IndexReport:
     skipped: Mapping[str, int] = field(default_factory=dict)
     unmatched: tuple[str, ...] = ()
     not_excluded: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        names = ("encoded", "reused", "restored", "unchanged", "missing", "failed", "unreadable", "refreshed")
+        counts = {name: getattr(self, name) for name in names}
+        numbers = {name: value if isinstance(value, int) else len(value) for name, value in counts.items()}
+        shown = [f"{name}={number}" for name, number in numbers.items() if number]
+        return described(self, f"found={self.found}", *shown, f"seconds={self.seconds:.1f}")

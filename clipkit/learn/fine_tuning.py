@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from clipkit.classify.head import Head, softmax
 from clipkit.core.arrays import FloatArray
 from clipkit.core.files import check_writable
 from clipkit.core.progress import Failure, Progress
-from clipkit.core.text import counted
+from clipkit.core.text import counted, described, some
 from clipkit.datasets.load import Dataset
 from clipkit.datasets.sampling import split_validation
 from clipkit.datasets.splits import TWO_CLASSES
@@ -28,6 +28,9 @@ from clipkit.models.openclip import open_clip_catalogue
 from clipkit.models.registry import find_weights
 from clipkit.models.trainable import Body, Counts, Tunable, TunableEncoder, count_parameters, tunable, unfreeze
 from clipkit.models.vit import ViTClassifier
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HEAD, REPORT = "head.safetensors", "finetune.json"
 
@@ -46,8 +49,8 @@ class FineTuned:
         Each with `number`, `lr`, `loss`, `val_loss`, `val_acc1` and `seconds`.
     best_epoch : int
         Number of the epoch whose weights these are.
-    before, after : Prediction
-        Of one validation picture, with the first weights and the last: `file`, `actual`, `label`, `probability`.
+    validation : tuple of (Prediction, Prediction)
+        Of each validation picture, with the first weights and the last: `file`, `actual`, `label`, `probability`.
     metrics : dict
         Of the validation pictures, as `classification_metrics` has them. They chose the epoch, so that they flatter.
     head : Head or None
@@ -79,8 +82,7 @@ class FineTuned:
     counts: Counts
     history: tuple[Epoch, ...]
     best_epoch: int
-    before: Prediction
-    after: Prediction
+    validation: tuple[tuple[Prediction, Prediction], ...]
     metrics: dict[str, Any]
     head: Head | None
     classifier: ViTClassifier | None
@@ -90,6 +92,43 @@ class FineTuned:
     _source: Tunable
     _body: Body
     _learner: Trainee
+
+    def __repr__(self) -> str:
+        classes = f"{counted(len(self.classes), 'class')}: {some(self.classes)}"
+        best = f"best epoch {self.best_epoch} of {len(self.history)}"
+        return described(self, repr(self._source.model), classes, best, f"validation acc1 {self.metrics['acc1']:.3f}")
+
+    def _repr_html_(self) -> str:
+        """Validation pictures with the first and the last answer, as notebooks show them."""
+        from clipkit.images.notebook import Captioned, notebook_html, rest
+
+        pictures = (Captioned(last.file, _change(first, last)) for first, last in self.validation)
+        n, best = self.metrics["n"], f"best epoch {self.best_epoch} of {len(self.history)}"
+        facts = [best, f"validation acc1 {self.metrics['acc1']:.3f}, n = {n:,}", f"{self.counts.trainable:,} learned"]
+        more = rest(len(self.validation), "pictures", "validation")
+        return notebook_html(self._source.model, facts, pictures=pictures, more=more)
+
+    @property
+    def before(self) -> Prediction:
+        """Of the first validation picture, with the first weights."""
+        return self.validation[0][0]
+
+    @property
+    def after(self) -> Prediction:
+        """Of the same picture, with the last weights."""
+        return self.validation[0][1]
+
+    def to_frame(self) -> pd.DataFrame:
+        """The epochs as a pandas table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            With the columns lr, loss, val_loss, val_acc1 and seconds; its index is the number of the epoch.
+        """
+        import pandas as pd
+
+        return pd.DataFrame([asdict(epoch) for epoch in self.history]).set_index("number")
 
     def predict(self, files: Sequence[str]) -> npt.NDArray[np.str_]:
         """Label of the likeliest class.
@@ -247,21 +286,28 @@ def finetune(
     work = FinetuneData(source, recipe, pictures, held_out, progress)
     learner = _learner(source, body, len(work.classes), recipe)
     counts = count_parameters(body.module, learner.head)
-    before = work.predict(learner)
+    before = work.predictions(work.scores(learner))
     history, best = train(learner, work.data, recipe, identity=work.identity(), out=place, on_epoch=on_epoch)
-    result = _result(work, source, body, learner, counts=counts, history=history, best_epoch=best, before=before)
+    result = _result(work, source, body, learner, before, counts=counts, history=history, best_epoch=best)
     if place is not None:
         result.save(place)
     return result
 
 
-def _result(work: FinetuneData, source: Tunable, body: Body, learner: Trainee, **measured: Any) -> FineTuned:
-    """The learner as it is now. measured: what was counted and measured before."""
-    classes = work.classes
+def _change(first: Prediction, last: Prediction) -> str:
+    answers = (f"{one.label} {one.probability:.2f}" for one in (first, last))
+    return f"{last.actual}: {', then '.join(answers)}"
+
+
+def _result(
+    work: FinetuneData, source: Tunable, body: Body, learner: Trainee, before: tuple[Prediction, ...], **measured: Any
+) -> FineTuned:
+    """The learner as it is now. before: its first answers; measured: what was counted and measured meanwhile."""
+    classes, scores = work.classes, work.scores(learner)
     return FineTuned(
         classes=classes,
-        after=work.predict(learner),
-        metrics=work.measure(learner),
+        validation=tuple(zip(before, work.predictions(scores), strict=True)),
+        metrics=work.measure(scores),
         head=_head(source, learner, classes) if work.recipe.is_frozen else None,
         classifier=None if isinstance(source, TunableEncoder) else source.with_head(body, classes, learner.head),
         failed=(*work.pictures.failed, *work.held_out.failed),

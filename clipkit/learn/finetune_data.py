@@ -106,16 +106,19 @@ class FinetuneData:
         }
         return dict(json.loads(json.dumps(record)))  # as it will be read again
 
-    def predict(self, learner: Trainee) -> Prediction:
-        """What is said of the first validation picture."""
+    def scores(self, learner: Trainee) -> FloatArray:
+        """Logits of the validation pictures: (n, c)."""
         learner.mode(is_training=False)
-        inputs, _ = next(self.data.validation())
-        row = softmax(logits(learner, iter([(inputs[:1], None)])))[0]
-        best = int(row.argmax())
-        return Prediction(self.held_out.files[0], self.held_out.labels[0], self.classes[best], float(row[best]))
+        return logits(learner, self.data.validation())
 
-    def measure(self, learner: Trainee) -> dict[str, Any]:
-        scores = logits(learner, self.data.validation())
+    def predictions(self, scores: FloatArray) -> tuple[Prediction, ...]:
+        """What scores (n, c) say of each validation picture."""
+        table = softmax(scores)
+        best = table.argmax(axis=1).tolist()
+        known = zip(self.held_out.files, self.held_out.labels, best, table, strict=True)
+        return tuple(Prediction(file, label, self.classes[at], float(row[at])) for file, label, at, row in known)
+
+    def measure(self, scores: FloatArray) -> dict[str, Any]:
         return classification_metrics(scores, self._right, probabilities=softmax(scores))
 
     def _train(self, epoch: int) -> Iterator[Batch]:

@@ -18,6 +18,7 @@ from clipkit.classify.prompts import Templates
 from clipkit.classify.words import head_from_words
 from clipkit.core.arrays import IntArray
 from clipkit.core.progress import Failure, Progress
+from clipkit.core.text import counted, described, short_name
 from clipkit.datasets.embed import EmbeddedDataset, embed_once
 from clipkit.datasets.load import TEST, Dataset, load_dataset, pets_root
 from clipkit.datasets.sampling import draw_shots, held_back
@@ -68,6 +69,11 @@ class Fitted:
     n: int
     n_validation: int
     failed: tuple[Failure, ...]
+
+    def __repr__(self) -> str:
+        low, high = self.ci95
+        learned = f"{self.method} on {short_name(self.dataset)}", self.chosen, counted(self.n, "picture")
+        return described(self, *learned, f"accuracy {self.accuracy:.3f} ({low:.3f} to {high:.3f})", repr(self.head))
 
 
 @dataclass(frozen=True)

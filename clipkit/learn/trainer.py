@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FORM = "clipkit checkpoint 1"
 LAST, BEST = "last.safetensors", "best.safetensors"
+_OPTIONS = ("lr", "weight_decay", "warmup")  # of the command line that may be out of range there
 HEAD_STD = 0.02  # as transformers starts a new classifier
 
 
@@ -99,7 +100,8 @@ class Recipe:
         }
         if wrong := [name for name, is_right in rules.items() if not is_right]:
             usual = getattr(Recipe, wrong[0])
-            hint = f"--lr {usual}" if wrong[0] == "lr" else f"{wrong[0]}={usual}, as it is by default"
+            option = f"--{wrong[0].replace('_', '-')} {usual}"
+            hint = option if wrong[0] in _OPTIONS else f"{wrong[0]}={usual}, as it is by default"
             raise ModelError(f"a recipe with {wrong[0]} = {getattr(self, wrong[0])} cannot be followed", hint=hint)
 
     @property

@@ -1,4 +1,4 @@
-"""Attention maps of a vision transformer: its grid of patches, last layer and rollout."""
+"""Attention maps of a vision transformer: its grid of patches, each layer and head, and rollout."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.core.arrays import FloatArray
+from clipkit.core.text import described
 from clipkit.errors import ModelError
 from clipkit.images.thumbnails import Canvas, to_png
 from clipkit.models.encoder import Encoder
+from clipkit.models.relevance import relevance_map
 from clipkit.models.trainable import TunableEncoder
 from clipkit.models.vit import ViTClassifier
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 
+Score = Callable[["torch.Tensor"], "torch.Tensor"]
 Weights = npt.NDArray[np.float32]  # (heads, tokens that ask, tokens that are asked); rows sum to 1
 TOLERANCE = 1e-3  # of recomputed attention against the block's own output; another kind of attention is off by far more
 GAP = 8  # pixels of white between two panels
@@ -81,7 +84,14 @@ class AttentionMaps:
     speaker : str
         Whose attention it is: "class token", "attention pool" or "mean of the patches".
     reason : str or None
-        Why there are no maps.
+        Why there is no attention.
+    layers : tuple of ndarray of shape (heads, rows, columns), float32
+        The same attention in each layer and head, first layer first; an attention pool is the last. See `of`.
+    relevance : ndarray of shape (rows, columns), float32, or None
+        Where there is no attention: Grad-CAM in the tower's last feature map, from 0 to 1. It is of another kind than
+        attention: which parts raise a score.
+    target : str
+        What that score is, in words.
 
     Examples
     --------
@@ -100,6 +110,55 @@ class AttentionMaps:
     rollout: FloatArray | None = None
     speaker: str = ""
     reason: str | None = None
+    layers: tuple[FloatArray, ...] = ()
+    relevance: FloatArray | None = None
+    target: str = ""
+
+    def __repr__(self) -> str:
+        grid = f"{self.grid.rows} x {self.grid.columns} cells"
+        without = "no attention" if self.relevance is None else "relevance"
+        return described(self, repr(self.model), grid, f"of the {self.speaker}" if self.speaker else without)
+
+    def of(self, *, layer: int | None = None, head: int | None = None) -> FloatArray:
+        """Attention in one layer, of one head or as the mean of all.
+
+        Parameters
+        ----------
+        layer : int, optional
+            From 1; by default the last.
+        head : int, optional
+            From 1; by default the mean of all.
+
+        Returns
+        -------
+        ndarray of shape (rows, columns), float32
+            Smaller than the grid in layers that narrow it.
+
+        Raises
+        ------
+        ModelError
+            If there is no attention, no such layer, or no such head.
+
+        Examples
+        --------
+        >>> from clipkit.models import explain_attention
+        >>> maps = explain_attention(clipkit.ViTClassifier("tiny-vit"), "photos/chelsea.png")
+        >>> len(maps.layers), maps.of(layer=1, head=2).shape
+        (3, (4, 4))
+        """
+        if not self.layers:
+            raise ModelError(self.reason or "there is no attention to draw", hint=WITH_ATTENTION)
+        place = len(self.layers) if layer is None else layer
+        if not 1 <= place <= len(self.layers):
+            raise ModelError(f"{self.model} has {len(self.layers)} layers, and no layer {place}", hint="--layer 1")
+        heads = self.layers[place - 1]
+        if head is None:
+            return np.asarray(heads.mean(axis=0))
+        if not 1 <= head <= len(heads):
+            raise ModelError(
+                f"layer {place} of {self.model} has {len(heads)} heads, and no head {head}", hint="--head 1"
+            )
+        return np.asarray(heads[head - 1])
 
     def overlay(self) -> bytes:
         """A PNG of three panels: the picture as it was read, the last layer's attention, and the rollout.
@@ -136,31 +195,40 @@ class _Looked:
     pool: Weights | None = None
 
 
-def explain_attention(model: Encoder | ViTClassifier, picture: str | os.PathLike[str]) -> AttentionMaps:
-    r"""Attention maps of a vision transformer for one picture.
+def explain_attention(
+    model: Encoder | ViTClassifier, picture: str | os.PathLike[str], *, text: str = ""
+) -> AttentionMaps:
+    r"""Attention maps of a vision transformer for one picture; a relevance map of a tower that has no attention.
 
     The network is read from its file again and runs in float32, so that `model` is left alone and nothing is rounded.
 
     Parameters
     ----------
     model : Encoder or ViTClassifier
-        A convolutional tower has no attention; `reason` says so then.
+        A convolutional tower has no attention; `reason` says so then, and `relevance` is of the class that a classifier
+        names, or of an encoder's embedding.
     picture : str or path
         The picture's file.
+    text : str, optional
+        For an encoder without attention: relevance for the cosine with this text.
 
     Returns
     -------
     AttentionMaps
-        Grid, last layer and rollout.
+        Grid, last layer and rollout, or relevance.
 
     Raises
     ------
     ImageError
         If the picture cannot be read.
+    ModelError
+        If there is a text, and a classifier or a tower whose attention does not depend on it.
 
     References
     ----------
     .. [1] S. Abnar and W. Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020.
+    .. [2] R. Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization",
+       ICCV 2017.
 
     Examples
     --------
@@ -171,6 +239,8 @@ def explain_attention(model: Encoder | ViTClassifier, picture: str | os.PathLike
     >>> maps.overlay()[:4]
     b'\x89PNG'
     """
+    if text and isinstance(model, ViTClassifier):
+        raise ModelError(f"{model.model} reads no text", hint="an open_clip model: clipkit models")
     if isinstance(model, ViTClassifier):
         network, pixels, recipe = model.copy_network(), model.pixels([picture]), model.recipe
         options = {"interpolate_pos_encoding": True} if model.stretches else {}
@@ -186,13 +256,49 @@ def explain_attention(model: Encoder | ViTClassifier, picture: str | os.PathLike
         looked = look()
         last, rolled = _maps(looked, grid)
     except _NoAttention as why:
-        return AttentionMaps(model.model, grid, seen, reason=f"{model.model}: {why}")
+        target, score = _scored(model, network, pixels, text)
+        relevance = relevance_map(network, pixels, score) if score else None
+        reason = f"{model.model}: {why}"
+        return AttentionMaps(model.model, grid, seen, reason=reason, relevance=relevance, target=target)
+    if text:
+        raise ModelError(
+            f"the attention of {model.model} does not depend on a text", hint="the same command without the text"
+        )
     whole = Grid(grid.image, grid.patch, grid.rows, grid.columns, looked.prefix, looked.layers[0].shape[-1])
-    return AttentionMaps(model.model, whole, seen, last, rolled, looked.speaker)
+    layers = tuple(_of_layers(looked, grid))
+    return AttentionMaps(model.model, whole, seen, last, rolled, looked.speaker, layers=layers)
 
 
-def facts(explanation: AttentionMaps) -> dict[str, Any]:
-    """What can be said of it, in words and numbers; "last" and "rollout" row by row."""
+def _scored(model: Encoder | ViTClassifier, network: Any, pixels: torch.Tensor, text: str) -> tuple[str, Score | None]:
+    """What a relevance map is of, in words, and the score of pixels; None for a classifier without a head."""
+    import torch
+
+    if isinstance(model, ViTClassifier):
+        return _scored_class(model, network, pixels)
+    if text:
+        wanted = torch.from_numpy(model.encode_texts([text])[0])
+        return f"the text {text!r}", lambda tensor: torch.cosine_similarity(network(tensor)[0], wanted, dim=0)
+
+    def along_itself(tensor: torch.Tensor) -> torch.Tensor:  # its cosine with itself has no slope
+        embedding: torch.Tensor = network(tensor)[0]
+        return embedding @ torch.nn.functional.normalize(embedding.detach(), dim=0)
+
+    return "the picture's embedding", along_itself
+
+
+def _scored_class(model: ViTClassifier, network: Any, pixels: torch.Tensor) -> tuple[str, Score | None]:
+    import torch
+
+    if not model.has_head:
+        return "", None
+    options = {"interpolate_pos_encoding": True} if model.stretches else {}
+    with torch.no_grad():
+        best = int(network(pixel_values=pixels, **options).logits[0].argmax())
+    return f"the class {model.classes_[best]!s}", lambda tensor: network(pixel_values=tensor, **options).logits[0, best]
+
+
+def facts(explanation: AttentionMaps, *, layer: int | None = None, head: int | None = None) -> dict[str, Any]:
+    """What can be said of it, in words and numbers; "last" and "rollout" row by row, and "attention" if asked for."""
     grid = explanation.grid
     (height, width), (tall, wide) = grid.image, grid.patch
     prefix = "".join(f" + {count} {name}" for name, count in Counter(grid.prefix).items())
@@ -205,9 +311,13 @@ def facts(explanation: AttentionMaps) -> dict[str, Any]:
         "reason": explanation.reason,
         "grid": vars(grid),
     }
+    if explanation.relevance is not None:
+        record |= {"relevance of": explanation.target, "relevance": _rounded(explanation.relevance)}
     if explanation.last is not None and explanation.rollout is not None:
         share = f"{explanation.last.sum():.1%} in the last layer, {explanation.rollout.sum():.1%} rolled out"
         record |= {"on patches": share, "last": _rounded(explanation.last), "rollout": _rounded(explanation.rollout)}
+    if layer is not None or head is not None:
+        record |= {"attention": _rounded(explanation.of(layer=layer, head=head)), "layer": layer, "head": head}
     return record
 
 
@@ -356,6 +466,20 @@ def _maps(looked: _Looked, grid: Grid) -> tuple[FloatArray, FloatArray]:
         asking = slice(0, 1) if looked.speaker == CLASS else slice(before, None)
         last, rolled = looked.layers[-1].mean(axis=0)[asking].mean(axis=0), flow[asking].mean(axis=0)
     return last[before:].reshape(narrow).astype(np.float32), rolled[before:].reshape(shape).astype(np.float32)
+
+
+def _of_layers(looked: _Looked, grid: Grid) -> Iterator[FloatArray]:
+    """What the answer attends to in each layer and head: (heads, rows, columns), first layer first."""
+    before, whole = len(looked.prefix), (grid.rows, grid.columns)
+    asking = slice(0, 1) if looked.speaker == CLASS else slice(before, None)
+    asked = [layer[:, asking].mean(axis=1) for layer in looked.layers]  # each (heads, tokens)
+    if looked.pool is not None:
+        asked.append(looked.pool[:, 0])
+    for heads in asked:
+        patches = heads[:, before:]
+        side = round(patches.shape[1] ** 0.5)  # of a layer that narrows the grid: a square
+        shape = whole if patches.shape[1] == grid.rows * grid.columns else (side, side)
+        yield np.asarray(patches.reshape(len(heads), *shape), np.float32)
 
 
 def _grid(network: Any, pixels: torch.Tensor, run: Callable[[], Any]) -> Grid:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.core.arrays import Embeddings
-from clipkit.core.text import readable
+from clipkit.core.text import described, readable
 from clipkit.errors import ModelError, ModelMismatch, ShapeError
 from clipkit.images.recipe import Picture, PixelRecipe
 from clipkit.models.tensors import from_tensor, is_tensor
@@ -212,6 +212,11 @@ def embeddings_agree(made: tuple[str, str], asked: tuple[str, str]) -> bool:
     Anything else, int8 say, agrees with its own engine and precision alone.
     """
     return made == asked or all(set(precision.split(" ")) <= _FLOATING for _, precision in (made, asked))
+
+
+def encoder_repr(encoder: Encoder) -> str:
+    """The `repr` of an encoder: its model, its width, and what computes."""
+    return described(encoder, repr(encoder.model), f"dim={encoder.dim}", f"{encoder.engine}, {encoder.precision}")
 
 
 def identity(encoder: Encoder) -> list[str]:

@@ -21,7 +21,7 @@ from clipkit.core.system import usable_cores
 from clipkit.errors import ModelError
 from clipkit.models.base import EncoderBase
 from clipkit.models.devices import INT8
-from clipkit.models.encoder import Encoder, check_pixels
+from clipkit.models.encoder import Encoder, check_pixels, encoder_repr
 from clipkit.models.export_cache import use
 from clipkit.models.exports import IMAGE, TEXT, ExportedModel
 from clipkit.models.tokenizer import lengths
@@ -103,6 +103,9 @@ class OnnxEncoder(EncoderBase):
         self._lock = Lock()
         use(export.folder, self)
         self._sessions: dict[tuple[str, bool], Any] = {}
+
+    def __repr__(self) -> str:
+        return encoder_repr(self)
 
     def encode_pixels(self, pixels: npt.NDArray[np.uint8], *, space: str = "projected") -> Embeddings:
         """Embeddings of pixels that are decoded by this encoder's recipe.

@@ -22,7 +22,7 @@ from clipkit.models.base import EncoderBase
 from clipkit.models.byte_pairs import as_lines
 from clipkit.models.conversion import trunk_folder
 from clipkit.models.devices import Towers, at_once, is_out_of_memory, place_network
-from clipkit.models.encoder import Encoder, check_pixels
+from clipkit.models.encoder import Encoder, check_pixels, encoder_repr
 from clipkit.models.exports import model_cfg_sha256
 from clipkit.models.hub import Notify
 from clipkit.models.registry import TOKENIZER_FILES, Catalogue, Pretrained, Weights, fetch_files
@@ -209,6 +209,9 @@ class OpenClipEncoder(EncoderBase):
         self._causal_tower = causal_tower(network)
         if np.linalg.norm(self.encode_texts(_TWO_PROMPTS) - full, axis=1).max() > CUT_TOLERANCE:
             self._causal_tower = None
+
+    def __repr__(self) -> str:
+        return encoder_repr(self)
 
     @property
     def precision(self) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.core.arrays import FloatArray
+from clipkit.core.text import counted, described, some
 from clipkit.errors import ModelError, NotFittedError, ShapeError
 from clipkit.images.recipe import PixelRecipe
 from clipkit.models.devices import Towers, is_out_of_memory, pick_towers
@@ -180,6 +181,11 @@ class ViTClassifier:
         self.network = network.to(towers.device, towers.image, memory_format=layout).eval()
         self.classes_ = np.array([network.config.id2label[i] for i in range(network.config.num_labels)])
         self.batch_size = BATCH_SIZES.get(towers.device.type, BATCH_SIZES["cpu"])
+
+    def __repr__(self) -> str:
+        labels = f"{counted(len(self.classes_), 'class')}: {some(self.classes_.tolist())}"
+        height, width = self.image_size
+        return described(self, repr(self.model), labels if self.has_head else "no head", f"{width} x {height} pixels")
 
     @property
     def recipe(self) -> PixelRecipe:

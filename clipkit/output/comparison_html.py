@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Protocol
 
 from clipkit.core.files import replace_file
+from clipkit.core.html import data_url, render
 from clipkit.errors import ClipkitError, ImageError
 from clipkit.evaluate.results import FORMAT, ZERO_SHOT, Comparison, Interval, Mistake, Row, Shots, format_shots
 from clipkit.images.thumbnails import thumbnail, to_jpeg
 from clipkit.output.figures import DARK, LIGHT, Theme, by_confusion, confusion_figure, cost_figure, curves_figure
-from clipkit.output.html import TEMPLATES, data_url, render
 
+TEMPLATES = Path(__file__).parent / "templates"
 SIZE = 192  # pixels of a thumbnail: sharp at 96, also where pixels are small
 PAIRS = 8  # shown of each row
 PNG = "image/png"

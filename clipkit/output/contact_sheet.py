@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipkit.core.files import replacing
+from clipkit.core.html import data_url, stream
 from clipkit.errors import ClipkitError, ImageError
 from clipkit.images.thumbnails import thumbnail, to_jpeg
-from clipkit.output.html import TEMPLATES, data_url, stream
 from clipkit.search.hits import Hit, Hits
 
+TEMPLATES = Path(__file__).parent / "templates"
 SIZE = 320  # pixels of the longer side: sharp at the 220 or so that a column has, also where pixels are small
 HEAD = "<!doctype html>\n<!-- clipkit contact sheet -->\n"  # how a sheet of ours is known
 

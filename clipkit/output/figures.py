@@ -19,8 +19,9 @@ from clipkit.errors import ClipkitError
 from clipkit.evaluate.results import ZERO_SHOT, Comparison, Row, format_shots
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes as Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure as Figure
 
 
 MANY = 60  # classes whose names can still be read beside a matrix
@@ -111,44 +112,67 @@ def confusion_figure(
     theme: Theme = LIGHT,
 ) -> bytes:
     """The same as PNG. groups: one a class, lines are drawn where it changes. percent: shares, instead of counts."""
-    from matplotlib.colors import LinearSegmentedColormap
+    side = confusion_side(matrix)
+    figure = blank_figure(side + 0.5, side, theme)
+    draw_confusion(figure.add_subplot(), matrix, classes, groups=groups, percent=percent, title=title, theme=theme)
+    return png(figure)
 
+
+def confusion_side(matrix: IntArray) -> float:
+    """Inches that a confusion matrix takes; ClipkitError where there is nothing in it."""
     table = np.asarray(matrix)
     if not table.sum():
         raise ClipkitError("there are no pictures to draw a confusion matrix of", hint="leave --confusion FILE out")
-    is_shown = (table.sum(axis=1) > 0) | (table.sum(axis=0) > 0)
+    count = int(_is_shown(table).sum())
+    return 2.9 + 0.2 * count if count <= MANY else 9.0
+
+
+def draw_confusion(
+    axes: Axes,
+    matrix: IntArray,
+    classes: Sequence[str],
+    *,
+    groups: Sequence[str] = (),
+    percent: bool = False,
+    title: str = "",
+    theme: Theme = LIGHT,
+) -> None:
+    """The same on axes of a figure."""
+    table = np.asarray(matrix)
+    is_shown = _is_shown(table)
     names = [name for name, shown in zip(classes, is_shown, strict=True) if shown]
     kinds = [group for group, shown in zip(groups or [""] * len(classes), is_shown, strict=True) if shown]
     table = table[np.ix_(is_shown, is_shown)]
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    side = 2.9 + 0.2 * len(names) if len(names) <= MANY else 9.0
-    figure = _figure(side + 0.5, side, theme)
-    axes = figure.add_subplot()
-    shades = LinearSegmentedColormap.from_list("", [theme.paper, theme.full])
-    picture = axes.imshow(shares, cmap=shades, vmin=0, vmax=1, interpolation="nearest")
-    bar = figure.colorbar(picture, ax=axes, fraction=0.04, pad=0.02)
-    bar.set_label("share of the class's pictures", color=theme.ink, fontsize=8)
-    bar.ax.tick_params(length=0, labelsize=7, labelcolor=theme.ink)
-    bar.outline.set_visible(False)
+    picture = axes.imshow(shares, cmap=shades(theme), vmin=0, vmax=1, interpolation="nearest")
+    add_scale(axes, picture, "share of the class's pictures", theme)
     _label(axes, names, theme)
     _separate(axes, kinds, theme)
     if len(names) <= MANY:
         _number(axes, 100 * shares if percent else table, shares, theme)
-    pad = 16 if any(kinds) else 6  # room for the names of groups
-    axes.set_title(_plain(title), color=theme.ink, loc="left", fontsize=11, pad=pad)
-    return _png(figure)
+    add_title(axes, title, theme, pad=16 if any(kinds) else 6)  # room for the names of groups
+
+
+def _is_shown(table: np.ndarray) -> np.ndarray:
+    """Which classes have pictures, or were given."""
+    return np.asarray((table.sum(axis=1) > 0) | (table.sum(axis=0) > 0))
 
 
 def curves_figure(comparison: Comparison, *, narrow: bool = False, theme: Theme = LIGHT) -> bytes:
     """Accuracy by labelled pictures a class: a line a method with its interval, zero-shot as a level line."""
+    figure = blank_figure(NARROW if narrow else WIDE, 4.6 if narrow else 5.6, theme)
+    draw_curves(figure.add_subplot(), comparison, narrow=narrow, theme=theme)
+    return png(figure)
+
+
+def draw_curves(axes: Axes, comparison: Comparison, *, narrow: bool = False, theme: Theme = LIGHT) -> None:
+    """The same on axes of a figure."""
     lines: dict[str, list[Row]] = {}
     for row in comparison.rows:
         if row.method != ZERO_SHOT:
             lines.setdefault(row.method, []).append(row)
     steps = [shots for shots in _steps(comparison) if shots != 0]
     place = {shots: i for i, shots in enumerate(steps)}
-    figure = _figure(NARROW if narrow else WIDE, 4.6 if narrow else 5.6, theme)
-    axes = figure.add_subplot()
     ends = []
     for number, (method, rows) in enumerate(lines.items()):
         aside = DODGE * (number - (len(lines) - 1) / 2)  # so that intervals do not cover each other
@@ -167,15 +191,14 @@ def curves_figure(comparison: Comparison, *, narrow: bool = False, theme: Theme 
     axes.set_xlim(-0.2, max(len(steps) - 1, 0) + 0.2)
     axes.set_xlabel("labelled pictures a class", color=theme.ink, fontsize=9)
     axes.set_ylabel("right, % of test pictures", color=theme.ink, fontsize=9)
-    _plainly(axes, theme)
+    plainly(axes, theme)
     _name_ends(axes, ends, narrow=narrow)
-    return _png(figure)
 
 
 def cost_figure(comparison: Comparison, *, narrow: bool = False, theme: Theme = LIGHT) -> bytes:
     """Each method at its largest number of shots, best first: accuracy with its interval, and seconds of one run."""
     rows = sorted(comparison.fullest, key=lambda row: row.acc1)
-    figure = _figure(NARROW if narrow else WIDE, 0.9 + 0.32 * len(rows), theme)
+    figure = blank_figure(NARROW if narrow else WIDE, 0.9 + 0.32 * len(rows), theme)
     right, cost = figure.subplots(1, 2, sharey=True)
     for i, row in enumerate(rows):
         colour = _colour(row.method, theme)
@@ -192,10 +215,10 @@ def cost_figure(comparison: Comparison, *, narrow: bool = False, theme: Theme = 
     cost.set_xlim(5e-4, max(10.0, *(10 * row.seconds for row in rows)) * (4 if narrow else 1))
     cost.set_xlabel("seconds, log scale", color=theme.ink, fontsize=9)
     for axes in (right, cost):
-        _plainly(axes, theme)
+        plainly(axes, theme)
         axes.grid(axis="y", color=theme.grid, linewidth=0.8)
     cost.tick_params(which="minor", length=0)
-    return _png(figure)
+    return png(figure)
 
 
 def warm_up() -> None:
@@ -204,7 +227,35 @@ def warm_up() -> None:
         import_module(name)
 
 
-def _figure(width: float, height: float, theme: Theme) -> Figure:
+def axes_for(ax: Axes | None, width: float, height: float) -> Axes:
+    """The axes that somebody gave, or those of a new figure of pyplot, which a notebook shows."""
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def shades(theme: Theme) -> Colormap:
+    """From paper to the colour of a full cell."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("", [theme.paper, theme.full])
+
+
+def add_scale(axes: Axes, picture: Any, words: str, theme: Theme) -> None:
+    """A colour scale beside axes."""
+    bar = axes.figure.colorbar(picture, ax=axes, fraction=0.04, pad=0.02)
+    bar.set_label(words, color=theme.ink, fontsize=8)
+    bar.ax.tick_params(length=0, labelsize=7, labelcolor=theme.ink)
+    bar.outline.set_visible(False)
+
+
+def add_title(axes: Axes, title: str, theme: Theme, *, pad: float = 6) -> None:
+    axes.set_title(plain(title), color=theme.ink, loc="left", fontsize=11, pad=pad)
+
+
+def blank_figure(width: float, height: float, theme: Theme) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -224,8 +275,8 @@ def _label(axes: Axes, names: Sequence[str], theme: Theme) -> None:
         axes.set_xticks([])
         axes.set_yticks([])
         return
-    axes.set_xticks(range(len(names)), [_short(name) for name in names], rotation=90)
-    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    axes.set_xticks(range(len(names)), [short(name) for name in names], rotation=90)
+    axes.set_yticks(range(len(names)), [short(name) for name in names])
 
 
 def _separate(axes: Axes, groups: Sequence[str], theme: Theme) -> None:
@@ -236,7 +287,7 @@ def _separate(axes: Axes, groups: Sequence[str], theme: Theme) -> None:
             axes.axhline(start - 0.5, color=theme.faint, linewidth=0.9)
             axes.axvline(start - 0.5, color=theme.faint, linewidth=0.9)
         middle, above = (start + end - 1) / 2, axes.get_xaxis_transform()
-        words = _short(groups[start])
+        words = short(groups[start])
         axes.text(middle, 1.006, words, transform=above, ha="center", va="bottom", fontsize=8, color=theme.faint)
 
 
@@ -247,7 +298,7 @@ def _number(axes: Axes, table: np.ndarray, shares: np.ndarray, theme: Theme) -> 
         axes.text(j, i, words, ha="center", va="center", fontsize=6, color=colour)
 
 
-def _plainly(axes: Axes, theme: Theme) -> None:
+def plainly(axes: Axes, theme: Theme) -> None:
     axes.set_facecolor(theme.paper)
     axes.spines[:].set_visible(False)
     axes.grid(axis="both", color=theme.grid, linewidth=0.8)
@@ -267,7 +318,7 @@ def _name_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, nar
     for height, (x, y, name, colour) in zip(heights, sorted(ends, key=lambda end: end[1]), strict=True):
         at = height - excess
         axes.annotate(
-            _short(name),
+            short(name),
             (x, y),
             xytext=(right, at),
             textcoords="data",
@@ -289,7 +340,7 @@ def _steps(comparison: Comparison) -> list[int | None]:
 
 
 def _named(row: Row) -> str:
-    return "zero-shot" if row.method == ZERO_SHOT else f"{_short(row.method)}, {format_shots(row.shots)}"
+    return "zero-shot" if row.method == ZERO_SHOT else f"{short(row.method)}, {format_shots(row.shots)}"
 
 
 def _seconds(seconds: float) -> str:
@@ -305,16 +356,18 @@ def _colour(method: str, theme: Theme) -> str:
     return to_hex((red, green, blue))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """On one line, and no formula, which matplotlib reads between two dollars."""
     return printable(text).replace("$", r"\$")
 
 
-def _short(name: str) -> str:
-    return _plain(name if len(name) <= LONG else f"{name[: LONG - 1]}…")
+def short(name: str, *, most: int = LONG) -> str:
+    """A name as it fits into a figure."""
+    return plain(name if len(name) <= most else f"{name[: most - 1]}…")
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG file."""
     stream = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # no font has every letter; a box stands for it

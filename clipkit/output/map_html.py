@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from clipkit.core.files import replacing
+from clipkit.core.html import Markup, stream
 from clipkit.core.progress import Progress
 from clipkit.core.system import usable_cores
 from clipkit.core.text import printable
@@ -19,8 +20,8 @@ from clipkit.errors import ClipkitError, ImageError
 from clipkit.explore.mapping import Map
 from clipkit.images.thumbnails import thumbnail, to_jpeg
 from clipkit.output.contact_sheet import refuse_to_overwrite
-from clipkit.output.html import TEMPLATES, Markup, stream
 
+TEMPLATES = Path(__file__).parent / "templates"
 SCRIPT = Path(__file__).with_name("map.js")
 SIZE = 48  # pixels of a thumbnail
 MAX_BYTES = 50_000_000  # of all thumbnails, as the file has them

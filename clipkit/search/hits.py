@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, SupportsIndex, overload
 
+from clipkit.core.text import counted, described, printable
 from clipkit.errors import QueryError
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ class Hit:
     is_partial: bool = False
     relevance: Relevance | None = None
 
+    def __repr__(self) -> str:
+        return described(self, f"{self.score:.4f}", repr(self.path), self.relevance or "")
+
 
 def check_count(k: int) -> None:
     """QueryError where fewer than one result is asked for."""
@@ -58,6 +62,8 @@ def check_count(k: int) -> None:
 
 class Hits(list[Hit]):
     """Search results, best first: a list of `Hit`.
+
+    A slice is `Hits` again, and `"trip/sea.jpg" in hits` asks for a path. Notebooks show the first twelve as pictures.
 
     Parameters
     ----------
@@ -78,6 +84,30 @@ class Hits(list[Hit]):
     def __init__(self, hits: Iterable[Hit] = (), *, verdict: Verdict | None = None) -> None:
         super().__init__(hits)
         self.verdict = verdict
+
+    def __repr__(self) -> str:
+        best = f"best {self[0].score:.4f} {self[0].path!r}" if self else ""
+        return described(self, counted(len(self), "picture"), best, f"verdict={self.verdict!r}" if self.verdict else "")
+
+    def __contains__(self, item: object) -> bool:
+        return any(hit.path == item for hit in self) if isinstance(item, str) else super().__contains__(item)
+
+    @overload
+    def __getitem__(self, at: SupportsIndex) -> Hit: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Hits: ...
+
+    def __getitem__(self, at: SupportsIndex | slice) -> Hit | Hits:
+        return Hits(super().__getitem__(at), verdict=self.verdict) if isinstance(at, slice) else super().__getitem__(at)
+
+    def _repr_html_(self) -> str:
+        """The first twelve as thumbnails, with score and path, as notebooks show them."""
+        from clipkit.images.notebook import Captioned, notebook_html, rest
+
+        pictures = (Captioned(hit.file, f"{hit.score:.4f} {printable(hit.path)}") for hit in self)
+        more = rest(len(self), "pictures", "to_frame()")
+        return notebook_html(counted(len(self), "picture"), ["best first"], pictures=pictures, more=more)
 
     def to_frame(self) -> pd.DataFrame:
         """The hits as a pandas table.

@@ -45,6 +45,10 @@ def test_finetune_says_what_learns_what_it_said_and_what_to_type_next(
     assert [line[:9] for line in said.err.splitlines()[:2]] == ["epoch   1", "epoch   2"]
     assert "left out" in said.err
     assert said.err.splitlines()[-1] == f"next: clipkit classify ./photos --head {out / 'head.safetensors'}"
+    for name in ("curves.png", "confusion.png", "before-after.png"):
+        assert name in said.err.splitlines()[-2]
+        with Image.open(out / name) as figure:
+            assert len(figure.convert("RGB").getcolors(1 << 24)) > 20, name
 
 
 def test_finetune_goes_on_where_it_was_and_refuses_another_recipe(
@@ -58,6 +62,15 @@ def test_finetune_goes_on_where_it_was_and_refuses_another_recipe(
     assert "epoch " not in capsys.readouterr().err.replace("best epoch", "")
     assert main([*command, "--seed", "1"]) == 1
     assert "another run: seed 42, not 1" in capsys.readouterr().err
+
+
+def test_finetune_follows_its_weight_decay_and_warmup(tmp_path: Path, colours: Path) -> None:
+    model, out = make_model("clip", tmp_path / "clip"), tmp_path / "out"
+    options = ["--weight-decay", "0.3", "--warmup", "0.5"]
+    assert main(["finetune", str(colours), "--out", str(out), "--model", str(model), *QUICK, *options]) == 0
+    said = json.loads((out / "finetune.json").read_text())
+    assert (said["recipe"]["weight_decay"], said["recipe"]["warmup"]) == (0.3, 0.5)
+    assert said["history"][0]["lr"] == pytest.approx(0.01)  # the warmup ends with the first of two epochs
 
 
 def test_finetune_of_a_transformers_model_ends_with_a_line_of_python_that_works(
@@ -79,6 +92,8 @@ def test_finetune_of_a_transformers_model_ends_with_a_line_of_python_that_works(
         (["--out", "/dev/null/out"], "/dev/null/out cannot be written"),
         (["--unfreeze", "tail"], "'tail' cannot be unfrozen"),
         (["--lr", "-1"], "lr = -1"),
+        (["--weight-decay", "-1"], "weight_decay = -1"),
+        (["--warmup", "1.5"], "warmup = 1.5"),
         (["--split", "test"], "test"),
     ],
 )
@@ -102,7 +117,28 @@ def test_explain_counts_the_patches_and_draws_the_overlay(
     assert "17 = 32 * 32 / (8 * 8) + 1 class" in said
     assert "4 x 4, each of 8 x 8 pixels" in said
     with Image.open(out) as drawn:
-        assert drawn.size == (3 * 448 + 16, 448)
+        assert drawn.width > 2.5 * drawn.height > 2_000  # three panels
+
+
+def test_explain_draws_the_layer_and_head_that_were_asked_for_and_names_those_that_there_are(
+    tmp_path: Path, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, picture = make_vit("vit", tmp_path / "vit"), str(colours / "red" / "0.png")
+    drawn = []
+    for choice in ([], ["--layer", "1"], ["--layer", "1", "--head", "2"]):
+        out = tmp_path / "one.png"
+        assert main(["explain", picture, "--model", str(model), "--out", str(out), *choice]) == 0
+        drawn.append(out.read_bytes())
+    assert len(set(drawn)) == 3
+    capsys.readouterr()
+    assert main(["explain", picture, "--model", str(model), "--layer", "2", "--head", "1", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (np.shape(said["attention"]), said["layer"], said["head"]) == ((4, 4), 2, 1)
+    for choice, words in (("--layer", "3 layers, and no layer 9"), ("--head", "2 heads, and no head 9")):
+        assert main(["explain", picture, "--model", str(model), choice, "9"]) == 1
+        assert words in capsys.readouterr().err
+    assert main(["explain", picture, "--model", str(model), "--text", "a dog"]) == 1
+    assert "reads no text" in capsys.readouterr().err
 
 
 def test_explain_as_json_has_the_attention_of_every_patch(
@@ -125,8 +161,22 @@ def test_explain_with_the_starter_gives_its_grid_a_reason_and_a_hint(
     assert "9 x 9, each of 32 x 32 pixels" in said.out
     assert "starter: a convolutional tower has no class token" in said.err
     assert "--model ViT-B-16" in said.err
-    assert main(["explain", picture, "--model", "starter", "--out", str(tmp_path / "no.png")]) == 1
-    assert not (tmp_path / "no.png").exists()
+    assert "Grad-CAM" in said.err
+    assert "relevance of  the picture's embedding" in said.out
+
+
+def test_explain_draws_relevance_of_a_convolutional_tower_and_no_layer_of_it(
+    tmp_path: Path, colours: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["explain", str(colours / "red" / "0.png"), "--model", "starter", "--out", str(tmp_path / "one.png")]
+    assert main([*command, "--text", "a red square"]) == 0
+    assert "relevance of  the text 'a red square'" in capsys.readouterr().out
+    with Image.open(tmp_path / "one.png") as drawn:
+        assert 1.5 * drawn.height < drawn.width < 2.5 * drawn.height  # two panels
+    (tmp_path / "one.png").unlink()
+    assert main([*command, "--layer", "1"]) == 1
+    assert "no class token" in capsys.readouterr().err
+    assert not (tmp_path / "one.png").exists()
 
 
 def test_explain_of_a_missing_picture_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

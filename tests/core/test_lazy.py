@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,3 +56,10 @@ def test_an_unknown_name_is_an_attribute_error(package: ModuleType) -> None:
     assert not hasattr(package, "question")
     with pytest.raises(AttributeError, match="absent"):  # its module does not define it
         _ = package.absent
+
+
+def test_the_public_packages_are_attributes_without_being_imported() -> None:
+    script = "import sys, clipkit\nbefore = 'clipkit.plot' in sys.modules\nprint(before, clipkit.plot.__name__)\n"
+    script += "print({'plot', 'learn', 'metrics'} <= set(dir(clipkit)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["False clipkit.plot", "True"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,7 @@ MODELS = {
     "microsoft/swin-tiny-patch4-window7-224": "swin",
     "microsoft/beit-base-patch16-224": "beit",
 }
+ROW = re.compile(r"^\| ([^|]+) \| (`[^|]+`) \| ([^|]*)\|$", re.MULTILINE)
 CLIP = ("openai/clip-vit-base-patch32", "openai/clip-vit-large-patch14")
 pytestmark = [
     pytest.mark.slow,
@@ -43,6 +46,8 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_clip(place / name)
     cat = Path(skimage.__file__).parent / "data" / "chelsea.png"
     Image.open(cat).save(place / "cat.jpg")
+    (place / "photos").mkdir()
+    shutil.copyfile(place / "cat.jpg", place / "photos" / "cat.jpg")
     for split, count in (("trainval", 6), ("test", 3)):
         for i in range(count):
             paint(place / "data" / split / "red" / f"{i}.png", (250 - i, 10, 10))
@@ -86,6 +91,25 @@ def test_the_new_listings_run(kitchen: Path, tmp_path: Path) -> None:
     for name in ("curves.png", "confusion.png", "samples.png"):
         with Image.open(kitchen / name) as figure:
             assert len(figure.convert("RGB").getcolors(1 << 24)) > 10, name
+
+
+def test_each_line_and_command_of_the_tables_runs_from_top_to_bottom(kitchen: Path, tmp_path: Path) -> None:
+    """One interpreter for all: commands as they are typed, through the program's own entry."""
+    rows = ROW.findall(PAGE)
+    assert len(rows) >= 18
+    script = "import clipkit\nimport matplotlib\nmatplotlib.use('agg')\nfrom clipkit.cli.main import main\n"
+    for step, python, typed in rows:
+        line = python.strip("`")
+        script += f"{line}\n" if "=" in line.partition("(")[0] else f"print({step!r}, {line}, sep=': ')\n"
+        for command in re.findall(r"`clipkit ([^`]+)`", typed):
+            script += f"assert main({shlex.split(command)!r}) == 0, {command!r}\n"
+    done = run(script, kitchen, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "accuracy on the test split: 1.0" in done.stdout
+    for file in ("curves.png", "confusion.png", "before-after.png", "finetune.json"):
+        assert (kitchen / "pets" / file).is_file(), file
+    for file in re.findall(r"--out (\w+\.png)|`(pets/[\w-]+\.png)`", PAGE):
+        assert (kitchen / "".join(file)).is_file(), file
 
 
 def test_the_old_listings_fail_as_the_page_says(kitchen: Path, tmp_path: Path) -> None:

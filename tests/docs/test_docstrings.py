@@ -24,7 +24,7 @@ from clipkit.models.load import load_encoder
 from clipkit.models.registry import starter_folder
 from tests.support.tiny_vits import make_vit
 
-PACKAGES = ("", "models", "index", "datasets", "classify", "learn", "explore", "evaluate", "output")
+PACKAGES = ("", "models", "index", "datasets", "classify", "learn", "explore", "evaluate", "output", "plot")
 MODULES = ("errors", "metrics")  # all that is public in them
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 CROPS = 5  # pictures of each class in `animals`
@@ -141,6 +141,18 @@ def test_a_public_method_has_a_summary_and_names_its_parameters_rightly(name: st
         assert _names(parsed, "Parameters") == _parameters(getattr(method, "__func__", method))
 
 
+@pytest.mark.parametrize("name", [name for name, value in EXPORTS.items() if inspect.isclass(value)])
+def test_a_public_class_has_a_repr_that_says_something(name: str) -> None:
+    value = EXPORTS[name]
+    if getattr(value, "_is_protocol", False):
+        return
+    assert value.__repr__ is not object.__repr__
+    is_made = dataclasses.is_dataclass(value) and hasattr(vars(value).get("__repr__"), "__wrapped__")
+    fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) and is_made else ()
+    long = re.compile("Array|Embeddings|ndarray|Canvas|Dataset|Mapping")
+    assert not [field.name for field in fields if long.search(str(field.type))], "a line would not hold it"
+
+
 @pytest.mark.parametrize("package", [*PACKAGES, *MODULES])
 def test_a_package_lists_what_it_exports_in_a_line_each(package: str) -> None:
     module = importlib.import_module(f"clipkit.{package}".rstrip("."))
@@ -213,5 +225,9 @@ def test_the_examples_of_a_docstring_run_as_shown(name: str, example_folder: Pat
     test = doctest.DocTestParser().get_doctest(text, {"clipkit": clipkit, "np": np}, name, None, 0)
     report = io.StringIO()
     failed, attempted = doctest.DocTestRunner(optionflags=FLAGS).run(test, out=report.write)
+    if ".plot." in name:
+        import matplotlib.pyplot as plt
+
+        plt.close("all")
     assert attempted
     assert not failed, report.getvalue()

@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 from jinja2 import UndefinedError
 
-from clipkit.output.html import TEMPLATES, Markup, escape, render, stream
+from clipkit.core.html import Markup, escape, render, stream
 from tests.support.paths import REPOSITORY
 
 HOSTILE = "<b a='1' c=\"2\">&amp;\u202e\x1b[31m\n\u200b\udcff"
 SEEN = "<b a='1' c=\"2\">&amp;\\u202e\\x1b[31m\\n\\u200b\\xff"
-FILES = sorted([*TEMPLATES.iterdir(), *(REPOSITORY / "apps" / "templates").iterdir()])
+TEMPLATES = [
+    *(REPOSITORY / "clipkit" / "output" / "templates").iterdir(),
+    *(REPOSITORY / "clipkit" / "images").glob("*.html"),
+]
+FILES = sorted([*TEMPLATES, *(REPOSITORY / "apps" / "templates").iterdir()])
 
 
 @pytest.fixture

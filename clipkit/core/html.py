@@ -13,8 +13,6 @@ from markupsafe import Markup as Markup
 
 from clipkit.core.text import printable
 
-TEMPLATES = Path(__file__).parent / "templates"
-
 
 def render(template: Path, /, **values: Any) -> Markup:
     """The template file with these values; as Markup, which another template takes over as it is."""

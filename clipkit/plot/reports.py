@@ -1,0 +1,80 @@
+"""Figures that commands write: what `explain` saw, and what `finetune` learned."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from clipkit.core.files import replace_file
+from clipkit.errors import ClipkitError, ModelError
+from clipkit.learn.fine_tuning import FineTuned
+from clipkit.learn.finetune_data import Prediction
+from clipkit.models.attention import WITH_ATTENTION, AttentionMaps
+from clipkit.output.figures import LIGHT, blank_figure, confusion_figure, plain, png
+from clipkit.plot.charts import learning_curves
+from clipkit.plot.pictures import RIGHT, WRONG, Cell, attention, draw_grid, patch_grid, small
+
+PANEL = 4.6  # inches
+COLUMNS, SHOWN = 4, 12  # pictures of the grid before and after
+CURVES, CONFUSION, SAMPLES = "curves.png", "confusion.png", "before-after.png"
+
+
+def explanation_png(maps: AttentionMaps, *, layer: int | None = None, head: int | None = None) -> bytes:
+    """Titled panels as PNG: the patches, attention in one layer and rolled out; or the cells and relevance.
+
+    ModelError where there is neither, or no such layer or head.
+    """
+    if maps.rollout is None and (maps.relevance is None or layer is not None or head is not None):
+        raise ModelError(maps.reason or "there is no attention to draw", hint=WITH_ATTENTION)
+    count = 2 if maps.rollout is None else 3
+    figure = blank_figure(PANEL * count, PANEL + 0.4, LIGHT)
+    panels = figure.subplots(1, count)
+    patch_grid(maps, ax=panels[0])
+    if maps.rollout is not None:
+        attention(maps, layer=layer or len(maps.layers), head=head, ax=panels[1])
+    attention(maps, ax=panels[-1])
+    figure.suptitle(plain(maps.model), color=LIGHT.ink, fontsize=12, x=0.01, ha="left")
+    return png(figure)
+
+
+def write_finetuned(tuned: FineTuned, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """Curves, confusion matrix, and pictures before and after, as PNG files; ClipkitError where they cannot be kept."""
+    curves = blank_figure(6.8, 4.2, LIGHT)
+    learning_curves(tuned, ax=curves.add_subplot())
+    matrix, n = np.array(tuned.metrics["confusion"]), tuned.metrics["n"]
+    title = f"validation: {100 * tuned.metrics['acc1']:.1f} % of {n:,} right"
+    contents = {
+        CURVES: png(curves),
+        CONFUSION: confusion_figure(matrix, tuned.classes, title=title),
+        SAMPLES: _samples_png(tuned),
+    }
+    files = tuple(Path(folder) / name for name in contents)
+    try:
+        for file, content in zip(files, contents.values(), strict=True):
+            replace_file(file, content)
+    except OSError as error:
+        raise ClipkitError(
+            f"{folder} cannot be written: {error.strerror or error}", hint="another place: --out FOLDER"
+        ) from error
+    return files
+
+
+def _samples_png(tuned: FineTuned) -> bytes:
+    """Validation pictures with both answers: those whose answer changed come first."""
+    pairs = sorted(tuned.validation, key=lambda pair: pair[0].label == pair[1].label)[:SHOWN]
+    rows = -(-len(pairs) // COLUMNS)
+    figure = blank_figure(2.0 * min(COLUMNS, len(pairs)), 2.6 * rows, LIGHT)
+    draw_grid([_cell(pair) for pair in pairs], COLUMNS, figure.add_subplot())
+    return png(figure)
+
+
+def _cell(pair: Sequence[Prediction]) -> Cell:
+    before, after = pair
+    lines = (
+        f"is {after.actual}",
+        *(f"{when} {one.label} {one.probability:.2f}" for when, one in (("before", before), ("after", after))),
+    )
+    return Cell(small(after.file), lines, RIGHT if after.label == after.actual else WRONG)
