@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -190,7 +191,14 @@ def find_weights(
         place = as_open_clip_folder(folder, notify)
         return _from_folder(place, f"local:{folder.name}", str(folder), allow_pickle)
     name, architecture, pretrained = _look_up(canonical_name(model), catalogue, written=model)
-    file = _fetch_weights(name, pretrained.repo, pretrained.file, allow_pickle, Hub(notify))
+    hub = Hub(notify)
+    try:
+        file = _fetch_weights(name, pretrained.repo, pretrained.file, allow_pickle, hub)
+    except ModelError as error:
+        saved = hub.look_up(model, "config.json") if model in hub_names() else None
+        if isinstance(saved, Path) and is_pretrained_clip(saved.parent):  # transformers has fetched the model
+            raise ModelError(error.message, hint=f"--model {shlex.quote(str(saved.parent))}") from error
+        raise
     return Weights(name, name, architecture, file, signed(file), pretrained)
 
 

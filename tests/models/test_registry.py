@@ -168,6 +168,21 @@ def test_the_name_of_a_repository_is_said_in_one_line(hub: FakeHub) -> None:
     assert lines[0] == "openai/clip-vit-base-patch32 is ViT-B-32/openai in open_clip"
 
 
+def test_a_model_that_transformers_has_fetched_is_named_where_open_clips_weights_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path / "hub-cache", offline=True)
+    with pytest.raises(ModelError) as caught:
+        find_weights("openai/clip-vit-base-patch32", CATALOGUE)
+    assert "--model starter" in str(caught.value.hint)
+    place = "hub-cache/models--openai--clip-vit-base-patch32"
+    _put(tmp_path, place, "refs/main", COMMIT.encode())
+    config = _put(tmp_path, place, f"snapshots/{COMMIT}/config.json", b'{"architectures": ["CLIPModel"]}')
+    with pytest.raises(ModelError, match="timm/vit_base_patch32_clip_224") as caught:
+        find_weights("openai/clip-vit-base-patch32", CATALOGUE)
+    assert caught.value.hint == f"--model {config.parent}"
+
+
 def test_a_repository_of_another_layout_is_answered_with_open_clips_name(hub: FakeHub) -> None:
     _put(hub.folder, "google/siglip-base-patch16-224", "config.json")
     with pytest.raises(ModelError, match="is no open_clip model") as caught:
