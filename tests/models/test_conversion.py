@@ -146,6 +146,19 @@ def test_weights_in_several_files_are_read(tmp_path: Path) -> None:
     assert find_weights(str(tmp_path / "mine"), {}).file.is_file()
 
 
+def test_a_processor_that_was_saved_whole_is_read(clip: Path) -> None:
+    from transformers import AutoTokenizer, CLIPImageProcessor, CLIPProcessor
+
+    wanted = load_encoder(str(clip), engine="torch", precision="float32")
+    processor = CLIPProcessor(CLIPImageProcessor.from_pretrained(clip), AutoTokenizer.from_pretrained(clip))
+    for name in ("preprocessor_config.json", "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"):
+        (clip / name).unlink()
+    processor.save_pretrained(clip)
+    found = load_encoder(str(clip), engine="torch", precision="float32")
+    assert found.recipe == wanted.recipe
+    np.testing.assert_allclose(found.encode_texts(TEXTS), wanted.encode_texts(TEXTS), atol=1e-6)
+
+
 def test_a_tuned_siglip_is_saved_with_its_image_tower(tmp_path: Path) -> None:
     save_siglip(tmp_path / "mine")
     encoder = as_open_clip(load_encoder(str(tmp_path / "mine"), engine="torch", precision="float32"))
