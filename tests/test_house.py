@@ -52,6 +52,7 @@ DOORS = {
     "PIL": "clipkit.images",
     "simplejpeg": "clipkit.images",
     "pillow_heif": "clipkit.images",
+    "rawpy": "clipkit.images.raw",
     "pyarrow": "clipkit.core.arrow",
     "watchfiles": "clipkit.index.watch",
     "platformdirs": "clipkit.core.folders",

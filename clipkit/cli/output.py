@@ -102,6 +102,7 @@ def print_plan(changes: Changes) -> None:
         f"{counted(len(changes.gone) - changes.moved, 'picture')}; "
         f"{changes.unchanged:,} {are(changes.unchanged)} unchanged"
     )
+    print_unread_raws(changes.unread_raws)
     if changes.stale:
         print(f"would read the metadata of {counted(len(changes.stale), 'picture')} again")
     print_unmatched(changes.unmatched)
@@ -113,6 +114,12 @@ def _skipped_line(skipped: Mapping[str, int]) -> str:
     kinds = ", ".join(f"{count:,} {printable(suffix)}" for suffix, count in ordered[:FEW])
     more = ", ..." if len(ordered) > FEW else ""
     return f"{counted(total, 'file')} {are(total)} of kinds not read: {kinds}{more}"
+
+
+def print_unread_raws(count: int) -> None:
+    """What is missing to read them."""
+    if count:
+        say(f"{counted(count, 'RAW file')} {'was' if count == 1 else 'were'} left out: pip install 'clipkit[raw]'")
 
 
 def print_unmatched(unmatched: Sequence[str]) -> None:
@@ -129,7 +136,7 @@ def _print_not_excluded(report: IndexReport, photos: str) -> None:
 def print_report(report: IndexReport, pictures: ImageIndex, photos: str, *, loading: float = 0.0) -> None:
     """What a run has done. loading: seconds that passed before it began, for the model; the rate is without them."""
     if not report.found:
-        say(f"no pictures in {printable(photos)}; JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC and others are read")
+        say(f"no pictures in {printable(photos)}; JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, RAW and others are read")
     parts = [
         f"{count:,} {what}"
         for count, what in (
@@ -152,12 +159,21 @@ def print_report(report: IndexReport, pictures: ImageIndex, photos: str, *, load
             say(f"  and {len(failures) - FEW:,} more")
     if report.refreshed:
         say(f"  metadata of {counted(report.refreshed, 'picture')} read again")
-    if report.skipped:
-        say(f"  {_skipped_line(report.skipped)}")
+    _print_left_out(report)
     print_unmatched(report.unmatched)
     _print_not_excluded(report, photos)
     if report.failed:
         say(f"  all of them: clipkit info {printable(photos)} --failed")
+
+
+def _print_left_out(report: IndexReport) -> None:
+    """Which files are no pictures of their own, and which are not read."""
+    if report.paired:
+        verb = "counts" if report.paired == 1 else "count"
+        say(f"  {counted(report.paired, 'file')} beside a picture of the same name {verb} with it: RAW, live photo")
+    if report.skipped:
+        say(f"  {_skipped_line(report.skipped)}")
+    print_unread_raws(report.unread_raws)
 
 
 def _rate(number: float) -> str:

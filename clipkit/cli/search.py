@@ -79,7 +79,7 @@ class SearchOptions(options.ModelOptions):
 
     def filters(self, folder: str) -> Filters:
         """Which pictures may answer; folder: relative to the root of the index."""
-        from clipkit.explore.metadata import Filters, parse_day, parse_kind
+        from clipkit.explore.metadata import Filters, parse_day, parse_kinds
 
         return Filters(
             folder=folder,
@@ -87,7 +87,7 @@ class SearchOptions(options.ModelOptions):
             since=parse_day(self.after),
             until=parse_day(self.before, is_end=True),
             shapes=self.shapes,
-            kinds=tuple(parse_kind(kind) for kind in self.kinds),
+            kinds=tuple(kind for text in self.kinds for kind in parse_kinds(text)),
         )
 
 

@@ -14,7 +14,7 @@ from clipkit.core.text import printable
 from clipkit.errors import QueryError
 from clipkit.explore.albums import ids_of_album
 from clipkit.explore.choices import SHAPES
-from clipkit.explore.metadata import SQUARE, kind, parse_day, parse_kind
+from clipkit.explore.metadata import SQUARE, kind, parse_day, parse_kinds
 from clipkit.images.formats import SUFFIXES
 from clipkit.index.image_index import ImageIndex
 from clipkit.search.query import Condition
@@ -153,7 +153,7 @@ def _of_shape(value: str) -> Filter:
 
 
 def _of_type(value: str) -> Filter:
-    kinds = {parse_kind(one) for one in value.split(",")}
+    kinds = {one for text in value.split(",") for one in parse_kinds(text)}
     return filters.has_suffix([suffix for suffix in SUFFIXES if kind(f"x{suffix}") in kinds])
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from clipkit.core.arrays import FloatArray, IntArray
 from clipkit.core.text import counted, described, printable
 from clipkit.errors import QueryError
-from clipkit.images.formats import is_picture
+from clipkit.images.formats import RAW, is_picture
 from clipkit.index.image_index import ImageIndex
 from clipkit.index.paths import FolderPatterns, filter_for
 
@@ -358,12 +358,19 @@ def parse_day(text: str, *, is_end: bool = False) -> str:
     return day + "-99-99"[: 10 - len(day)] * is_end
 
 
-def parse_kind(text: str) -> str:
-    """A file type as somebody types it (`jpg`, `.png`, `HEIC`), as `kind` says it; QueryError for one never indexed."""
+def parse_kinds(text: str) -> tuple[str, ...]:
+    """A file type as somebody types it (`jpg`, `.png`, `HEIC`, `raw`: of all cameras), as `kind` says it.
+
+    QueryError for one never indexed.
+    """
     suffix = text.strip().lower().lstrip(".")
+    if suffix == "raw":
+        return tuple(sorted(kind(f"x{one}") for one in RAW))
     if not is_picture(f"x.{suffix}"):
-        raise QueryError(f"“{printable(text[:40])}” is no type of picture", hint="one of jpeg, png, webp, heic, ...")
-    return kind(f"x.{suffix}")
+        raise QueryError(
+            f"“{printable(text[:40])}” is no type of picture", hint="one of jpeg, png, webp, heic, raw, ..."
+        )
+    return (kind(f"x.{suffix}"),)
 
 
 def kind(path: str) -> str:

@@ -32,6 +32,7 @@ from clipkit.errors import ImageError
 from clipkit.images.decoder_edge import attempt, decoder_edge
 from clipkit.images.metadata import read_metadata
 from clipkit.images.perceptual_hash import phash
+from clipkit.images.raw import RawStill, developed, is_raw_content, preview, raw_metadata, sensor_bytes
 from clipkit.images.recipe import NO_METADATA, Metadata, Picture, PixelRecipe, Pixels
 from clipkit.images.tone import Colours, Deep, colours_of, deep_values, to_grey, to_sdr
 
@@ -131,6 +132,8 @@ def read_file(file: str | os.PathLike[str]) -> bytes:
 
 def cost_bytes(data: bytes, recipe: PixelRecipe, name: str = "") -> int:
     """About how much memory `decode` will take beside `data`, from the header alone; 0 if it cannot be read."""
+    if is_raw_content(data, name):
+        return attempt(lambda: _raw_cost(data, recipe)) or 0
     return attempt(lambda: _cost(read_header(data, name), data, recipe)) or 0
 
 
@@ -150,6 +153,8 @@ def decode_rows(data: bytes, recipe: PixelRecipe, *, name: str) -> Picture | Sca
     That is all that reads foreign bytes, and no torch.
     """
     with decoder_edge(name):
+        if is_raw_content(data, name):
+            return _decode_raw(data, recipe)
         image = read_header(data, name)
         if isinstance(image, JpegImageFile):
             return _decode_jpeg(image, data, recipe)
@@ -175,6 +180,39 @@ def _to_scale(rows: ScaledRows, recipe: PixelRecipe) -> Picture:
     if rows.orientation > 1:
         pixels = _pixels(_turn(Image.merge("RGB", [Image.fromarray(band) for band in pixels]), rows.orientation))
     return Picture(pixels, rows.width, rows.height, rows.metadata)
+
+
+def _decode_raw(data: bytes, recipe: PixelRecipe) -> Picture | ScaledRows:
+    """The preview of a RAW file; where there is none, or it is damaged, what its sensor has seen."""
+    still = preview(data)
+    found = attempt(lambda: _decode_still(still, recipe)) if still else None
+    if found is None:
+        found = _decode_still(developed(data), recipe)
+    return replace(found, metadata=raw_metadata(data, still))
+
+
+def _decode_still(still: RawStill, recipe: PixelRecipe) -> Picture | ScaledRows:
+    if isinstance(still.image, JpegImageFile):
+        found = _decode_jpeg(still.image, still.jpeg, recipe)
+        if isinstance(found, Picture) and found.share < 1:
+            raise ImageError("its preview is cut off")
+    else:
+        _check_size(still.image.size)
+        found = _from_pillow(still.image, recipe)
+    return replace(found, width=still.width, height=still.height)
+
+
+def _whole_raw(data: bytes) -> npt.NDArray[np.uint8]:
+    still = preview(data)
+    rows = attempt(lambda: _whole_still(still)) if still else None
+    return np.ascontiguousarray(_whole_still(developed(data)) if rows is None else rows)
+
+
+def _whole_still(still: RawStill) -> npt.NDArray[np.uint8]:
+    if isinstance(still.image, JpegImageFile):
+        _check_scans(still.image, still.jpeg)
+    _check_size(still.image.size)
+    return _whole(still.image)
 
 
 def _decode_large_heif(image: ImageFile, data: bytes, recipe: PixelRecipe) -> Picture:
@@ -222,6 +260,8 @@ def from_image(image: Image.Image | npt.NDArray[np.uint8], recipe: PixelRecipe) 
 
 def metadata(data: bytes, *, name: str = "") -> Metadata:
     """Metadata from the header alone; none of a file that cannot be read."""
+    if is_raw_content(data, name):
+        return raw_metadata(data, attempt(lambda: preview(data)))
     found: Metadata | None = attempt(lambda: read_metadata(read_header(data, name)))
     return found or NO_METADATA
 
@@ -229,6 +269,8 @@ def metadata(data: bytes, *, name: str = "") -> Metadata:
 def decode_whole(data: bytes, *, name: str) -> npt.NDArray[np.uint8]:
     """All of the first frame at its own size, upright, over white: (h, w, 3). ImageError as from `decode`."""
     with decoder_edge(name):
+        if is_raw_content(data, name):
+            return _whole_raw(data)
         image = read_header(data, name)
         if isinstance(image, JpegImageFile):
             _check_scans(image, data)
@@ -311,6 +353,16 @@ def _cost(image: ImageFile, data: bytes, recipe: PixelRecipe) -> int:
     coefficients = 2 * image.layers * image.width * image.height if _has_more_scans(image, data) else 0
     _draft(image, recipe)
     return each * image.width * image.height + coefficients
+
+
+def _raw_cost(data: bytes, recipe: PixelRecipe) -> int:
+    """Of the preview alone, where there is one: opening a RAW file decodes nothing."""
+    still = preview(data)
+    if still is None:
+        return sensor_bytes(data)
+    if isinstance(still.image, JpegImageFile):
+        return len(still.jpeg) + _cost(still.image, still.jpeg, recipe)
+    return 4 * still.image.width * still.image.height
 
 
 def _has_more_scans(image: JpegImageFile, data: bytes) -> bool:

@@ -503,8 +503,10 @@ class ImageIndex:
                 with store.transaction() as writer:
                     writer.exclude(scan.exclusions)
             known = store.known()
-            unreadable = [failure.path for failure in scan.unreadable]
-            changes = compare(scan.found, known, unreadable=unreadable, checksum=checksum, retry_failed=retry_failed)
+            changes = compare(
+                scan.found, known, unreadable=scan.out_of_sight, checksum=checksum, retry_failed=retry_failed
+            )
+            unread_raws = sum(path not in known for path in scan.unread_raws)
             workers = workers or min(8, os.cpu_count() or 1)
             tally = self._apply(store, changes, known, workers=workers, progress=progress)
             known = store.known() if changes.read else known
@@ -514,7 +516,7 @@ class ImageIndex:
             self._refresh_cache()
             self._columns.write()
         report = _report(scan, changes, tally, seconds=time.monotonic() - started)
-        return replace(report, not_excluded=kept.not_excluded, refreshed=refreshed)
+        return replace(report, not_excluded=kept.not_excluded, refreshed=refreshed, unread_raws=unread_raws)
 
     def search(
         self,
@@ -882,6 +884,7 @@ def _report(scan: Scan, changes: Changes, tally: Tally, *, seconds: float) -> In
         failed=tuple(tally.failed),
         unreadable=tuple(scan.unreadable),
         skipped=dict(scan.skipped),
+        paired=scan.paired,
         unmatched=scan.unmatched,
         seconds=seconds,
     )
@@ -936,10 +939,10 @@ def plan(
     known = store.known() if store.file.exists() and not rebuild else {}
     kept = take_back(store.info().excluded if store.file.exists() else (), include_dirs, place)
     scan = find_images(str(place), exclude_dirs=exclude_dirs, remembered=kept.texts, include_hidden=include_hidden)
-    unreadable = [failure.path for failure in scan.unreadable]
-    changes = compare(scan.found, known, unreadable=unreadable, checksum=checksum, retry_failed=retry_failed)
+    changes = compare(scan.found, known, unreadable=scan.out_of_sight, checksum=checksum, retry_failed=retry_failed)
     stale = _stale(scan, changes, known, everything=refresh_metadata)
-    return replace(changes, unmatched=scan.unmatched, stale=tuple(stale))
+    unread_raws = sum(path not in known for path in scan.unread_raws)
+    return replace(changes, unmatched=scan.unmatched, stale=tuple(stale), unread_raws=unread_raws)
 
 
 def model_for(root: str | Path, model: str | None, *, at: str | Path | None = None) -> tuple[str, bool]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from clipkit.core.progress import Failure
 from clipkit.errors import ClipkitError
-from clipkit.images.formats import is_picture
+from clipkit.images.formats import can_read_raw, is_picture, is_raw
+from clipkit.index.companions import Companions
 from clipkit.index.paths import FolderPatterns
 from clipkit.index.sidecars import sidecar_stamp, sidecars_among
 from clipkit.store.records import Known, ScannedFile
@@ -34,7 +35,8 @@ class Scan:
     """What a completed walk found. unreadable: what could not be entered, so nothing below it counts as gone.
 
     exclusions: what was left out, as `FolderPatterns` remembers it. unmatched: what was typed of it, as it was
-    typed, and no folder matched. skipped: files that are no pictures by their suffix, by suffix.
+    typed, and no folder matched. skipped: files that are no pictures by their suffix, by suffix. unread_raws: RAW files
+    that nothing here can read. paired: RAW files and videos that count with the picture of their name.
     """
 
     found: list[ScannedFile] = field(default_factory=list)
@@ -42,13 +44,20 @@ class Scan:
     exclusions: tuple[str, ...] = ()
     unmatched: tuple[str, ...] = ()
     skipped: Counter[str] = field(default_factory=Counter)
+    unread_raws: list[str] = field(default_factory=list)
+    paired: int = 0
+
+    @property
+    def out_of_sight(self) -> list[str]:
+        """Paths of which nobody can tell whether a picture is still there, so nothing at or below them is gone."""
+        return [*(failure.path for failure in self.unreadable), *self.unread_raws]
 
 
 @dataclass(frozen=True)
 class Changes:
     """What is to be done. read: new or changed. restored: back, as they were. gone: known and not found.
 
-    stale: pictures whose metadata is to be read again.
+    stale: pictures whose metadata is to be read again. unread_raws: RAW files that nothing here can read.
     """
 
     read: list[ScannedFile]
@@ -57,6 +66,7 @@ class Changes:
     unchanged: int
     unmatched: tuple[str, ...] = ()  # exclusions that no folder matches
     stale: tuple[ScannedFile, ...] = ()
+    unread_raws: int = 0
 
     @property
     def moved(self) -> int:
@@ -82,10 +92,13 @@ def find_images(
     while pending or links:
         folder = pending.pop() if pending else links.pop(0)
         entries = _listing(scan, root, folder, entered)
-        sidecars = sidecars_among(entries)
+        sidecars, companions = sidecars_among(entries), Companions([entry.name for entry in entries])
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
             if entry.name == ".clipkit" or (entry.name.startswith(".") and not include_hidden):
+                continue
+            if companions.is_counted_with_another(entry.name):
+                scan.paired += 1
                 continue
             is_folder = _take(scan, entry, path, sidecars)
             if is_folder and entry.name not in EXCLUDED_DIRS and not excluded.matches(path):
@@ -118,7 +131,9 @@ def _take(scan: Scan, entry: os.DirEntry[str], path: str, sidecars: Mapping[str,
     try:
         if entry.is_dir():
             return True
-        if is_picture(entry.name):
+        if is_raw(entry.name) and not can_read_raw():
+            scan.unread_raws.append(path)
+        elif is_picture(entry.name):
             _add_file(scan, entry.stat(), path, sidecar_stamp(entry.name, sidecars))
         elif (suffix := os.path.splitext(entry.name)[1].lower()) and suffix not in SIDE_FILES:
             scan.skipped[suffix] += 1

@@ -281,6 +281,10 @@ class IndexReport:
         Exclusions of this run that no folder matched.
     not_excluded : tuple of str
         What was to be taken back, and was not left out.
+    unread_raws : int
+        RAW files that were left out, because the extra `raw` is not installed.
+    paired : int
+        RAW files beside the camera's own JPEG or HEIC, and videos of live photos: they count with that picture.
 
     Examples
     --------
@@ -305,6 +309,8 @@ class IndexReport:
     skipped: Mapping[str, int] = field(default_factory=dict)
     unmatched: tuple[str, ...] = ()
     not_excluded: tuple[str, ...] = ()
+    unread_raws: int = 0
+    paired: int = 0
 
     def __repr__(self) -> str:
         names = ("encoded", "reused", "restored", "unchanged", "missing", "failed", "unreadable", "refreshed")

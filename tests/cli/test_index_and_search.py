@@ -478,3 +478,20 @@ def test_approximate_search_is_said_and_can_be_left_out(
     assert run(capfd, "index", "photos", "--ann", "off")[0] == 0
     assert "exact" in run(capfd, "info", "photos")[1]
     assert run(capfd, "index", "photos", "--ann", "hnsw")[0] == 2
+
+
+def test_without_the_extra_raw_files_are_one_line(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.nef", "b.NEF", "red.dng"):
+        (here / "photos" / name).write_bytes(b"")
+    paint(here / "photos" / "pair.jpg", COLOURS["red"])
+    (here / "photos" / "pair.cr2").write_bytes(b"")
+    monkeypatch.setattr("clipkit.index.scan.can_read_raw", lambda: False)
+    _, _, err = run(capfd, "index", "photos", "--dry-run")
+    assert "3 RAW files were left out: pip install 'clipkit[raw]'\n" in err
+    code, _, err = run(capfd, "index", "photos")
+    assert code == 0
+    assert "  1 file beside a picture of the same name counts with it: RAW, live photo\n" in err
+    assert "3 RAW files were left out: pip install 'clipkit[raw]'\n" in err
+    assert "kinds not read" not in err

@@ -17,7 +17,7 @@ from clipkit.core.arrays import Embeddings
 from clipkit.errors import QueryError
 from clipkit.explore.duplicates import find_duplicates
 from clipkit.explore.library import Library
-from clipkit.explore.metadata import Catalogue, Filters, choose_ids, parse_day, parse_kind
+from clipkit.explore.metadata import Catalogue, Filters, choose_ids, parse_day, parse_kinds
 from clipkit.explore.question import Question, ask, search
 from clipkit.index.image_index import ImageIndex
 from clipkit.index.paths import filter_for, path_filter
@@ -133,9 +133,16 @@ def test_what_is_no_filter_is_refused_with_what_to_write(
 
 
 def test_a_type_is_read_as_people_write_it() -> None:
-    assert [parse_kind(text) for text in ("jpg", ".JPEG", "Png", "heif")] == ["JPEG", "JPEG", "PNG", "HEIC"]
+    assert [parse_kinds(text) for text in ("jpg", ".JPEG", "Png", "heif")] == [
+        ("JPEG",),
+        ("JPEG",),
+        ("PNG",),
+        ("HEIC",),
+    ]
+    assert parse_kinds("nef") == ("NEF",)
+    assert {"NEF", "CR2", "DNG"} < set(parse_kinds("RAW"))
     with pytest.raises(QueryError, match="no type"):
-        parse_kind("exe")
+        parse_kinds("exe")
 
 
 def test_filters_that_need_only_paths_read_no_metadata(album: ImageIndex, monkeypatch: pytest.MonkeyPatch) -> None:

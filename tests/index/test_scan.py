@@ -174,6 +174,38 @@ def test_from_inside_the_folder_a_path_is_from_here(raw: Path, monkeypatch: pyte
 
 
 def test_what_is_no_picture_by_its_suffix_is_counted(raw: Path) -> None:
-    for name in ("x.CR2", "y.cr2", "z.jxl", "notes.txt", "a.xmp", "Makefile"):
+    for name in ("x.PSD", "y.psd", "z.jxl", "notes.txt", "a.xmp", "Makefile"):
         (raw / name).write_bytes(b"")
-    assert find_images(str(raw)).skipped == {".cr2": 2, ".jxl": 1}
+    assert find_images(str(raw)).skipped == {".psd": 2, ".jxl": 1}
+
+
+def test_a_raw_file_beside_the_camera_s_own_picture_counts_with_it(tmp_path: Path) -> None:
+    touch(tmp_path, "IMG_1.CR2", "IMG_1.JPG", "IMG_2.CR2", "IMG_3.cr2", "IMG_3.png", "sub/IMG_2.JPG", "IMG_4.CR2.jpg")
+    touch(tmp_path, "p.DNG", "p.HEIC", "img_1.nef", "a.b.arw", "a.b.jpg", "IMG_4.CR2")
+    scan = find_images(str(tmp_path))
+    assert [found.path for found in scan.found] == [
+        *("IMG_1.JPG", "IMG_2.CR2", "IMG_3.cr2", "IMG_3.png", "IMG_4.CR2", "IMG_4.CR2.jpg", "a.b.jpg", "img_1.nef"),
+        *("p.HEIC", "sub/IMG_2.JPG"),
+    ]
+    assert scan.paired == 3
+
+
+def test_the_video_of_a_live_photo_counts_with_it_and_other_videos_are_of_no_kind(tmp_path: Path) -> None:
+    touch(tmp_path, "IMG_1.HEIC", "IMG_1.MOV", "IMG_2.JPG", "IMG_2.mov", "IMG_3.MOV", "IMG_4.JPG", "IMG_4.MP4", "5.MOV")
+    scan = find_images(str(tmp_path))
+    assert [found.path for found in scan.found] == ["IMG_1.HEIC", "IMG_2.JPG", "IMG_4.JPG"]
+    assert (scan.paired, scan.skipped) == (2, {".mov": 2, ".mp4": 1})
+
+
+def test_without_the_extra_raw_files_are_counted_and_are_not_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "a.nef", "b.nef", "c.jpg", "c.nef")
+    before = known(ScannedFile("a.nef", 1, 1, 1, 1))
+    monkeypatch.setattr("clipkit.index.scan.can_read_raw", lambda: False)
+    scan = find_images(str(tmp_path))
+    assert (names(tmp_path), scan.unread_raws, scan.skipped) == (["c.jpg"], ["a.nef", "b.nef"], {})
+    assert compare(scan.found, before, unreadable=scan.out_of_sight).gone == []
+    (tmp_path / "a.nef").unlink()
+    scan = find_images(str(tmp_path))
+    assert [row.path for row in compare(scan.found, before, unreadable=scan.out_of_sight).gone] == ["a.nef"]
