@@ -36,7 +36,7 @@ class LabelOptions:
 
 
 @click.command()
-@click.argument("pictures", nargs=-1, required=True)
+@click.argument("pictures", type=click.Path(), nargs=-1, required=True)
 @click.option(
     "--model",
     metavar="NAME|FOLDER",
