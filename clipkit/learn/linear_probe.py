@@ -9,7 +9,6 @@ from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import LogisticRegression
 
 from clipkit.classify.head import Head
 from clipkit.core.arrays import FloatArray
@@ -218,6 +217,8 @@ class _Logistic:
     """
 
     def __init__(self, count: int) -> None:
+        from sklearn.linear_model import LogisticRegression
+
         self._count = count
         self._model = LogisticRegression(max_iter=MAX_ITER, warm_start=True)
 
