@@ -384,7 +384,8 @@ def _chosen(place: Path, splits: Collection[str], split: str | None) -> list[str
         return list(splits)
     if split not in splits:
         names = [name for name in splits if name]
-        hint = f"--split {names[0]}" if names else "leave --split out: there are no splits"
+        first = next(iter([*filter(None, name_splits(names)), *names]), "")
+        hint = f"--split {first}" if first else "leave --split out: there are no splits"
         raise DatasetError(f"{place} has no split {split!r}, but {_listed(names) or 'none'}", hint=hint)
     return [split]
 
