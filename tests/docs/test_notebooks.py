@@ -65,6 +65,7 @@ def as_shown(value: object) -> str:
     return str(html if html is not None else repr(value))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (starter_folder() / "open_clip_model.safetensors").exists(), reason="data/starter has no weights"
 )
