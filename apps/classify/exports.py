@@ -19,7 +19,7 @@ from clipkit.core.arrays import FloatArray
 from clipkit.core.text import FORMULA_STARTS, counted, printable
 from clipkit.errors import ClipkitError
 from clipkit.explore.library import Library
-from clipkit.output.copy_files import Transfer, plan_transfers
+from clipkit.output.copy_files import Transfer, beside, plan_transfers
 
 from ..html import line, render, table
 from ..server.routes import Export
@@ -88,12 +88,11 @@ def shown_plan(steps: Sequence[Transfer], folder: str, pictures: int) -> str:
         return line("All pictures are there already: there is nothing to copy.", is_status=True)
     counts = Counter(step.target.parent.name for step in steps)
     top = [(name, f"{count:,}") for name, count in sorted(counts.items())]
-    size = sum(Path(step.source).stat().st_size for step in steps)
+    size = sum(Path(file.source).stat().st_size for step in steps for file in step.files)
     kept = pictures - len(steps)
     rest = f" {kept:,} skipped: already there, or not readable." if kept else ""
-    moves = (
-        f"{counted(len(steps), 'picture')} ({_bytes(size)}) into {counted(len(counts), 'folder')} in {folder.strip()}."
-    )
+    what, where = f"{counted(len(steps), 'picture')} ({_bytes(size)})", counted(len(counts), "folder")
+    moves = f"{what} into {where} in {folder.strip()}{beside(steps)}."
     first = [(Path(step.source).name, f"{step.target.parent.name}/{step.target.name}") for step in steps[:FEW]]
     folders, becomes = table(top, ("folder", "pictures")), table(first, ("picture", "copied to"))
     return render("plan", text=moves + rest, folders=folders, pictures=becomes)

@@ -15,7 +15,7 @@ from clipkit.core.text import are, counted, printable
 from clipkit.errors import ClipkitError
 from clipkit.explore.albums import change_album, read_albums
 from clipkit.explore.library import Library
-from clipkit.output.copy_files import Transfer, plan_copies, plan_moves, run_transfers, undo_transfers
+from clipkit.output.copy_files import Transfer, beside, plan_copies, plan_moves, run_transfers, undo_transfers
 from clipkit.output.sidecar_tags import add_tags, put_back, read_tag_list
 
 from ..classify.session import ClassifySession, Memory
@@ -67,7 +67,7 @@ def copy(library: Library, ids: Sequence[int], folder: str) -> Change:
     if not steps:
         return Change(f"They are in {printable(str(place))} already.")
     run_transfers(steps)
-    said = f"{counted(len(steps), 'picture')} copied to {printable(str(place))}."
+    said = f"{counted(len(steps), 'picture')} copied to {printable(str(place))}{beside(steps)}."
     return Change(said, partial(_undo_transfers, steps, "The copies are gone."))
 
 
@@ -83,7 +83,8 @@ def move(library: Library, ids: Sequence[int], folder: str) -> Change:
         return Change(f"They are in {printable(str(place))} already.")
     run_transfers(steps)
     back = partial(_undo_transfers, steps, "The pictures are back.")
-    return Change(f"{counted(len(steps), 'picture')} moved to {printable(str(place))}.", back, touches_files=True)
+    said = f"{counted(len(steps), 'picture')} moved to {printable(str(place))}{beside(steps)}."
+    return Change(said, back, touches_files=True)
 
 
 def tag(library: Library, ids: Sequence[int], text: str) -> Change:

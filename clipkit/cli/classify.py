@@ -258,11 +258,11 @@ def _echo_explanation(classifier: PromptedHead, picture: str, k: int) -> None:
 
 
 def _transfer(labelled: list[LabelledPicture], steps: list[Transfer], folder: str, done: str, *, dry_run: bool) -> None:
-    from clipkit.output.copy_files import run_transfers
+    from clipkit.output.copy_files import beside, run_transfers
 
     if not dry_run:
         run_transfers(steps)
     pictures = {step.source for step in steps}
     there = sum(1 for picture in labelled if picture.labels and picture.file not in pictures)
     known = f", {there:,} lie there already" if there else ""
-    say(f"{len(steps):,} {'would be ' if dry_run else ''}{done} into {printable(folder)}{known}")
+    say(f"{len(steps):,} {'would be ' if dry_run else ''}{done} into {printable(folder)}{beside(steps)}{known}")

@@ -116,15 +116,16 @@ def _print_table(groups: Groups, pictures: ImageIndex) -> None:
 
 
 def _move(groups: Groups, pictures: ImageIndex, folder: str, *, dry_run: bool) -> None:
+    from clipkit.output.copy_files import beside
     from clipkit.output.spare_copies import MOVES, move_spares, plan_spare_moves
 
     if dry_run:
-        count = len(plan_spare_moves(pictures.root, groups, Path(folder)))
-        say(f"{counted(count, 'picture')} would be moved to {printable(folder)}")
+        steps = plan_spare_moves(pictures.root, groups, Path(folder))
+        say(f"{counted(len(steps), 'picture')} would be moved to {printable(folder)}{beside(steps)}")
         return
-    count = len(move_spares(pictures.root, groups, Path(folder)))
-    where = f"; {MOVES} there says from where" if count else ""
-    say(f"{counted(count, 'picture')} {are(count)} in {printable(folder)} now{where}")
+    steps = move_spares(pictures.root, groups, Path(folder))
+    where = f"; {MOVES} there says from where" if steps else ""
+    say(f"{counted(len(steps), 'picture')} {are(len(steps))} in {printable(folder)} now{beside(steps)}{where}")
 
 
 def _link(groups: Groups, pictures: ImageIndex, *, dry_run: bool) -> None:

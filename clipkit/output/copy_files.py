@@ -9,18 +9,16 @@ import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count
 from pathlib import Path
 from secrets import token_hex
 
 from clipkit.classify.labels import LabelledPicture
 from clipkit.core.text import are, counted
 from clipkit.errors import ClipkitError, QueryError
+from clipkit.output.travel import MAX_NAME_BYTES, Travel, free_names, place_beside
 from clipkit.search.hits import Hits
-
-MAX_NAME_BYTES = 255  # of one name, on every common file system
 
 HOW = ("copy", "move", "symlink")
 _ODD = frozenset('/\\:*?"<>|')  # not in file names somewhere
@@ -30,7 +28,8 @@ def copy_hits(hits: Hits, folder: Path) -> list[Path]:
     """Copy the pictures of hits into a folder.
 
     Where another file has the name already, a copy becomes `name (2).jpg`; a picture that lies there already, byte for
-    byte under that name, is not copied again. Links are followed.
+    byte under that name, is not copied again. Links are followed. Files that belong to a picture (XMP sidecars, the RAW
+    of a JPEG, the video of a live photo) are copied with it, under its new name.
 
     Parameters
     ----------
@@ -66,23 +65,25 @@ def copy_hits(hits: Hits, folder: Path) -> list[Path]:
     try:
         if hits:
             folder.mkdir(parents=True, exist_ok=True)
-        needed_bytes = 0
+        needed_bytes, travel = 0, Travel()
         for subject in (hit.file for hit in hits):
-            needed_bytes += _size_to_copy(subject, folder)
+            needed_bytes += _size_to_copy(subject, folder, travel.companions(subject))
         _check_space(folder, needed_bytes)
         for subject in (hit.file for hit in hits):
-            copies.append(already_there(subject, folder) or _copy(subject, folder))
+            copies.append(_copy_with(subject, folder, travel.companions(subject)))
     except OSError as error:
         reason = f"{subject}: {error.strerror or error}"
         raise ClipkitError(f"{len(copies):,} of {len(hits):,} pictures were copied, then: {reason}") from error
     return copies
 
 
-def _size_to_copy(file: str, folder: Path) -> int:
+def _size_to_copy(file: str, folder: Path, companions: list[str]) -> int:
     status = os.stat(file)
     if not stat.S_ISREG(status.st_mode):
         raise OSError("not a regular file")
-    return 0 if already_there(file, folder) else status.st_size
+    there = already_there(file, folder, companions)
+    new = [one for one in companions if there is None or not os.path.lexists(place_beside(one, file, there))]
+    return sum(os.stat(one).st_size for one in new) + (status.st_size if there is None else 0)
 
 
 def _check_space(folder: Path, needed_bytes: int) -> None:
@@ -93,9 +94,9 @@ def _check_space(folder: Path, needed_bytes: int) -> None:
         )
 
 
-def already_there(file: str, folder: Path) -> Path | None:
+def already_there(file: str, folder: Path, companions: list[str]) -> Path | None:
     """The copy of `file` in `folder`, under one of its names and with the same bytes; None if there is none."""
-    for target in numbered_names(file, folder):
+    for target in free_names(file, folder, companions, how="copy"):
         if not os.path.lexists(target):
             return None
         if os.path.samestat(os.lstat(file), os.lstat(target)):  # the folder is where the picture comes from
@@ -105,11 +106,31 @@ def already_there(file: str, folder: Path) -> Path | None:
     raise AssertionError("the numbers do not end")
 
 
-def _copy(file: str, folder: Path) -> Path:
+def _copy_with(file: str, folder: Path, companions: list[str]) -> Path:
+    """Copy a picture and what belongs to it, all or none. What lies beside a copy already stays as it is."""
+    made: list[Path] = []
+    there = already_there(file, folder, companions)
+    try:
+        target = there or _copy(file, folder, companions)
+        made += [target] if there is None else []
+        for one in companions:
+            place = place_beside(one, file, target)
+            if not os.path.lexists(place):
+                _copy_step(one, place)
+                made.append(place)
+    except BaseException:
+        for place in made:
+            with suppress(OSError):
+                place.unlink()
+        raise
+    return target
+
+
+def _copy(file: str, folder: Path, companions: list[str]) -> Path:
     part = folder / f".clipkit-{token_hex(8)}.part"
     try:
         shutil.copyfile(file, part)
-        target = _move_to_free_name(part, numbered_names(file, folder))
+        target = _move_to_free_name(part, free_names(file, folder, companions, how="copy"))
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -133,33 +154,83 @@ def _move_to_free_name(part: Path, targets: Iterator[Path]) -> Path:
     raise AssertionError("the numbers do not end")
 
 
-def numbered_names(file: str, folder: Path) -> Iterator[Path]:
-    """`name.jpg`, `name (2).jpg`, `name (3).jpg` ...; a long name is cut, at a character, to make room."""
-    name = os.path.basename(file)
-    yield folder / name
-    stem, suffix = os.path.splitext(name)
-    for number in count(2):
-        tail = f" ({number}){suffix}"
-        start = os.fsencode(stem)[: MAX_NAME_BYTES - len(os.fsencode(tail))]
-        while len(start) < len(os.fsencode(stem)) and os.fsencode(stem)[len(start)] & 0xC0 == 0x80:
-            start = start[:-1]
-        yield folder / (os.fsdecode(start) + tail)
-
-
 @dataclass(frozen=True)
 class Transfer:
-    """One picture and the place it gets; `how` is one of HOW."""
+    """One picture and the place it gets; `how` is one of HOW. companions: what travels with it."""
 
     how: str
     source: str
     target: Path
+    companions: tuple[Transfer, ...] = ()
+
+    @property
+    def files(self) -> tuple[Transfer, ...]:
+        """The picture, and what travels with it."""
+        return (self, *self.companions)
+
+
+class _Plan:
+    """Steps as they come together: each picture with the files that belong to it, at places that nobody has yet."""
+
+    def __init__(self, how: str) -> None:
+        self.steps: list[Transfer] = []
+        self._how, self._travel = how, Travel()
+        self._taken: dict[str, str] = {}  # key of a place -> the file that gets it
+        self._moved: set[str] = set()
+
+    def add(self, source: str, folder: Path) -> None:
+        """A step for a picture, if it is not in the folder already."""
+        if source in self._moved:  # with the picture that it belongs to
+            return
+        found = [] if self._how == "symlink" else self._travel.companions(source)
+        companions = [one for one in found if one not in self._moved]
+        target = self._place(source, folder, companions)
+        if target is None:
+            return
+        places = [(one, place_beside(one, source, target)) for one in companions]
+        beside = [step for one, place in places if (step := self._companion(one, place, source)) is not None]
+        self.steps.append(Transfer(self._how, source, target, tuple(beside)))
+        for step in self.steps[-1].files:
+            self._taken[_key(step.target)] = step.source
+            if step.how == "move":
+                self._moved.add(step.source)
+
+    def _place(self, source: str, folder: Path, companions: list[str]) -> Path | None:
+        for target in free_names(source, folder, companions, how=self._how):
+            if self._taken.get(_key(target)) == source:  # it travels with another, or was named twice
+                return None
+            if os.path.lexists(target):
+                if _is_there(source, target, self._how):
+                    return None
+                continue
+            places = [(one, place_beside(one, source, target)) for one in companions]
+            if not any(self._taken.get(_key(place), one) != one for one, place in [(source, target), *places]):
+                return target
+        raise AssertionError("the numbers do not end")
+
+    def _companion(self, file: str, place: Path, source: str) -> Transfer | None:
+        """One that belongs to other pictures too is copied until the last of them moves, which takes it along."""
+        if self._how == "copy":
+            return None if _key(place) in self._taken or os.path.lexists(place) else Transfer("copy", file, place)
+        staying = [one for one in self._travel.others(source, file) if one not in self._moved]
+        if staying:
+            return None if _key(place) in self._taken else Transfer("copy", file, place)
+        if _key(place) in self._taken:  # by an earlier copy of it
+            self.steps = [_without(step, file, place) for step in self.steps]
+        return Transfer("move", file, place)
+
+
+def _without(step: Transfer, file: str, place: Path) -> Transfer:
+    kept = tuple(one for one in step.companions if (one.source, one.target) != (file, place))
+    return replace(step, companions=kept)
 
 
 def plan_transfers(labelled: Iterable[LabelledPicture], folder: str | os.PathLike[str], *, how: str) -> list[Transfer]:
     """Which picture goes where: into `folder`/CLASS under its own name, or `name (2).jpg` where that is another's.
 
-    What lies there already has no step. Nothing is changed. QueryError where two classes would share a folder, or a
-    picture would be moved to two places; ClipkitError where a picture is no longer where the index says.
+    What lies there already has no step; files that belong to a picture travel with it, but not by a symlink. Nothing is
+    changed. QueryError where two classes would share a folder, or a picture would be moved to two places; ClipkitError
+    where a picture is no longer where the index says.
     """
     chosen = list(labelled)
     top = Path(os.path.abspath(folder))
@@ -169,55 +240,51 @@ def plan_transfers(labelled: Iterable[LabelledPicture], folder: str | os.PathLik
         )
     _check_sources([picture.file for picture in chosen], how)
     names = _folder_names({name for picture in chosen for name in picture.labels})
-    taken: set[str] = set()
-    steps = []
+    plan = _Plan(how)
     for picture in chosen:
         for name in picture.labels:
-            target = _place(picture.file, top / names[name], how, taken)
-            if target is not None:
-                taken.add(_key(target))
-                steps.append(Transfer(how, picture.file, target))
-    return steps
+            plan.add(picture.file, top / names[name])
+    return plan.steps
 
 
 def plan_moves(root: Path, paths: Sequence[str], folder: str | os.PathLike[str]) -> list[Transfer]:
     """Which of these pictures, relative to `root`, goes where in `folder`: as it lies below `root`.
 
-    `name (2).jpg` where a name is another's. Nothing is changed. ClipkitError where one is not there any more, or is a
-    link.
+    `name (2).jpg` where a name is another's; files that belong to a picture travel with it. Nothing is changed.
+    ClipkitError where one is not there any more, or is a link.
     """
-    top, taken = Path(os.path.abspath(folder)), set[str]()
+    top, plan = Path(os.path.abspath(folder)), _Plan("move")
     _check_sources([os.fspath(root / path) for path in paths], "move")
-    steps = []
     for path in paths:
-        target = _place(os.fspath(root / path), (top / path).parent, "move", taken)
-        if target is not None:
-            taken.add(_key(target))
-            steps.append(Transfer("move", os.fspath(root / path), target))
-    return steps
+        plan.add(os.fspath(root / path), (top / path).parent)
+    return plan.steps
 
 
 def plan_copies(files: Sequence[str], folder: str | os.PathLike[str]) -> list[Transfer]:
     """Which of these files gets which name in `folder`; what lies there already, byte for byte, has no step.
 
-    Nothing is changed. ClipkitError where one is not there any more, or the disk is too small for all.
+    Files that belong to a picture travel with it. Nothing is changed. ClipkitError where one is not there any more, or
+    the disk is too small for all.
     """
-    top, taken = Path(os.path.abspath(folder)), set[str]()
+    top, plan = Path(os.path.abspath(folder)), _Plan("copy")
     _check_sources(files, "copy")
-    steps = []
     for file in files:
-        target = _place(file, top, "copy", taken)
-        if target is not None:
-            taken.add(_key(target))
-            steps.append(Transfer("copy", file, target))
+        plan.add(file, top)
     above = next(place for place in (top, *top.parents) if os.path.isdir(place))  # a name may be too long
-    _check_space(above, sum(os.stat(step.source).st_size for step in steps))
-    return steps
+    _check_space(above, sum(os.stat(file.source).st_size for step in plan.steps for file in step.files))
+    return plan.steps
+
+
+def beside(steps: Sequence[Transfer]) -> str:
+    """ ", with 3 files that belong to them": what travels with the pictures of these steps; "" where nothing does."""
+    count = sum(len(step.companions) for step in steps)
+    verb, whom = "belongs" if count == 1 else "belong", "it" if len(steps) == 1 else "them"
+    return f", with {counted(count, 'file')} that {verb} to {whom}" if count else ""
 
 
 def undo_transfers(steps: Sequence[Transfer]) -> int:
     """Put back what `run_transfers` did, the latest first; how many could not be, because they have changed since."""
-    remaining = _undo([partial(_put_back, step) for step in steps])
+    remaining = _undo([partial(_put_back, file) for step in steps for file in step.files])
     for folder in sorted({step.target.parent for step in steps}, key=lambda place: len(place.parts), reverse=True):
         with suppress(OSError):
             folder.rmdir()  # an empty one
@@ -232,7 +299,7 @@ def run_transfers(steps: Sequence[Transfer]) -> None:
     done: list[Callable[[], None]] = []
     subject = ""
     try:
-        for step in steps:
+        for step in (file for picture in steps for file in picture.files):
             subject = step.source
             _make_folder(step.target.parent, done)
             done.append(partial(_put_back, step))  # before, so that Ctrl-C finds it; it looks before it acts
@@ -270,17 +337,6 @@ def _folder_names(labels: Iterable[str]) -> dict[str, str]:
                 hint="call one of the classes something else",
             )
     return names
-
-
-def _place(source: str, folder: Path, how: str, taken: set[str]) -> Path | None:
-    for target in numbered_names(source, folder):
-        if _key(target) in taken:
-            continue
-        if not os.path.lexists(target):
-            return target
-        if _is_there(source, target, how):
-            return None
-    raise AssertionError("the numbers do not end")
 
 
 def _is_there(source: str, target: Path, how: str) -> bool:

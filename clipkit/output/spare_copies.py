@@ -154,7 +154,9 @@ def _write_table(file: Path, steps: Sequence[Transfer]) -> None:
     with open(file, "x", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         table = csv.writer(stream)
         table.writerow(["from", "to"])
-        table.writerows([step.source, str(step.target)] for step in steps)  # whole paths: none begins a formula
+        table.writerows(
+            [one.source, str(one.target)] for step in steps for one in step.files
+        )  # whole paths: none begins a formula
         stream.flush()
         os.fsync(stream.fileno())
 

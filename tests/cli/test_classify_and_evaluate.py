@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -139,6 +140,25 @@ def test_a_dry_run_shows_the_plan_and_moves_nothing(here: Path, capfd: pytest.Ca
     assert (code, done, err) == (0, plan, "8 moved into sorted\n")
     assert (here / "sorted" / "red" / "red.png").exists()
     assert not (here / "photos" / "red.png").exists()
+
+
+def test_what_belongs_to_a_picture_goes_with_it(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("red.xmp", "red.png.xmp", "blue.txt"):
+        (here / "photos" / name).write_text(name)
+    arguments = ["classify", "photos", "--classes", PRIMARY, "--move-to", "sorted"]
+    said = "into sorted, with 2 files that belong to them\n"
+    assert run(capfd, *arguments, "--dry-run")[2] == f"8 would be moved {said}"
+    assert run(capfd, "search", "red", "photos", "-t", "1", "--copy-to", "hits")[0] == 0
+    assert sorted(os.listdir("hits")) == ["red.png", "red.png.xmp", "red.xmp"]
+    assert run(capfd, *arguments)[2] == f"8 moved {said}"
+    assert {"red.png", "red.png.xmp", "red.xmp"} <= set(os.listdir("sorted/red"))
+    assert sorted(name for name in os.listdir("photos") if not name.startswith(".")) == ["blue.txt"]
+    (here / "one").mkdir()
+    os.rename("sorted/red/red.png", "one/red.png")
+    os.rename("sorted/red/red.xmp", "one/red.xmp")
+    os.chdir("one")
+    assert run(capfd, "classify", "red.png", "--classes", PRIMARY, "--move-to", "out")[0] == 0
+    assert sorted(os.listdir("out/red")) == ["red.png", "red.xmp"]
 
 
 def test_copies_and_links_are_made_once(here: Path, capfd: pytest.CaptureFixture[str]) -> None:

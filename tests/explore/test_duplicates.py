@@ -183,15 +183,17 @@ def content(root: Path) -> dict[str, bytes]:
 def test_the_rest_is_moved_and_a_table_says_from_where(
     album: ImageIndex, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    (album.root / "small.xmp").write_text("stars")
     before, spare = content(album.root), tmp_path / "spare"
     command = ["duplicates", str(album.root), "--level", "near", "--move-to", str(spare)]
     assert main([*command, "--dry-run"]) == 0
-    assert "3 pictures would be moved" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert f"3 pictures would be moved to {spare}, with 1 file that belongs to them\n" in said
     assert content(album.root) == before
     assert not spare.exists()
     assert main(command) == 0
     moved = {name for name in content(spare) if name != MOVES}
-    assert moved == {"0.png", "mirror.png", "small.jpg"}
+    assert moved == {"0.png", "mirror.png", "small.jpg", "small.xmp"}
     assert {**content(album.root), **{name: content(spare)[name] for name in moved}} == before
     with open(spare / MOVES, newline="") as file:
         for row in csv.DictReader(file):

@@ -249,6 +249,24 @@ def test_a_move_keeps_the_folders_and_is_taken_back(browser: Browser, library: L
     assert (library.root / "sub" / "wide.jpg").exists()
 
 
+def test_sidecars_and_raw_files_go_with_a_picture_and_come_back(
+    browser: Browser, library: Library, tmp_path: Path
+) -> None:
+    folder = library.root / "sub"
+    for name in ("wide.jpg.xmp", "wide.CR2"):
+        (folder / name).write_text(name)
+    for action, word in (("copy", "copied"), ("move", "moved")):
+        place = tmp_path / action
+        done = browser.act(library, ["sub/wide.jpg"], action=action, folder=str(place))
+        assert done["said"] == f"1 picture {word} to {place}, with 2 files that belong to it."
+        names = sorted(file.name for file in place.rglob("*") if file.is_file())
+        assert names == ["wide.CR2", "wide.jpg", "wide.jpg.xmp"]
+        assert (folder / "wide.CR2").exists() == (action == "copy")
+        browser.post("undo", undo=done["undo"])
+        assert not any(file.is_file() for file in place.rglob("*"))
+        assert {"wide.CR2", "wide.jpg", "wide.jpg.xmp"} <= set(os.listdir(folder))
+
+
 def test_an_undo_while_the_library_is_being_indexed_is_followed_by_another_run(
     browser: Browser, page: Page, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
