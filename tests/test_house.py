@@ -41,6 +41,7 @@ DOORS = {
     "open_clip": "clipkit.models.openclip",
     "transformers": "clipkit.models.vit",
     "onnxruntime": "clipkit.models.onnx",
+    "rapidocr": "clipkit.models.ocr",
     "onnx": "clipkit.models.onnx_export",
     "tokenizers": "clipkit.models.tokenizer",
     "ftfy": "clipkit.models.tokenizer",

@@ -19,6 +19,7 @@ from clipkit.cli.output import (
     print_info,
     print_plan,
     print_report,
+    print_texts,
     progress_bar,
     say,
 )
@@ -27,6 +28,7 @@ from clipkit.core.text import are, counted, printable
 if TYPE_CHECKING:
     from clipkit.core.arrays import Embeddings
     from clipkit.index.image_index import ImageIndex
+    from clipkit.models.ocr import TextReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,7 @@ class IndexOptions(options.ModelOptions):
     exact_pixels: bool
     is_watching: bool
     ann: str | None
+    ocr: bool
     at: str | None
 
     @property
@@ -92,6 +95,7 @@ class IndexOptions(options.ModelOptions):
     type=click.Choice(["auto", "off", "ivf"]),
     help="Approximate search; remembered. auto, the default: from millions of pictures on.",
 )
+@click.option("--ocr", is_flag=True, help="Also read the text in pictures, once each: text:invoice finds it. Slow.")
 @options.pickle
 @options.at
 @options.into(IndexOptions)
@@ -118,6 +122,7 @@ def index(given: IndexOptions) -> None:
     if given.dry_run:
         print_plan(plan(given.photos, at=given.at, rebuild=given.rebuild, **given.scan))
         return
+    reader = _reader() if given.ocr else None
     started = time.monotonic()
     load = partial(given.load, batch_size=given.batch_size)
     make: dict[str, Any] = {"model": given.model, "exact_pixels": given.exact_pixels, "rebuild": given.rebuild}
@@ -130,11 +135,28 @@ def index(given: IndexOptions) -> None:
 
         embed_vocabulary(pictures.query_encoder)
     _refresh_ann(pictures, given)
+    if reader:
+        _read_texts(pictures, reader)
     if given.is_watching:
-        _watch(pictures, given)
+        _watch(pictures, given, reader)
 
 
-def _watch(pictures: ImageIndex, given: IndexOptions) -> None:
+def _reader() -> TextReader:
+    from clipkit.models.ocr import TextReader  # before anything slow: the extra may be missing
+
+    return TextReader()
+
+
+def _read_texts(pictures: ImageIndex, reader: TextReader) -> None:
+    from clipkit.index.ocr import read_texts
+
+    with on_interrupt(lambda: "what was read of texts is kept"), progress_bar() as progress:
+        report = read_texts(pictures, reader.read, progress=progress)
+    if report.read or report.failed:
+        print_texts(report)
+
+
+def _watch(pictures: ImageIndex, given: IndexOptions, reader: TextReader | None) -> None:
     """Index what changes, with the model loaded; every burst of changes is a line."""
     from clipkit.index.watch import watch_folder
 
@@ -142,6 +164,8 @@ def _watch(pictures: ImageIndex, given: IndexOptions) -> None:
         report = pictures.update(workers=given.workers, include_hidden=given.include_hidden)
         if report.encoded or report.reused or report.restored or report.missing or report.refreshed or report.failed:
             print_report(report, pictures, given.photos)
+        if reader:
+            _read_texts(pictures, reader)
 
     with on_interrupt(lambda: _committed(pictures, replace(given, rebuild=False))):
         _ = pictures.encoder  # loaded now: the first change does not wait for it

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from clipkit.doctor.checks import Finding
     from clipkit.evaluate.zeroshot import Result
     from clipkit.index.image_index import ImageIndex
+    from clipkit.index.ocr import TextReport
     from clipkit.index.scan import Changes
     from clipkit.index.update import IndexReport
     from clipkit.output.copy_files import Transfer
@@ -174,6 +175,16 @@ def _print_left_out(report: IndexReport) -> None:
     if report.skipped:
         say(f"  {_skipped_line(report.skipped)}")
     print_unread_raws(report.unread_raws)
+
+
+def print_texts(report: TextReport) -> None:
+    """What was read in pictures, and what could not be."""
+    verb = "has" if report.found == 1 else "have"
+    say(f"text read in {counted(report.read, 'picture')}: {report.found:,} {verb} some")
+    for failure in report.failed[:FEW]:
+        say(f"  cannot read {printable(failure.path)}: {printable(failure.reason)}")
+    if len(report.failed) > FEW:
+        say(f"  and {len(report.failed) - FEW:,} more")
 
 
 def _rate(number: float) -> str:

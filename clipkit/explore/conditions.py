@@ -29,6 +29,7 @@ EXAMPLES = {
     "rating": "rating:>=4",
     "size": "size:>12MP or size:<=1MP",
     "tag": "tag:family",
+    "text": 'text:"invoice 2023"',
     "title": "title:holiday",
     "width": "width:>=4000",
 }
@@ -56,6 +57,8 @@ def _filter(index: ImageIndex, condition: Condition, words_only: bool) -> Filter
         found: Filter = partial(_below, index, value)
     elif field == "album":
         found = partial(_is_among, ids_of_album(index, value))
+    elif field == "text":
+        found = partial(_is_among, _ids_with_text(index, value))
     elif field == "class":
         found = partial(_is_among, _ids_of_class(index, value, words_only))
     else:
@@ -94,6 +97,14 @@ def _ids_of_class(index: ImageIndex, value: str, words_only: bool) -> IntArray:
     if not name:
         raise QueryError(f"class:{printable(value)} names no classifier", hint="as in class:beagle@pets.safetensors")
     return ids_of_class(index, Head.load(file), (name,))
+
+
+def _ids_with_text(index: ImageIndex, value: str) -> IntArray:
+    """Pictures in which these words stand, one after the other, whatever their case."""
+    texts, words = index.store.texts(), " ".join(value.casefold().split())
+    if not texts:
+        raise QueryError("text: needs the text in the pictures, which was never read", hint="clipkit index --ocr")
+    return index.store.ids_with_contents({sha256.hex() for sha256, text in texts.items() if words in text.casefold()})
 
 
 def _of_place(value: str) -> Filter:

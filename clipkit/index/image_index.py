@@ -771,11 +771,15 @@ class ImageIndex:
     def _begin_rebuild(self, encoder: Encoder, *, is_outside: bool) -> None:
         make_folder(self.folder)
         with writing(self.folder):
-            info = self._new_info(encoder, is_outside=is_outside)
-            with suppress(BadIndex):  # what somebody has set up for this folder stays
+            info, texts = self._new_info(encoder, is_outside=is_outside), dict[bytes, str]()
+            with suppress(BadIndex):  # what somebody has set up for this folder stays, and what was read in pictures
                 old = self.info
                 info = replace(info, excluded=old.excluded, searches=old.searches, ann=old.ann)
+                texts = self.store.texts()
             self._rebuild = Rebuild.begin(self.folder, info)
+            if texts:
+                with self._rebuild.store.transaction() as writer:
+                    writer.put_texts(texts)
 
     def _complete_rebuild(self) -> None:
         """What was built beside the old database takes its place; what a dead run left there goes."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MAX_WORDS = 1000  # characters of one term; no model reads more than about 300
 SIMILAR = "similar"  # a picture that the others are compared with
-METADATA = ("date", "shape", "type", "camera", "place", "size", "width", "height", "rating", "tag", "title")
+METADATA = ("date", "shape", "type", "camera", "place", "size", "width", "height", "rating", "tag", "title", "text")
 FIELDS = ("path", *METADATA, "album", "class", SIMILAR)
 LESS = 0.5  # weight of what comes behind "without", against what comes before: docs/queries.md has the measurement
 LEAST_SAMPLE = 10  # pictures whose scores tell how far words and pictures spread

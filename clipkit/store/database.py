@@ -245,6 +245,22 @@ class Store:
         check_sums((row[0] for row in rows), self.file)
         return np.array([id_ for value, id_ in rows if value and value.hex() in contents], dtype=np.int64)
 
+    def unread_texts(self) -> dict[bytes, str]:
+        """Pictures that answer and whose text was never read: SHA-256 -> a path."""
+        query = "SELECT sha256, path FROM images WHERE state = 'ok' AND sha256 NOTNULL ORDER BY id DESC"
+        with self._read() as db:
+            rows = db.execute(query).fetchall()
+            known = {row[0] for row in db.execute("SELECT sha256 FROM texts")}
+        check_sums((row[0] for row in rows), self.file)
+        unread = {sha256: raw for sha256, raw in rows if sha256 not in known}
+        return {sha256: answering_path(raw, self.file) for sha256, raw in reversed(unread.items())}
+
+    def texts(self) -> dict[bytes, str]:
+        """What was read in pictures, by SHA-256; "" where there is no text."""
+        with self._read() as db:
+            rows = db.execute("SELECT sha256, text FROM texts").fetchall()
+        return {sha256: text for sha256, text in rows if isinstance(sha256, bytes) and isinstance(text, str)}
+
     def vectors(self, ids: Iterable[int]) -> tuple[IntArray, npt.NDArray[np.float16]]:
         """Ids (n,) and embeddings (n, d) of those of `ids` that answer, in their order."""
         one = "SELECT id, embedding FROM images WHERE id = ? AND state = 'ok'"
@@ -465,11 +481,16 @@ class Writer:
     def delete(self, ids: Collection[int]) -> None:
         """Forget these pictures. Deleted rows cannot say that they changed: older caches may not be used any more."""
         self._db.executemany("DELETE FROM images WHERE id = ?", ((id_,) for id_ in ids))
+        self._db.execute("DELETE FROM texts WHERE sha256 NOT IN (SELECT sha256 FROM images WHERE sha256 NOTNULL)")
         self._db.execute("DELETE FROM revisions WHERE revision < ?", (self._revision,))
 
     def note(self, key: str, value: str) -> None:
         """Change one fact of the index."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def put_texts(self, texts: Mapping[bytes, str]) -> None:
+        """Remember what was read in pictures, by SHA-256."""
+        self._db.executemany("INSERT OR REPLACE INTO texts VALUES (?, ?)", texts.items())
 
     def exclude(self, texts: Sequence[str]) -> None:
         """Remember which folders are left out, and forget which were."""

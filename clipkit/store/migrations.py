@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from clipkit.store.schema import FORMAT, IMAGES_INDEXES, IMAGES_TABLE, OLD_META, read_format
+from clipkit.store.schema import FORMAT, IMAGES_INDEXES, IMAGES_TABLE, OLD_META, TEXTS_TABLE, read_format
 
 # Format 1 kept the old content of a replaced file as a missing row whose path was PATH NUL SHA256: no file is named so.
 _IS_REPLACED = "state = 'missing' AND typeof(path) = 'blob' AND instr(path, x'00') > 0"
@@ -32,16 +32,27 @@ def read_as_newest(db: sqlite3.Connection) -> None:
     """Let queries for the newest format find their rows in an older one; only this connection sees the difference."""
     if (rows := _ROWS.get(read_format(db))) is not None:
         db.execute(f"CREATE TEMP VIEW images AS {rows} main.images")
+    if read_format(db) < FORMAT:
+        db.execute("CREATE TEMP VIEW texts AS SELECT x'' AS sha256, '' AS text WHERE false")
 
 
 def migrate(db: sqlite3.Connection) -> bool:
-    """Rewrite an older database as FORMAT; whether that was needed. The caller has begun a transaction, and commits.
+    """Make an older database one of FORMAT; whether its rows were rewritten for that.
 
-    Ids, revisions and what every row answers stay, so that search caches stay valid.
+    The caller has begun a transaction, and commits. Ids, revisions and what every row answers stay, so that search
+    caches stay valid.
     """
     old = read_format(db)
     if old == FORMAT:
         return False
+    db.execute(TEXTS_TABLE)
+    db.execute(f"PRAGMA user_version = {FORMAT}")
+    if old in _ROWS:
+        _rewrite(db, old)
+    return old in _ROWS
+
+
+def _rewrite(db: sqlite3.Connection, old: int) -> None:
     db.execute("ALTER TABLE images RENAME TO old_images")
     db.execute(IMAGES_TABLE)
     db.execute(f"INSERT INTO images {_ROWS[old]} old_images ORDER BY id")
@@ -50,5 +61,3 @@ def migrate(db: sqlite3.Connection) -> bool:
         db.execute(statement)
     if old == 1:
         db.executemany("INSERT INTO meta VALUES (?, ?)", OLD_META.items())
-    db.execute(f"PRAGMA user_version = {FORMAT}")
-    return True

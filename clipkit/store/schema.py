@@ -21,7 +21,7 @@ from clipkit.models.encoder import UNRECORDED
 from clipkit.store.records import IndexInfo
 
 APPLICATION_ID = 0x434C504B  # "CLPK"
-FORMAT = 3
+FORMAT = 4
 MAX_DIM = 65_536
 MAX_NUMBER = 1 << 62  # of ids and revisions: far from where SQLite's integers end, so that one more always fits
 NORM_TOLERANCE = 2e-3  # float16 moves the length of a vector by at most 5e-4
@@ -67,7 +67,9 @@ CREATE INDEX images_metadata
     ON images (taken_at, width, height, share, rating, latitude, longitude, camera, tags, title, sidecar, path, state)
     WHERE state = 'ok';
 """
-SCHEMA = META_TABLES + IMAGES_TABLE + IMAGES_INDEXES
+TEXTS_TABLE = "CREATE TABLE texts (sha256 BLOB PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID"
+_SCHEMA_3 = META_TABLES + IMAGES_TABLE + IMAGES_INDEXES
+SCHEMA = _SCHEMA_3 + TEXTS_TABLE
 # Exactly as format 1 was written: SQLite remembers the line break at the end of its last statement.
 _SCHEMA_1 = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -114,7 +116,7 @@ CREATE INDEX images_revision ON images (revision);
 CREATE UNIQUE INDEX images_path ON images (path) WHERE state != 'replaced';
 """
 )
-_SCHEMAS = {1: _SCHEMA_1, 2: _SCHEMA_2, FORMAT: SCHEMA}
+_SCHEMAS = {1: _SCHEMA_1, 2: _SCHEMA_2, 3: _SCHEMA_3, FORMAT: SCHEMA}
 OLD_META = {"engine": "torch", "precision": UNRECORDED}  # what format 1 leaves out
 
 

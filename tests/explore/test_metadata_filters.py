@@ -255,7 +255,7 @@ def test_no_value_is_more_than_a_sentence(index: ImageIndex, value: str, field: 
     assert np.isin(found, index.ids).all()
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 3])
 def test_an_older_index_is_filtered_by_what_it_has(number: int, tmp_path: Path, encoder: ColourEncoder) -> None:
     Image.new("RGB", (64, 32), COLOURS["red"]).save(tmp_path / "red.jpg")
     index = ImageIndex.create(tmp_path, encoder)

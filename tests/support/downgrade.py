@@ -1,4 +1,4 @@
-"""An index of today as earlier versions would have it: formats 1 and 2."""
+"""An index of today as earlier versions would have it: formats 1 to 3."""
 
 from __future__ import annotations
 
@@ -47,11 +47,19 @@ CREATE TABLE images (
 
 def to_format(file: Path, number: int) -> None:
     """Rewrite the database as that format."""
-    (to_format_1 if number == 1 else to_format_2)(file)
+    {1: to_format_1, 2: to_format_2, 3: to_format_3}[number](file)
+
+
+def to_format_3(file: Path) -> None:
+    """Rewrite the database without what was read in pictures."""
+    with closing(sqlite3.connect(file)) as db, db:
+        db.execute("DROP TABLE IF EXISTS texts")
+        db.execute("PRAGMA user_version = 3")
 
 
 def to_format_2(file: Path) -> None:
     """Rewrite the database without metadata."""
+    to_format_3(file)
     with closing(sqlite3.connect(file, isolation_level=None)) as db:
         db.execute("BEGIN")
         db.execute("ALTER TABLE images RENAME TO images_3")
@@ -71,6 +79,7 @@ def to_format_2(file: Path) -> None:
 
 def to_format_1(file: Path) -> None:
     """Rewrite the database; replaced rows become missing ones whose path has a NUL."""
+    to_format_3(file)
     with closing(sqlite3.connect(file, isolation_level=None)) as db:
         db.create_function("aside", 2, lambda path, sha256: path + b"\0" + sha256.hex().encode())
         db.execute("BEGIN")
