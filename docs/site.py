@@ -25,6 +25,7 @@ PAGES = (
     "training/README.md",
 )
 PUBLIC = ("clipkit", "models", "index", "datasets", "classify", "learn", "explore", "evaluate", "output")
+_FENCE = re.compile(r"^(```\w+) \w+$", re.MULTILINE)  # "```python old": what the tests read, and Markdown does not
 _LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 
@@ -52,7 +53,7 @@ def main() -> int:
 def _lay_out(file: Path, pages: Path) -> None:
     """Copy a page, and what of the repository it links to and is no page."""
     relative = file.relative_to(REPOSITORY)
-    _write(pages / relative, file.read_text())
+    _write(pages / relative, _FENCE.sub(r"\1", file.read_text()))
     for link in _LINK.findall(file.read_text()):
         target = (file.parent / link).resolve()
         if target.is_file() and target.suffix != ".md" and target.is_relative_to(REPOSITORY):

@@ -18,6 +18,7 @@ from clipkit.index.image_index import ImageIndex
 from clipkit.models.openclip import OpenClipEncoder
 from tests.support.colours import COLOURS, paint
 from tests.support.paths import REPOSITORY
+from tests.support.tiny_vits import make_vit
 
 PAGE = (REPOSITORY / "docs" / "json.md").read_text()
 # a command as the page has it -> its table
@@ -61,6 +62,8 @@ def told(
     (photos / "again.png").write_bytes((photos / "red.png").read_bytes())
     (photos / "broken.jpg").write_bytes(b"no picture")
     ImageIndex.create(photos, starter).update()
+    make_vit("vit", tmp_path / "FOLDER")
+    (tmp_path / "PICTURE").write_bytes((photos / "red.png").read_bytes())
     monkeypatch.chdir(tmp_path)
     main(["album", "PHOTOS", "NAME", "PHOTOS/red.png"])
     capfd.readouterr()
