@@ -59,8 +59,9 @@ def load_encoder(
     model : str, default "auto"
         An alias ("fast", "balanced", "best", "multilingual", "starter"), an open_clip name
         ("ViT-B-32/laion2b_s34b_b79k", also with a comma or two underscores), a repository whose weights open_clip has
-        by name ("openai/clip-vit-base-patch32"), any other ("hf-hub:owner/name") or a folder. "auto" is "balanced"
-        where its weights are on this disk or the hub answers, else "starter", which comes with clipkit.
+        by name ("openai/clip-vit-base-patch32"), any other ("hf-hub:owner/name") or a folder; a
+        CLIPModel or SiglipModel of transformers is converted once. "auto" is "balanced" where its weights are on this
+        disk or the hub answers, else "starter", which comes with clipkit.
     engine : {"auto", "torch", "onnx"}, default "auto"
         What computes. "auto" takes torch on a GPU and ONNX Runtime on a CPU; a transformer on a CPU with bfloat16 goes
         on in torch after 1,000 pictures, or earlier where an index run knows that it pays.

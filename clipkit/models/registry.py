@@ -18,10 +18,14 @@ from clipkit.models.hub import CONFIG as CONFIG
 from clipkit.models.hub import SAFE_WEIGHTS as SAFE_WEIGHTS
 from clipkit.models.hub import TOKENIZER_FILES as TOKENIZER_FILES
 from clipkit.models.hub import Hub, Notify, signed, why_not_fetched
+from clipkit.models.vit import CONFIG as SAVED_CONFIG
+from clipkit.models.vit import PROCESSORS as SAVED_PROCESSORS
+from clipkit.models.vit import SHARDS, WEIGHTS, weight_files
 
 PICKLE_WEIGHTS = "open_clip_pytorch_model.bin"
 # In a folder, open_clip loads the first of these that is there; we must name the same file, since we sign it.
 FOLDER_WEIGHTS = (SAFE_WEIGHTS, "open_clip_pytorch_model.safetensors", PICKLE_WEIGHTS, "open_clip_pytorch_model.pth")
+SAVED_WEIGHTS = (WEIGHTS, SHARDS)  # as transformers saves them, in one file or several
 # Weights to advise where only an architecture is named, by how their tags begin: the best of open_clip's result tables
 # among those whose licence allows everything, then what else there is.
 ADVISED = ("datacomp_xl", "datacomp", "webli", "laion2b", "laion", "dfn", "metaclip", "openai", "")
@@ -186,7 +190,7 @@ def find_weights(
     if model.startswith("local:"):
         raise ModelError(f"{model} names no place on this disk", hint="give the model's folder: --model FOLDER")
     if model.startswith("hf-hub:"):
-        return _from_repo(model, allow_pickle, Hub(notify))
+        return _from_repo(model, allow_pickle, Hub(notify), notify)
     if model not in ALIASES and (folder := _as_folder(model)):
         place = as_open_clip_folder(folder, notify)
         return _from_folder(place, f"local:{folder.name}", str(folder), allow_pickle)
@@ -195,7 +199,7 @@ def find_weights(
     try:
         file = _fetch_weights(name, pretrained.repo, pretrained.file, allow_pickle, hub)
     except ModelError as error:
-        saved = hub.look_up(model, "config.json") if model in hub_names() else None
+        saved = hub.look_up(model, SAVED_CONFIG) if model in hub_names() else None
         if isinstance(saved, Path) and is_pretrained_clip(saved.parent):  # transformers has fetched the model
             raise ModelError(error.message, hint=f"--model {shlex.quote(str(saved.parent))}") from error
         raise
@@ -242,7 +246,9 @@ def _look_up(model: str, catalogue: Catalogue, *, written: str) -> tuple[str, st
         raise ModelError(fact, hint=others if len(tags) > 1 else f"--model {best}")
     names = [*ALIASES, *hub_names(), *(f"{name}/{tag}" for name, tags in catalogue.items() for tag in tags)]
     near = get_close_matches(written, names, n=3, cutoff=0.5)
-    other = f"a repository of open_clip's layout: --model hf-hub:{written}" if "/" in written else "clipkit models"
+    other = (
+        f"a repository of open_clip or transformers: --model hf-hub:{written}" if "/" in written else "clipkit models"
+    )
     hint = f"did you mean {', '.join(near)}" if near else other
     raise ModelError(f"no model is called {written}", hint=hint)
 
@@ -267,9 +273,11 @@ def _from_folder(folder: Path, model: str, source: str, allow_pickle: bool) -> W
     return Weights(model, source, f"local-dir:{folder}", file, signed(file))
 
 
-def _from_repo(model: str, allow_pickle: bool, hub: Hub) -> Weights:
+def _from_repo(model: str, allow_pickle: bool, hub: Hub, notify: Notify | None) -> Weights:
     repo = model.removeprefix("hf-hub:")
-    config = hub.file(repo, CONFIG)
+    config = _open_clip_config(repo, hub)
+    if config is None and repo not in hub_names() and (folder := _saved_in_repo(repo, hub)):
+        return _from_folder(as_open_clip_folder(folder, notify), model, model, allow_pickle)
     if config is None:
         name = hub_names().get(repo)
         hint = f"open_clip has the model: --model {name}" if name else "another model: clipkit models"
@@ -277,6 +285,36 @@ def _from_repo(model: str, allow_pickle: bool, hub: Hub) -> Weights:
     # From here on the same commit, so that a push in between cannot pair one's config with the other's weights.
     file = _fetch_weights(model, repo, "", allow_pickle, hub, revision=config.parent.name)
     return Weights(model, model, f"local-dir:{file.parent}", file, signed(file))
+
+
+def _open_clip_config(repo: str, hub: Hub) -> Path | None:
+    """open_clip's config of a repository; None where it has none, or only what transformers has fetched is there."""
+    try:
+        return hub.file(repo, CONFIG)
+    except ModelError:
+        saved = hub.look_up(repo, SAVED_CONFIG)
+        if repo in hub_names() or not (isinstance(saved, Path) and is_pretrained_clip(saved.parent)):
+            raise
+        return None
+
+
+def _saved_in_repo(repo: str, hub: Hub) -> Path | None:
+    """The folder of a repository that transformers' CLIPModel or SiglipModel was saved to; None for any other."""
+    config = hub.file(repo, SAVED_CONFIG)
+    if config is None or not is_pretrained_clip(config.parent):
+        return None
+    commit = config.parent.name
+    try:
+        for name in (*SAVED_WEIGHTS, *SAVED_PROCESSORS, *TOKENIZER_FILES):
+            hub.file(repo, name, commit)
+        if not any((config.parent / name).is_file() for name in SAVED_WEIGHTS):
+            raise ModelError(f"{repo} has no weights as safetensors", hint="another model: clipkit models")
+        for file in weight_files(config.parent):
+            hub.file(repo, file.name, commit)
+    except ModelError:  # no network: what transformers has fetched may be all there is
+        if not any((config.parent / name).is_file() for name in SAVED_WEIGHTS):
+            raise
+    return config.parent
 
 
 def _fetch_weights(model: str, repo: str, file: str, allow_pickle: bool, hub: Hub, revision: str | None = None) -> Path:

@@ -190,6 +190,43 @@ def test_a_repository_of_another_layout_is_answered_with_open_clips_name(hub: Fa
     assert caught.value.hint == "open_clip has the model: --model ViT-B-16-SigLIP/webli"
 
 
+@pytest.mark.parametrize("shard", ["5GB", "200KB"])
+def test_a_repository_that_transformers_saved_to_is_converted(
+    tmp_path: Path, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, shard: str
+) -> None:
+    from clipkit.models.vit import quietly
+    from tests.support.saved_models import save_clip
+
+    network = save_clip(hub.folder / "me" / "my-clip")
+    with quietly():
+        (hub.folder / "me" / "my-clip" / "model.safetensors").unlink()
+        network.save_pretrained(hub.folder / "me" / "my-clip", max_shard_size=shard)
+    weights = find_weights("hf-hub:me/my-clip", CATALOGUE)
+    assert (weights.model, weights.source) == ("hf-hub:me/my-clip", "hf-hub:me/my-clip")
+    assert weights.fingerprint == find_weights(str(hub.folder / "me" / "my-clip"), CATALOGUE).fingerprint
+    _use_hub(monkeypatch, hub.url, tmp_path / "hub-cache", offline=True)
+    assert find_weights("hf-hub:me/my-clip", CATALOGUE) == weights
+
+
+def test_a_repository_without_safetensors_is_refused(hub: FakeHub) -> None:
+    _put(hub.folder, "me/old", "config.json", b'{"architectures": ["CLIPModel"]}')
+    _put(hub.folder, "me/old", "pytorch_model.bin")
+    with pytest.raises(ModelError, match="me/old has no weights as safetensors"):
+        find_weights("hf-hub:me/old", CATALOGUE)
+
+
+def test_what_transformers_has_fetched_of_a_repository_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.support.saved_models import save_clip
+
+    _use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path / "hub-cache", offline=True)
+    place = tmp_path / "hub-cache" / "models--me--my-clip"
+    save_clip(place / "snapshots" / COMMIT)
+    _put(place, "refs", "main", COMMIT.encode())
+    assert find_weights("hf-hub:me/my-clip", CATALOGUE).model == "hf-hub:me/my-clip"
+
+
 def test_an_unknown_repository_is_asked_for_by_its_prefix() -> None:
     with pytest.raises(ModelError, match="no model is called zzz/qqq") as caught:
         find_weights("zzz/qqq", CATALOGUE)
