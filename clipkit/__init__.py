@@ -21,6 +21,7 @@ Learn and compare:
 
 - `load_dataset`: labelled or captioned pictures.
 - `finetune`: a new head by gradient descent, perhaps with the tower.
+- `train_clip`: both towers of a CLIP model on pairs of pictures and texts.
 - `compare`: methods on one dataset, with intervals.
 
 Interfaces:
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from clipkit.images.recipe import PixelRecipe as PixelRecipe
     from clipkit.index.image_index import ImageIndex as ImageIndex
     from clipkit.index.update import IndexReport as IndexReport
+    from clipkit.learn.contrastive import train_clip as train_clip
     from clipkit.learn.fine_tuning import finetune as finetune
     from clipkit.learn.linear_probe import LinearProbe as LinearProbe
     from clipkit.learn.transformer import ClipTransformer as ClipTransformer
@@ -119,6 +121,7 @@ _HOMES = {
     "finetune": "learn.fine_tuning",
     "load_dataset": "datasets.load",
     "load_encoder": "models.load",
+    "train_clip": "learn.contrastive",
 }
 
 _PACKAGES = ("classify", "datasets", "evaluate", "explore", "index", "learn", "metrics", "models", "output", "plot")

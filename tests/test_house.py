@@ -225,6 +225,7 @@ def test_the_public_names_are_these() -> None:
         "finetune",
         "load_dataset",
         "load_encoder",
+        "train_clip",
         "__version__",
     ]
     for name in clipkit.__all__:

@@ -12,6 +12,9 @@
 - `finetune`: a new head by gradient descent, perhaps with the tower.
 - `Recipe`: hyperparameters of `finetune`.
 - `FineTuned`: what `finetune` gives.
+- `train_clip`: both towers of a CLIP model on pairs of pictures and texts.
+- `ContrastiveRecipe`: hyperparameters of `train_clip`.
+- `TrainedClip`: what `train_clip` gives.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from typing import TYPE_CHECKING
 from clipkit.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from clipkit.learn.contrastive import ContrastiveRecipe as ContrastiveRecipe
+    from clipkit.learn.contrastive import TrainedClip as TrainedClip
+    from clipkit.learn.contrastive import train_clip as train_clip
     from clipkit.learn.fine_tuning import FineTuned as FineTuned
     from clipkit.learn.fine_tuning import finetune as finetune
     from clipkit.learn.fitting import fit_head as fit_head
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ClipTransformer": "transformer",
+    "ContrastiveRecipe": "contrastive",
     "FineTuned": "fine_tuning",
     "LinearProbe": "linear_probe",
     "METHODS": "methods",
@@ -45,8 +52,10 @@ _HOMES = {
     "TextBlend": "lp_plus_plus",
     "TipAdapter": "tip_adapter",
     "TipAdapterF": "tip_adapter",
+    "TrainedClip": "contrastive",
     "finetune": "fine_tuning",
     "fit_head": "fitting",
+    "train_clip": "contrastive",
 }
 
 __all__ = sorted(_HOMES)

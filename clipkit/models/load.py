@@ -39,7 +39,7 @@ BATCH_SIZES = {"cpu": 32, "cuda": 256, "mps": 64}  # read and written together; 
 
 
 def load_encoder(
-    model: str = "auto",
+    model: str | os.PathLike[str] = "auto",
     *,
     engine: str = "auto",
     device: str = "auto",
@@ -56,7 +56,7 @@ def load_encoder(
 
     Parameters
     ----------
-    model : str, default "auto"
+    model : str or path, default "auto"
         An alias ("fast", "balanced", "best", "multilingual", "starter"), an open_clip name
         ("ViT-B-32/laion2b_s34b_b79k", also with a comma or two underscores), a repository whose weights open_clip has
         by name ("openai/clip-vit-base-patch32"), any other ("hf-hub:owner/name") or a folder; a
@@ -107,6 +107,7 @@ def load_encoder(
     """
     if batch_size is not None and batch_size < 1:
         raise ModelError(f"a batch of {batch_size} has no pictures in it", hint="--batch-size 16")
+    model = os.fspath(model)
     refuse_empty_folder(model)
     say_name(model, notify)
     engine = check_engine(engine, device, precision)

@@ -101,13 +101,7 @@ class TunableEncoder:
 
     def body(self) -> Body:
         """A tower of its own, from the weights' file: the encoder's is fused and may be in bfloat16."""
-        weights = find_weights(self.source, open_clip_catalogue(), allow_pickle=True)  # loaded once already
-        if weights.fingerprint != self.fingerprint:
-            raise ModelError(
-                f"the weights of {self.model} have changed on the disk since they were loaded",
-                hint="load the model again",
-            )
-        whole, _ = load_network(weights)
+        whole, _ = self.network()
         module = without_projection(whole.visual)
 
         def forward(pixels: torch.Tensor) -> torch.Tensor:
@@ -117,8 +111,22 @@ class TunableEncoder:
 
         return Body(module, forward, _width(forward, self.recipe), whole)
 
+    def network(self) -> tuple[Any, Callable[[list[str]], torch.Tensor]]:
+        """The whole network in float32, frozen, and its tokenizer, from the weights' file."""
+        weights = find_weights(self.source, open_clip_catalogue(), allow_pickle=True)  # loaded once already
+        if weights.fingerprint != self.fingerprint:
+            raise ModelError(
+                f"the weights of {self.model} have changed on the disk since they were loaded",
+                hint="load the model again",
+            )
+        return load_network(weights)
+
     def save(self, body: Body, folder: Path) -> None:
         """The whole model in open_clip's own layout, with the tower as it is now."""
+        self.save_network(body.whole, folder)
+
+    def save_network(self, network: Any, folder: Path) -> None:
+        """A network of this architecture in open_clip's own layout."""
         from safetensors.torch import save_file
 
         weights = find_weights(self.source, open_clip_catalogue(), allow_pickle=True)
@@ -130,7 +138,7 @@ class TunableEncoder:
                 shutil.copyfile(source / name, folder / name)
         config = {"model_cfg": model_config(weights), "preprocess_cfg": self._preprocess()}
         (folder / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
-        state = {name: value.detach().cpu().contiguous().clone() for name, value in body.whole.state_dict().items()}
+        state = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
         save_file(state, folder / SAFE_WEIGHTS, metadata={"format": "pt"})
 
     def _decode(self, files: Sequence[str]) -> npt.NDArray[np.uint8]:

@@ -15,6 +15,7 @@ from clipkit.errors import ShapeError
 from clipkit.evaluate.results import Comparison
 from clipkit.explore.mapping import LANDMARKS, Map, lay_out, map_collection
 from clipkit.index.image_index import ImageIndex
+from clipkit.learn.contrastive import TrainedClip
 from clipkit.learn.fine_tuning import FineTuned
 from clipkit.learn.trainer import Epoch, best_epoch
 from clipkit.metrics import BINS, confusion, ece
@@ -99,20 +100,21 @@ def confusion_matrix(
     return axes
 
 
-def learning_curves(results: FineTuned | Comparison | Sequence[Epoch], *, ax: Axes | None = None) -> Axes:
+def learning_curves(results: FineTuned | TrainedClip | Comparison | Sequence[Epoch], *, ax: Axes | None = None) -> Axes:
     """Draw loss and accuracy by epoch; of a comparison accuracy by labelled pictures a class.
 
     Parameters
     ----------
-    results : FineTuned, sequence of Epoch, or Comparison
-        What `finetune` or `compare` gave.
+    results : FineTuned, TrainedClip, sequence of Epoch, or Comparison
+        What `finetune`, `train_clip` or `compare` gave.
     ax : matplotlib.axes.Axes, optional
         Where to draw; by default a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        With the losses, and the validation accuracy on a second axis at the right; the best epoch is marked.
+        With the losses, and the validation accuracy on a second axis at the right; the best epoch is marked. Of a
+        contrastive training the loss alone.
 
     Raises
     ------
@@ -132,6 +134,11 @@ def learning_curves(results: FineTuned | Comparison | Sequence[Epoch], *, ax: Ax
     if isinstance(results, Comparison):
         axes = axes_for(ax, 9.4, 5.6)
         draw_curves(axes, results)
+        return axes
+    if isinstance(results, TrainedClip):
+        axes = axes_for(ax, *WIDE)
+        axes.plot(range(1, len(results.losses) + 1), results.losses, marker="o", label="training loss")
+        axes.set(xlabel="epoch", ylabel="contrastive loss")
         return axes
     history = list(results.history if isinstance(results, FineTuned) else results)
     if not history:
