@@ -7,6 +7,7 @@ import stat
 from collections.abc import Collection, Iterator, Mapping
 
 from clipkit.errors import ImageError
+from clipkit.images.formats import CAMERA, RAW
 from clipkit.images.recipe import NO_METADATA, Metadata
 
 SUFFIX = ".xmp"
@@ -45,7 +46,11 @@ def read_sidecar(file: str) -> Metadata:
 
 
 def sidecar_names(name: str) -> Iterator[str]:
-    """What a sidecar may be called, the most specific name first."""
-    for stem in (name, os.path.splitext(name)[0]):
-        yield stem + SUFFIX
-        yield stem + SUFFIX.upper()
+    """What a sidecar may be called, the most specific name first; last, that of the RAW file of the same shot."""
+    stem, suffix = os.path.splitext(name)
+    for one in (name, stem):
+        yield one + SUFFIX
+        yield one + SUFFIX.upper()
+    for raw in sorted(RAW) if suffix.lower() in CAMERA else ():
+        yield stem + raw + SUFFIX
+        yield stem + raw.upper() + SUFFIX

@@ -22,6 +22,10 @@ from tests.support.raws import dng
 rawpy = pytest.importorskip("rawpy", reason="pip install 'clipkit[raw]'")
 
 SQUASHED = PixelRecipe((64, 64), (0.5,) * 3, (0.5,) * 3, resize_mode="squash")
+PACKET = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><r:RDF xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<r:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="4"/></r:RDF></x:xmpmeta>'
+)
 RED, BLUE = (220, 30, 40), (30, 40, 210)
 
 
@@ -86,10 +90,8 @@ def test_without_a_preview_that_is_good_enough_the_sensor_is_developed(preview: 
 
 
 def test_date_camera_exposure_and_xmp_come_from_the_file() -> None:
-    packet = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r:RDF xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-    packet += b'<r:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="4"/></r:RDF></x:xmpmeta>'
     for preview in (None, jpeg()):
-        data = dng(BLUE, preview=preview, xmp=packet)
+        data = dng(BLUE, preview=preview, xmp=PACKET.encode())
         found = metadata(data, name="a.dng")
         assert found == decode(data, SQUASHED, name="a.dng").metadata
         assert (found.taken_at, found.camera) == ("2021-05-06T07:08:09", "NIKON D750")
@@ -152,5 +154,8 @@ def test_raw_files_are_indexed_beside_others(tmp_path: Path) -> None:
     assert sorted(index.paths) == ["one.nef", "three.jpg", "two.dng", "two.png"]
     assert [hit.path for hit in search(index, "red type:dng")] == ["two.dng"]
     assert sorted(hit.path for hit in search(index, "red type:raw")) == ["one.nef", "two.dng"]
+    (tmp_path / "three.dng.xmp").write_text(PACKET)
+    assert index.update().refreshed == 1
+    assert [hit.path for hit in search(index, "rating:4")] == ["three.jpg"]
     (tmp_path / "three.jpg").unlink()
     assert (index.update().encoded, len(index)) == (1, 4)
