@@ -177,6 +177,7 @@ class _Plan:
         self._how, self._travel = how, Travel()
         self._taken: dict[str, str] = {}  # key of a place -> the file that gets it
         self._moved: set[str] = set()
+        self._beside: set[str] = set()  # what travels with others
 
     def add(self, source: str, folder: Path) -> None:
         """A step for a picture, if it is not in the folder already."""
@@ -190,6 +191,7 @@ class _Plan:
         places = [(one, place_beside(one, source, target)) for one in companions]
         beside = [step for one, place in places if (step := self._companion(one, place, source)) is not None]
         self.steps.append(Transfer(self._how, source, target, tuple(beside)))
+        self._beside |= {step.source for step in beside}
         for step in self.steps[-1].files:
             self._taken[_key(step.target)] = step.source
             if step.how == "move":
@@ -197,14 +199,16 @@ class _Plan:
 
     def _place(self, source: str, folder: Path, companions: list[str]) -> Path | None:
         for target in free_names(source, folder, companions, how=self._how):
-            if self._taken.get(_key(target)) == source:  # it travels with another, or was named twice
-                return None
+            if _key(target) in self._taken:
+                if source in self._beside and self._taken[_key(target)] == source:  # it travels with another
+                    return None
+                continue
             if os.path.lexists(target):
                 if _is_there(source, target, self._how):
                     return None
                 continue
             places = [(one, place_beside(one, source, target)) for one in companions]
-            if not any(self._taken.get(_key(place), one) != one for one, place in [(source, target), *places]):
+            if all(self._taken.get(_key(place), one) == one for one, place in places):
                 return target
         raise AssertionError("the numbers do not end")
 
