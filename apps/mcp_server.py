@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,7 +164,7 @@ class Tools:
             raise QueryError(f"there is no relevance {printable(min_relevance[:20])!r}", hint="weak, likely or strong")
         chosen = self._library(library)
         answer = ask(chosen, Question(clean(query), least=as_relevance(min_relevance)), _count(k))
-        return _found(chosen, answer, answer.found, notes_on_files(query))
+        return self._found(chosen, answer, answer.found, notes_on_files(query))
 
     def find_similar(self, path: str, library: str = "", k: int = 10) -> Found:
         """The pictures that look most like one of the library. path: as an answer gave it. k: at most 200."""
@@ -170,7 +172,7 @@ class Tools:
         own = self._ids(chosen, [path])[0]
         answer = ask(chosen, Question(more=(own,)), _count(k) + 1)
         others = tuple(one for one in answer.found if one.fact.id != own)
-        return _found(chosen, answer, others[: _count(k)])
+        return self._found(chosen, answer, others[: _count(k)])
 
     def show_pictures(self, paths: list[str], library: str = "", size: int = 256) -> list[str | Image]:
         """Pictures to look at. paths: at most 12, as an answer gave them. size: longer side, 32 to 1024 pixels."""
@@ -208,15 +210,27 @@ class Tools:
         return Changed(f"{len(written):,} files beside {len(files):,} pictures have these tags now")
 
     def _library(self, name: str) -> Library:
-        names = [library.name for library in self._shelf.libraries() if library.is_indexed]
-        if name and name not in names:
-            raise QueryError(f"there is no library {printable(name[:80])!r} here", hint=", ".join(names))
-        return self._shelf.indexed(name)
+        """The library that an assistant calls so; the first for an empty name."""
+        there = {self._name(library): library for library in self._shelf.libraries() if library.is_indexed}
+        if not there:
+            raise QueryError("no library has an index any more", hint="clipkit index FOLDER")
+        if name and name not in there:
+            raise QueryError(f"there is no library {printable(name[:80])!r} here", hint=", ".join(there))
+        return there[name] if name else next(iter(there.values()))
+
+    def _name(self, library: Library) -> str:
+        """What an assistant calls it: equal names of folders are numbered."""
+        return next(name for name, key in self._shelf.choices(self._shelf.libraries()) if key == library.key)
 
     def _facts(self, library: Library) -> LibraryFacts:
         catalogue = library.catalogue()
         first, last = catalogue.years
-        return LibraryFacts(printable(library.name), len(catalogue), library.info.model, first, last)
+        return LibraryFacts(self._name(library), len(catalogue), library.info.model, first, last)
+
+    def _found(self, library: Library, answer: Answer, shown: Sequence[Scored], notes: Sequence[str] = ()) -> Found:
+        pictures = [_picture(one.fact, float(one.hit.score), one.relevance) for one in shown]
+        said = [*notes, *answer.notes]
+        return Found(self._name(library), answer.verdict, answer.total, answer.has_more, pictures, said)
 
     def _ids(self, library: Library, paths: Sequence[str], *, most: int = 1) -> list[int]:
         """Ids of pictures; QueryError for one that the index has not, so that no other file can be named."""
@@ -227,7 +241,7 @@ class Tools:
         known = {path: id_ for path, id_ in pairs if path in wanted}
         if absent := [path for path in paths if path not in known]:
             raise QueryError(
-                f"{printable(absent[0][:200])} is no picture of {printable(library.name)}",
+                f"{printable(absent[0][:200])} is no picture of {self._name(library)}",
                 hint="a path as search gives it, relative to the library",
             )
         return [known[path] for path in paths]
@@ -239,12 +253,6 @@ def _count(k: int) -> int:
     return k
 
 
-def _found(library: Library, answer: Answer, shown: Sequence[Scored], notes: Sequence[str] = ()) -> Found:
-    pictures = [_picture(one.fact, float(one.hit.score), one.relevance) for one in shown]
-    said = [*notes, *answer.notes]
-    return Found(printable(library.name), answer.verdict, answer.total, answer.has_more, pictures, said)
-
-
 def _picture(fact: Fact, score: float, relevance: str) -> FoundPicture:
     return FoundPicture(printable(fact.path), round(score, 4), relevance, fact.width, fact.height, fact.taken)
 
@@ -252,7 +260,13 @@ def _picture(fact: Fact, score: float, relevance: str) -> FoundPicture:
 def serve(photos: Sequence[Path], shelf: Shelf, *, allow_changes: bool = False) -> None:
     """Answer an assistant on stdin and stdout until it closes them; ClipkitError for a folder without an index."""
     for folder in photos:
+        if not os.path.isdir(folder):
+            raise ClipkitError(
+                f"{folder} is not a folder on this machine", hint="clipkit mcp FOLDER, one that is there"
+            )
         library = shelf.add(folder)
         if not library.is_indexed:
             raise ClipkitError(f"{folder} has no index", hint=f"clipkit index {folder}")
-    make_server(shelf, allow_changes=allow_changes).run("stdio")
+    server = make_server(shelf, allow_changes=allow_changes)
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # the first Ctrl-C: mcp waits for one more line of stdin
+    server.run("stdio")

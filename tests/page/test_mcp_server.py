@@ -6,6 +6,8 @@ import asyncio
 import base64
 import io
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -79,6 +81,24 @@ def test_a_library_is_described(shelf: Shelf) -> None:
     ]
     described = asked(shelf, "describe_library", library="photos")
     assert (described["folders"], described["kinds"], described["albums"]) == (["sub"], ["PNG"], {})
+
+
+def test_libraries_of_one_name_are_told_apart(shelf: Shelf, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "photos"
+    other.mkdir(parents=True)
+    (other / "only.png").write_bytes((shelf.libraries()[0].root / "red.png").read_bytes())
+    ImageIndex.create(other, ColourEncoder()).update()
+    shelf.add(other)
+    assert [one["name"] for one in asked(shelf, "list_libraries")["result"]] == ["photos (1)", "photos (2)"]
+    found = asked(shelf, "search", query="red", library="photos (2)", k=1)
+    assert (found["library"], found["pictures"][0]["path"]) == ("photos (2)", "only.png")
+    assert "here; try: photos (1), photos (2)" in refused(shelf, "search", query="red", library="photos")
+
+
+def test_an_index_that_is_gone_is_said(shelf: Shelf) -> None:
+    library = shelf.libraries()[0]
+    library.folder.rename(library.folder.with_name("elsewhere"))
+    assert "no library has an index any more; try: clipkit index FOLDER" in refused(shelf, "search", query="red")
 
 
 def test_pictures_are_shown_small(shelf: Shelf) -> None:
@@ -163,11 +183,29 @@ def test_the_command_answers_over_stdin_and_stdout(
     capfd.readouterr()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_one_ctrl_c_ends_it(photos: Path, starter: OpenClipEncoder, private_cache: Path) -> None:
+    ImageIndex.create(photos, starter).update()
+    hello = b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n'
+    command = [sys.executable, "-m", "clipkit", "mcp", str(photos)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY) as server:
+        assert server.stdin
+        assert server.stdout
+        server.stdin.write(hello)
+        server.stdin.flush()
+        assert server.stdout.readline()  # it listens
+        server.send_signal(signal.SIGINT)
+        try:
+            assert server.wait(10) == 130
+        finally:
+            server.kill()
+
+
 def test_a_folder_without_an_index_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["mcp", str(tmp_path)]) == 1
     assert "has no index\n  try: clipkit index" in capfd.readouterr().err
     assert main(["mcp", str(tmp_path / "gone")]) == 1
-    assert "is not a folder on this machine" in capfd.readouterr().err
+    assert "is not a folder on this machine\n  try: clipkit mcp FOLDER" in capfd.readouterr().err
 
 
 def test_without_the_package_it_says_what_to_install(
