@@ -102,6 +102,8 @@ def _ids_of_class(index: ImageIndex, value: str, words_only: bool) -> IntArray:
 def _ids_with_text(index: ImageIndex, value: str) -> IntArray:
     """Pictures in which these words stand, one after the other, whatever their case."""
     texts, words = index.store.texts(), " ".join(value.casefold().split())
+    if not words:
+        raise _refused("text", value)
     if not texts:
         raise QueryError("text: needs the text in the pictures, which was never read", hint="clipkit index --ocr")
     return index.store.ids_with_contents({sha256.hex() for sha256, text in texts.items() if words in text.casefold()})

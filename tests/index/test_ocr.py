@@ -124,6 +124,12 @@ def test_an_older_format_has_no_texts_until_they_are_read(index: ImageIndex, rea
     assert found(index, "text:invoice") == ["copy.png", "red.png"]
 
 
+@pytest.mark.parametrize("query", ['text:""', 'text:"  "'])
+def test_a_text_without_words_is_refused(index: ImageIndex, query: str) -> None:
+    with pytest.raises(QueryError, match="text: *cannot be read"):
+        found(index, query)
+
+
 def test_forged_texts_do_no_harm(index: ImageIndex) -> None:
     rows_of(index, "INSERT INTO texts VALUES (x'00', x'ff'), ('a', 'b'), (x'01', 'c')")
     assert index.store.texts() == {b"\1": "c"}
