@@ -147,7 +147,7 @@ def label(library: Library, ids: Sequence[int], name: str, sorted_: ClassifySess
 
 def _undo_transfers(steps: Sequence[Transfer], said: str) -> str:
     remaining = undo_transfers(steps)
-    return said if not remaining else f"{counted(remaining, 'picture')} could not be put back: changed meanwhile."
+    return said if not remaining else f"{counted(remaining, 'file')} could not be put back: changed meanwhile."
 
 
 def _files(library: Library, ids: Sequence[int]) -> list[str]:

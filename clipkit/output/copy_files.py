@@ -287,8 +287,8 @@ def beside(steps: Sequence[Transfer]) -> str:
 
 
 def undo_transfers(steps: Sequence[Transfer]) -> int:
-    """Put back what `run_transfers` did, the latest first; how many could not be, because they have changed since."""
-    remaining = _undo([partial(_put_back, file) for step in steps for file in step.files])
+    """Put back what `run_transfers` did, the latest first; how many files could not be, because of changes since."""
+    remaining = _undo([partial(_take_back, file) for step in steps for file in step.files])
     for folder in sorted({step.target.parent for step in steps}, key=lambda place: len(place.parts), reverse=True):
         with suppress(OSError):
             folder.rmdir()  # an empty one
@@ -412,6 +412,13 @@ def _put_back(step: Transfer) -> None:
         target.unlink()
     if step.how == "copy" and target.is_file() and filecmp.cmp(step.source, target, shallow=False):
         target.unlink()
+
+
+def _take_back(step: Transfer) -> None:
+    """Undo a step that was done; FileExistsError where its file has to stay."""
+    _put_back(step)
+    if os.path.lexists(step.target):
+        raise FileExistsError(errno.EEXIST, "it was changed, or its old name is another file's", os.fspath(step.target))
 
 
 def _remove_empty(folder: Path) -> None:

@@ -126,7 +126,7 @@ def test_an_older_format_has_no_texts_until_they_are_read(index: ImageIndex, rea
 
 @pytest.mark.parametrize("query", ['text:""', 'text:"  "'])
 def test_a_text_without_words_is_refused(index: ImageIndex, query: str) -> None:
-    with pytest.raises(QueryError, match="text: *cannot be read"):
+    with pytest.raises(QueryError, match=r"text: *cannot be read"):
         found(index, query)
 
 

@@ -141,6 +141,17 @@ def test_a_raw_file_that_is_named_beside_its_jpeg_moves_once(tmp_path: Path, ord
     assert tree(tmp_path / "copies") == same("1.jpg", "1.cr2", "1.xmp")
 
 
+@pytest.mark.parametrize(("change", "stays"), [("in/1.CR2", "1.CR2"), ("out/1.xmp", "1.xmp")])
+def test_undo_counts_what_it_has_to_leave(tmp_path: Path, change: str, stays: str) -> None:
+    root = write(tmp_path / "in", "1.jpg", "1.CR2", "1.png", "1.xmp")  # the sidecar is of both, so that it is copied
+    steps = plan_moves(root, ["1.jpg"], tmp_path / "out")
+    run_transfers(steps)
+    (tmp_path / change).write_text("since then")
+    assert undo_transfers(steps) == 1
+    assert [file.name for file in (tmp_path / "out").iterdir()] == [stays]
+    assert (root / "1.jpg").read_text() == "1.jpg"
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 def test_a_companion_that_fails_puts_its_picture_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
