@@ -234,6 +234,22 @@ def test_the_public_names_are_these() -> None:
         _ = clipkit.Nothing  # type: ignore[attr-defined]
 
 
+def test_what_the_makefile_runs_is_in_the_repository() -> None:
+    words = (REPOSITORY / "Makefile").read_text().split()
+    named = [word for word in words if word.startswith(("tests/", "docs/", "benchmarks/"))]
+    assert named
+    assert [word for word in named if not (REPOSITORY / word).exists()] == []
+    ignored = (REPOSITORY / ".gitignore").read_text().split()
+    assert [word for word in named if {f"{part}/" for part in Path(word).parts} & set(ignored)] == []
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/install.md"])
+def test_every_extra_is_named(file: str) -> None:
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    text = (REPOSITORY / file).read_text()
+    assert [name for name in extras if name != "dev" and f"`{name}`" not in text] == []
+
+
 def test_nothing_is_installed_under_a_general_name() -> None:
     packages = tomllib.loads((LIBRARY.parent / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     assert {name.partition(".")[0] for name in packages} == {"clipkit", "clipkit_apps", "clipkit_data"}
