@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +149,7 @@ def test_the_command_reads_and_says_so(
     assert main(["search", "text:invoice", str(index.root), "-f"]) == 0
     assert capfd.readouterr().out.count("\n") == 2
     monkeypatch.undo()
-    monkeypatch.setitem(__import__("sys").modules, "rapidocr", None)
+    monkeypatch.setitem(sys.modules, "rapidocr", None)
     assert main(["index", str(index.root), "--ocr"]) == 1
     assert "try: pip install 'clipkit[ocr]'" in capfd.readouterr().err
 
@@ -164,10 +166,25 @@ def test_rapidocr_reads_a_picture_offline(tmp_path: Path) -> None:
     assert reader.read(np.full((200, 300, 3), 128, np.uint8)) == ""
 
 
+@pytest.mark.parametrize("shape", [(1, 2000, 3), (2000, 1, 3), (60, 2000, 3)])
+def test_a_strip_is_widened_before_it_is_read(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]) -> None:
+    from clipkit.models.ocr import TextReader
+
+    seen = []
+    fake = types.SimpleNamespace(RapidOCR=lambda **_: lambda rows: seen.append(rows))
+    monkeypatch.setitem(sys.modules, "rapidocr", fake)
+    canvas = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    assert TextReader().read(canvas) == ""
+    sides = sorted(seen[0].shape[:2])
+    assert sides == [250, 2000]
+    top, left = (full - side for full, side in zip(seen[0].shape[:2], shape[:2], strict=True))
+    assert np.array_equal(seen[0][top // 2 :, left // 2 :, ::-1][: shape[0], : shape[1]], canvas)
+
+
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from clipkit.models.ocr import TextReader
 
-    monkeypatch.setitem(__import__("sys").modules, "rapidocr", None)
+    monkeypatch.setitem(sys.modules, "rapidocr", None)
     with pytest.raises(ModelError) as caught:
         TextReader()
     assert caught.value.hint == "pip install 'clipkit[ocr]'"
