@@ -110,9 +110,11 @@ class ClassifyOptions(options.ModelOptions):
 @click.option("--explain", metavar="PICTURE", help="Show what spoke for and against the likeliest classes of one.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a picture.")
 @click.option("--csv", "as_csv", is_flag=True, help="A table: label, probability, path.")
-@click.option("--copy-to", type=click.Path(), metavar="DIR", help="Copy the pictures into one folder a class in DIR.")
-@click.option("--move-to", type=click.Path(), metavar="DIR", help="Move them there.")
-@click.option("--symlink-to", type=click.Path(), metavar="DIR", help="Link to them from there.")
+@click.option(
+    "--copy-to", type=options.Place(), metavar="DIR", help="Copy the pictures into one folder a class in DIR."
+)
+@click.option("--move-to", type=options.Place(), metavar="DIR", help="Move them there.")
+@click.option("--symlink-to", type=options.Place(), metavar="DIR", help="Link to them from there.")
 @click.option("--dry-run", is_flag=True, help="Show where they would go, and do nothing.")
 @options.below
 @options.engine

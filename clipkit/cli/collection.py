@@ -50,7 +50,7 @@ class DuplicateOptions:
 @options.below
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a group.")
 @click.option("--csv", "as_csv", is_flag=True, help="A table: group, keep, path, pixels, date.")
-@click.option("--move-to", type=click.Path(), metavar="FOLDER", help="Move all but the first of each group there.")
+@click.option("--move-to", type=options.Place(), metavar="FOLDER", help="Move all but the first of each group there.")
 @click.option("--hardlink", is_flag=True, help="Make copies with equal bytes one file on the disk.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 @options.at

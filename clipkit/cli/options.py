@@ -46,6 +46,16 @@ templates_option = click.option("--templates", metavar="SET|TEXT|FILE", help=TEM
 MODEL_HELP = "An open_clip model (see `clipkit models`), or one of transformers: a name on the hub, a folder."
 
 
+class Place(click.Path):
+    """A path to write to; an empty one, as of a variable that is not set in a script, is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click does it; a usage error for an empty text."""
+        if value == "":
+            self.fail("it is empty: a path, please", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def into(kind: type[Given]) -> Callable[[Callable[[Given], None]], Callable[..., None]]:
     """The options of a command as one record: click's arguments become the fields of `kind`."""
 

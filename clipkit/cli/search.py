@@ -118,8 +118,10 @@ def _is_query(text: str) -> bool:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--csv", "as_csv", is_flag=True, help="A table: score, path.")
 @click.option("-p", "--preview", is_flag=True, help="Show the pictures, where the terminal can.")
-@click.option("--copy-to", type=click.Path(), metavar="FOLDER", help="Also copy them there; overwrites nothing.")
-@click.option("--html", "sheet", type=click.Path(), metavar="FILE", help="Also write a contact sheet: one HTML file.")
+@click.option("--copy-to", type=options.Place(), metavar="FOLDER", help="Also copy them there; overwrites nothing.")
+@click.option(
+    "--html", "sheet", type=options.Place(), metavar="FILE", help="Also write a contact sheet: one HTML file."
+)
 @options.below
 @click.option("--after", metavar="DATE", default="", help="Only taken then or later: 2019, 2019-07.")
 @click.option("--before", metavar="DATE", default="", help="Only taken then or earlier.")

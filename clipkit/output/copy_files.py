@@ -73,8 +73,18 @@ def copy_hits(hits: Hits, folder: Path) -> list[Path]:
             copies.append(_copy_with(subject, folder, travel.companions(subject)))
     except OSError as error:
         reason = f"{subject}: {error.strerror or error}"
-        raise ClipkitError(f"{len(copies):,} of {len(hits):,} pictures were copied, then: {reason}") from error
+        hint = _hint(error, is_folder=subject == os.fspath(folder))
+        raise ClipkitError(
+            f"{len(copies):,} of {len(hits):,} pictures were copied, then: {reason}", hint=hint
+        ) from error
     return copies
+
+
+def _hint(error: OSError, *, is_folder: bool) -> str | None:
+    """What helps when a copy has failed: at its folder, or at a picture that is gone; None where nothing is known."""
+    if is_folder:
+        return "another folder: --copy-to FOLDER"
+    return "clipkit index first" if error.errno == errno.ENOENT else None
 
 
 def _size_to_copy(file: str, folder: Path, companions: list[str]) -> int:

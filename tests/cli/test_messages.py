@@ -46,6 +46,20 @@ def test_one_picture_is_one_picture(here: Path, capfd: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ("search", "red", "photos", "--copy-to", ""),
+        ("search", "red", "photos", "--html", ""),
+        ("classify", "photos", "--classes", "a,b", "--move-to", ""),
+        ("duplicates", "photos", "--move-to", ""),
+    ],
+)
+def test_an_empty_place_is_refused(here: Path, capfd: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+    code, _, said = run(capfd, *words)
+    assert (code, "it is empty: a path, please" in said) == (2, True)
+
+
+@pytest.mark.parametrize(
     "content",
     [b"II*\0" + bytes(40), b"RIFF\x20\0\0\0WEBPVP8 " + bytes(30), b"\x89PNG\r\n\x1a\n" + bytes(60), b"BM" + bytes(60)],
 )

@@ -163,6 +163,7 @@ def test_what_is_no_picture_file_any_more_is_said_before_anything_is_copied(tmp_
     with pytest.raises(ClipkitError) as caught:
         copy_hits(found(good, bad), tmp_path / "out")
     assert caught.value.message == f"0 of 2 pictures were copied, then: {bad}: {reason}"
+    assert caught.value.hint == ("clipkit index first" if kind == "gone" else None)
     assert contents(tmp_path / "out") == {}
 
 
@@ -186,8 +187,9 @@ def test_a_target_that_is_no_folder_is_said(tmp_path: Path) -> None:
     picture = written(tmp_path / "x.jpg", b"x")
     with pytest.raises(ClipkitError, match=r"x\.jpg is not a folder; nothing was copied"):
         copy_hits(found(picture), picture)
-    with pytest.raises(ClipkitError, match=r"0 of 1 pictures were copied, then: .*below: Not a directory"):
+    with pytest.raises(ClipkitError, match=r"0 of 1 pictures were copied, then: .*below: Not a directory") as caught:
         copy_hits(found(picture), picture / "below")
+    assert caught.value.hint == "another folder: --copy-to FOLDER"
     assert picture.read_bytes() == b"x"
 
 
