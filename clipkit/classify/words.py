@@ -151,6 +151,8 @@ def label_names(labels: Sequence[str | None] | npt.NDArray[Any], count: int) -> 
         raise ShapeError(
             f"{count} pictures and {len(labels)} labels", hint="one label for each picture, in their order"
         )
+    if getattr(labels, "shape", ())[1:] == (1,):
+        labels = np.asarray(labels)[:, 0]  # a column of a table
     return [UNKNOWN if label is None else str(label) for label in labels]
 
 

@@ -31,7 +31,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     """Zero-shot classifier: names the class of a picture from words alone; an estimator of scikit-learn.
 
     A class is the mean embedding of its prompts. Wherever the methods take X, it is a list of pictures (paths, Pillow
-    images, uint8 arrays) or their embeddings (n, d). It answers without `fit`, which is there for scikit-learn's tools.
+    images, uint8 arrays), a column of a table, or their embeddings (n, d). It answers without `fit`, which is there for
+    scikit-learn's tools.
 
     Parameters
     ----------
@@ -173,7 +174,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         X : sequence of pictures, or ndarray of shape (n, d), float32
             Embeddings are checked, pictures not read.
         y : sequence of shape (n,), or bool of shape (n, c) with `multi_label`, optional
-            Checked: each label must be a class, None or "unknown".
+            Checked: each label must be a class, None, "unknown" or, as scikit-learn counts them, a class's position.
 
         Returns
         -------
@@ -196,10 +197,12 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         [1.0, 1.0]
         """
         self._make(in_order=not self.multi_label)
+        X = _of_table(X) if hasattr(X, "iloc") else X  # noqa: N806
         if isinstance(X, np.ndarray) and X.dtype.kind == "f":
             self._checked(X)
         if y is not None and not self.head.multi_label:
-            known_names(self.head, y, len(X))
+            if not self._are_places(y):
+                known_names(self.head, y, len(X))
         elif y is not None and np.asarray(y).shape != (len(X), len(self.head.classes)):
             raise ShapeError(
                 f"{len(X)} pictures of {len(self.head.classes)} classes, and labels of shape {np.asarray(y).shape}",
@@ -403,6 +406,9 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         return self
 
     def _make(self, *, in_order: bool) -> None:
+        if not hasattr(self.encoder, "encode_texts"):
+            hint = f'clipkit.load_encoder("{self.encoder if isinstance(self.encoder, str) else "starter"}")'
+            raise QueryError(f"{self.encoder!r} is no encoder", hint=hint)
         if isinstance(self.classes, Head):
             if self.unknown or self.multi_label:
                 raise QueryError(
@@ -423,6 +429,8 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.head, self.prompts = made.head, made.prompts
 
     def _embeddings(self, pictures: Pictures) -> Embeddings:
+        if hasattr(pictures, "iloc"):  # a Series is asked by its index, and a table by its columns
+            pictures = _of_table(pictures)
         if is_tensor(pictures):
             pictures = pictures.detach().cpu().float().numpy() if pictures.ndim == 2 else list(pictures)
         if isinstance(pictures, np.ndarray) and pictures.dtype.kind == "f":
@@ -435,6 +443,18 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             return self._checked(np.stack([np.asarray(row) for row in pictures]))
         return self.encoder.encode_images(list(pictures))
 
+    def _are_places(self, y: Sequence[str | None] | npt.NDArray[Any]) -> bool:
+        """Whether these are positions of the sorted classes: scikit-learn counts them where it needs probabilities."""
+        values = np.asarray(y)
+        is_whole = values.dtype.kind in "iu" and values.size > 0
+        return is_whole and int(values.min()) >= 0 and int(values.max()) < len(self.head.classes)
+
     def _checked(self, rows: npt.NDArray[Any]) -> Embeddings:
         is_table = rows.ndim == 2 and rows.shape[1] == self.encoder.dim
         return check_embeddings(unit_rows(rows) if self.normalize and is_table else rows, self.encoder.dim)
+
+
+def _of_table(table: Any) -> npt.NDArray[Any]:
+    """Values of a Series or of a pandas table: embeddings (n, d), or the one column of pictures (n,)."""
+    values = np.asarray(table)
+    return values[:, 0] if values.shape[1:] == (1,) else values

@@ -195,12 +195,13 @@ class EmbeddingClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ShapeError
             If there are not as many labels as embeddings.
         """
-        found = self.predict(X)
-        if len(y) != len(found):
-            raise ShapeError(
-                f"{len(found)} embeddings and {len(y)} labels", hint="one label for each embedding, in their order"
-            )
-        return float(np.average(found == np.asarray(y), weights=checked_weights(sample_weight, len(found))))
+        found, right = self.predict(X), np.asarray(y)
+        if right.shape[1:] == (1,):  # a column would be compared with every answer
+            right = right[:, 0]
+        if right.shape != found.shape:
+            said = f"{len(right)} labels" if right.ndim == 1 else f"labels of shape {right.shape}"
+            raise ShapeError(f"{len(found)} embeddings and {said}", hint="one label for each embedding, in their order")
+        return float(np.average(found == right, weights=checked_weights(sample_weight, len(found))))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, self._learned)

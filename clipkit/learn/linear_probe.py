@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import islice
+from numbers import Integral, Real
 from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
@@ -168,6 +169,10 @@ class LinearProbe(LinearClassifier):
                 "a probe with a hidden layer cannot begin from a zero-shot head",
                 hint="leave hidden out, or the head to begin from",
             )
+        if not all(_is_number(value, kind) for value, kind in ((self.C, Real), (self.hidden, Integral))):
+            raise QueryError(f"C = {self.C!r} and hidden = {self.hidden!r} are no numbers", hint="LinearProbe(C=10)")
+        if isinstance(self.seed, Integral) and self.seed < 0:
+            raise QueryError(f"the seed is {self.seed}", hint="seed=0, or another whole number above")
         if self.C is not None and not ((0 if self.zeroshot else 1e-12) <= self.C < np.inf):
             raise QueryError(f"C is {self.C}, not a positive number", hint="--C 10, or none: it is chosen")
         if self.hidden is not None and (self.hidden < 1 or self.C is not None):
@@ -251,6 +256,10 @@ class _FromText:
         )
         scale = np.float32(start.temperature)
         return _Linear(scale * start.weight + self._last.weight, scale * start.bias + self._last.bias)
+
+
+def _is_number(value: object, kind: type) -> bool:
+    return value is None or (isinstance(value, kind) and not isinstance(value, bool))
 
 
 def _logits(layers: _Linear | TwoLayers, rows: FloatArray) -> FloatArray:

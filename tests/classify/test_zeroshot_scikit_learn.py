@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted
 
@@ -217,3 +218,32 @@ def test_embeddings_of_any_length_are_read_where_that_is_asked_for(rows: Any) ->
         scaled.predict(0 * rows)
     with pytest.raises(ShapeError, match="has length 3"):
         colours().predict(3 * rows)
+
+
+def test_columns_of_tables_are_pictures_embeddings_and_labels(photos: Path, rows: Any) -> None:
+    """Of any index: the parts of `train_test_split` and of a cross-validation do not begin at 0."""
+    files, labels = pd.Series([photos / f"{name}.png" for name in COLOURS], index=range(7, 15)), pd.Series([*COLOURS])
+    classifier = colours()
+    for given in (files, files.to_frame(), pd.DataFrame(rows)):
+        assert classifier.predict(given).tolist() == [*COLOURS]
+        for right in (labels, labels.to_frame(), np.array(labels)[:, None]):
+            assert classifier.fit(given, right).score(given, right) == 1
+    assert cross_val_score(classifier, files, labels, cv=KFold(4), error_score="raise").tolist() == [1] * 4
+
+
+def test_a_name_instead_of_an_encoder_is_told_how_to_load_it() -> None:
+    with pytest.raises(QueryError, match="'starter' is no encoder") as said:
+        ZeroShotClassifier("starter", ["cat", "dog"])  # type: ignore[arg-type]
+    assert said.value.hint == 'clipkit.load_encoder("starter")'
+
+
+def test_probabilities_are_cross_validated_where_scikit_learn_counts_classes(rows: Any) -> None:
+    """`cross_val_predict` and CalibratedClassifierCV(ensemble=False) hand `fit` the positions of the sorted classes."""
+    names = sorted(COLOURS)
+    twice, labels = np.concatenate([rows, rows]), np.array([*COLOURS, *COLOURS])
+    found = cross_val_predict(colours(), twice, labels, cv=2, method="predict_proba")
+    assert [names[i] for i in found.argmax(axis=1)] == labels.tolist()
+    sure = CalibratedClassifierCV(colours(), cv=2, ensemble=False).fit(twice, labels)
+    assert sure.predict(twice).tolist() == labels.tolist()
+    with pytest.raises(QueryError, match="labels are no class"):
+        colours().fit(rows, np.arange(1, 9))

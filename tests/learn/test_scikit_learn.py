@@ -263,3 +263,21 @@ def test_a_method_without_words_learns_from_pictures_alone(make: Any) -> None:
 def test_labels_that_are_no_classes_get_a_sentence(labels: Any, said: str) -> None:
     with pytest.raises(DatasetError, match=said):
         Prototypes().fit(np.eye(4), labels)
+
+
+def test_a_column_of_labels_is_scored_as_its_labels_are() -> None:
+    rows, labels = clouds(6)
+    probe = LinearProbe(C=1).fit(rows, labels)
+    wrong = np.where(np.arange(len(labels)) < 4, "fox", labels)
+    expected = float(np.mean(probe.predict(rows) == wrong))
+    for given in (wrong[:, None], pd.DataFrame({"label": wrong}), pd.Series(wrong)):
+        assert probe.score(rows, given) == expected
+    with pytest.raises(ShapeError, match=r"labels of shape \(24, 2\)"):
+        probe.score(rows, np.stack([wrong, wrong], axis=1))
+
+
+@pytest.mark.parametrize("options", [{"C": "1"}, {"C": True}, {"hidden": 16.5}, {"hidden": "16"}, {"seed": -1}])
+def test_parameters_that_are_no_numbers_get_a_sentence(options: dict[str, Any]) -> None:
+    rows, labels = clouds(3)
+    with pytest.raises(QueryError):
+        LinearProbe(**options).fit(rows, labels)
