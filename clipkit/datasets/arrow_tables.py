@@ -20,6 +20,7 @@ FOLDERS = ("", "data", "*", "*/*")  # where shards lie: beside, as on the hub, i
 CAPTIONS = ("caption", "captions", "text", "sentence")
 IMAGES = ("image", "img", "picture", "jpg", "png")
 _SHARD = re.compile(r"[-_.]?\d{4,}(-of-\d{4,})?$")  # train-00000-of-00002, or 0000 alone
+_PICTURE = re.compile(r"struct<(path: \w+, )?bytes: (large_)?binary\b")  # with a path that may be null everywhere
 _WORDS = re.compile(r"[-_.\s]+")
 _KNOWN = ("train", "training", "trainval", "validation", "valid", "val", "dev", "test", "testing")
 
@@ -63,6 +64,8 @@ def read_rows(place: Path, files: Sequence[Path], label: str) -> Rows:
                     found["labels"].append(_label_of(row[columns.label], columns, file))
                 elif columns.caption:
                     found["captions"].append(_captions_of(row[columns.caption], columns.caption, file))
+        except DatasetError:  # which is a ValueError, and says what to do
+            raise
         except (OSError, ValueError, TypeError) as error:  # Arrow's own errors derive from these
             reason = str(error).partition("\n")[0]
             raise DatasetError(f"{file} cannot be read: {reason}", hint="download or save it again") from error
@@ -130,7 +133,7 @@ def _kind(features: Mapping[str, Any], name: str) -> str:
 def _image_column(schema: Any) -> str | None:
     features, names = _features(schema), list(schema.names)
     told = [name for name in names if _kind(features, name) == "Image"]
-    structs = [name for name in names if str(schema.field(name).type) == "struct<bytes: binary, path: string>"]
+    structs = [name for name in names if _PICTURE.match(str(schema.field(name).type))]
     raw = [name for name in names if name in IMAGES and str(schema.field(name).type) in ("binary", "large_binary")]
     return next(iter([*told, *structs, *raw]), None)
 
@@ -146,7 +149,10 @@ def _columns(file: Path, label: str) -> _Columns:
     caption = next((name for name in names if name in CAPTIONS), None)
     if image is None or (chosen is None and caption is None):
         has = ", ".join(names)
-        raise DatasetError(f"{file} has the columns {has}", hint="an image column, and a label or a caption")
+        raise DatasetError(
+            f"{file} has the columns {has}",
+            hint="an image column, and a label or a caption; load_dataset(FILE, label=COLUMN) names the label",
+        )
     return _Columns(image, chosen, None if chosen else caption, told.get(chosen or "", ()))
 
 

@@ -45,7 +45,7 @@ Records = list[dict[str, str]]
 class Dataset:
     """Pictures that are there, and what is known of each; `len(dataset)` is their number.
 
-    Iteration gives their files, and a slice is a `Dataset` of the same classes.
+    Items and iteration give (picture, target); a slice is a `Dataset` of the same classes, and `files` are the paths.
 
     Attributes
     ----------
@@ -206,7 +206,8 @@ class Dataset:
         import pandas as pd
 
         known = {"file": self.files, "label": self.labels, "captions": self.captions}
-        return pd.DataFrame({name: list(values) for name, values in known.items() if values or name == "file"})
+        kept = ("file", "label") if self.classes else ("file",)  # also of no pictures
+        return pd.DataFrame({name: list(values) for name, values in known.items() if values or name in kept})
 
     def targets(self, classes: Sequence[str]) -> IntArray:
         """Position of each label in `classes`, matched by name.
@@ -327,6 +328,10 @@ def load_dataset(
     >>> clipkit.load_dataset("captions.csv").captions[0]
     ('a cat',)
     """
+    if not isinstance(path, str | os.PathLike):
+        raise DatasetError(
+            f"{type(path).__name__} is no path", hint="clipkit.datasets.Dataset.from_torchvision(DATASET), or a folder"
+        )
     place = Path(path)
     root = pets_root(place)
     if download or root:

@@ -201,3 +201,24 @@ def test_many_rows_come_in_their_order(tmp_path: Path) -> None:
     save_to_disk(tmp_path / "d", [make_table(labels)])
     for place in ("p", "d"):
         assert load_dataset(tmp_path / place).labels == tuple(NAMES[label] for label in labels)
+
+
+def test_what_a_table_lacks_is_said_once_with_its_own_hint(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", make_table([0, 1], None).rename_columns(["image", "kind"]))
+    with pytest.raises(DatasetError) as caught:
+        load_dataset(tmp_path, split="train")
+    assert caught.value.message == f"{tmp_path / 'train.parquet'} has the columns image, kind"
+    assert "load_dataset(FILE, label=COLUMN)" in str(caught.value.hint)
+    assert load_dataset(tmp_path, split="train", label="kind").classes == ("0", "1")
+
+
+def test_pictures_without_any_path_are_pictures(tmp_path: Path) -> None:
+    """As pandas writes them: the type of the path is null, or it stands first."""
+    for name, kinds in {
+        "null": [("bytes", pa.binary()), ("path", pa.null())],
+        "turned": [("path", pa.string()), ("bytes", pa.binary())],
+        "large": [("bytes", pa.large_binary()), ("path", pa.large_string())],
+    }.items():
+        image = pa.array([{"bytes": png("red"), "path": None}, {"bytes": png("blue"), "path": None}], pa.struct(kinds))
+        write_parquet(tmp_path / name / "train.parquet", pa.table({"image": image, "label": ["red", "blue"]}))
+        assert load_dataset(tmp_path / name, split="train").labels == ("red", "blue")

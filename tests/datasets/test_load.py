@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -304,3 +305,14 @@ def test_a_table_beside_class_folders_that_says_nothing_of_pictures_is_passed_ov
         make_table(tmp_path / split, "key,value\nby,me\n", name="metadata.csv")
     assert load_dataset(tmp_path).classes == ("blue", "red")
     assert load_dataset(tmp_path, split="train").labels == ("blue", "red")
+
+
+@pytest.mark.parametrize("given", [None, 3, ["a.png"]])
+def test_what_is_no_path_is_told_where_to_go(given: Any) -> None:
+    with pytest.raises(DatasetError, match="is no path") as caught:
+        load_dataset(given)
+    assert "from_torchvision" in str(caught.value.hint)
+
+
+def test_a_table_of_no_pictures_has_its_columns() -> None:
+    assert Dataset("none", (), classes=("cat", "dog")).to_frame().columns.tolist() == ["file", "label"]
