@@ -492,6 +492,10 @@ def _from_pillow(image: Image.Image, recipe: PixelRecipe, drafted: tuple[Size, E
 def _pillow_image(image: Image.Image | npt.NDArray[np.uint8]) -> Image.Image:
     if isinstance(image, Image.Image):
         return image
+    if not isinstance(image, np.ndarray):
+        raise ImageError(
+            f"a {type(image).__name__} is no picture", hint="paths, as DATASET.files has; or Pillow images"
+        )
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
         raise ImageError(f"an array of {image.dtype} {image.shape} is not uint8 (h, w), (h, w, 3) or (h, w, 4)")
     return Image.fromarray(image)

@@ -229,6 +229,11 @@ def encode_in_batches(encoder: Encoder, pictures: Sequence[Any] | torch.Tensor, 
     """`encode_images` for an encoder that has `encode_pixels`: decoded in threads, a batch at a time."""
     if isinstance(pictures, str | os.PathLike):
         raise ShapeError("encode_images takes a list of pictures", hint=f"encode_images([{str(pictures)!r}])")
+    if not hasattr(pictures, "__len__"):  # a Pillow image, a generator
+        raise ShapeError(
+            f"encode_images takes a list of pictures, and this is one {type(pictures).__name__}",
+            hint="encode_images([picture]), or list(pictures)",
+        )
     if is_tensor(pictures) and pictures.ndim != 4:
         raise ShapeError(
             f"a tensor of pictures is (n, 3, h, w), not {tuple(pictures.shape)}", hint="encode_images([picture])"
@@ -269,6 +274,8 @@ def encode_unique(encoder: Encoder, texts: Sequence[str], encode: Callable[[list
     """`encode_texts` by a function that is given each text once."""
     if isinstance(texts, str):
         raise ShapeError("encode_texts takes a list of texts", hint=f"encode_texts([{texts!r}])")
+    if not hasattr(texts, "__len__") or not all(isinstance(text, str) for text in texts):
+        raise ShapeError("encode_texts takes a list of texts, each a str", hint='encode_texts(["a cat", "a dog"])')
     if not len(texts):
         return np.empty((0, encoder.dim), np.float32)
     readables = [readable(text) for text in texts]

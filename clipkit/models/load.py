@@ -105,6 +105,9 @@ def load_encoder(
     (2, 384)
     >>> encoder = clipkit.load_encoder("ViT-B-32/laion2b_s34b_b79k")  # doctest: +SKIP
     """
+    if not isinstance(model, str | os.PathLike):
+        raise ModelError(f"{model!r} is no name of a model", hint="clipkit models")
+    model = os.fspath(model)
     if batch_size is not None and batch_size < 1:
         raise ModelError(f"a batch of {batch_size} has no pictures in it", hint="--batch-size 16")
     model = os.fspath(model)
@@ -182,6 +185,10 @@ def load_query_encoder(
 
 def as_open_clip(encoder: Encoder) -> OpenClipEncoder:
     """The open_clip network of an encoder, loaded if need be; ModelError where it has none."""
+    if isinstance(encoder, str | os.PathLike):
+        raise ModelError(
+            f"{str(encoder)!r} is a name, and no model", hint=f"clipkit.models.load_model({str(encoder)!r})"
+        )
     found = encoder.torch_encoder if isinstance(encoder, OnnxEncoder) else encoder
     if not isinstance(found, OpenClipEncoder):
         raise ModelError(f"{encoder.model} is no open_clip model", hint="clipkit models")

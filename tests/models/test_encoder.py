@@ -23,10 +23,13 @@ from PIL import Image
 
 from clipkit.core.arrays import check_embeddings
 from clipkit.errors import ImageError, ModelError, ShapeError
+from clipkit.models.attention import explain_attention
+from clipkit.models.encoder import encode_in_batches, encode_unique
 from clipkit.models.load import load_encoder as load_any_encoder
 from clipkit.models.openclip import OpenClipEncoder, causal_tower, cut, end_token, open_clip_catalogue
 from clipkit.models.registry import CONFIG, PICKLE_WEIGHTS, SAFE_WEIGHTS, starter_folder
 from clipkit.models.tokenizer import lengths
+from tests.support.colours import ColourEncoder
 from tests.support.fake_hub import serve
 from tests.support.tiny_models import CONFIGS, make_model, make_tokenizer, random_network, write_weights
 
@@ -678,3 +681,27 @@ def _readme_of_a_file(architecture: str, folder: Path, files: list[Path], option
             tokenizer = HFTokenizer(str(folder), context_length=64, clean="canonicalize")
             patch.setattr(open_clip, "get_tokenizer", lambda _: tokenizer)
         return readme(architecture, files, ["a photo of a dog"], pretrained=str(folder / SAFE_WEIGHTS), **options)
+
+
+def test_what_is_no_list_of_pictures_or_texts_gets_a_sentence() -> None:
+    encoder = ColourEncoder()
+    picture = Image.new("RGB", (4, 4))
+    for given in (picture, (picture for _ in range(2))):
+        with pytest.raises(ShapeError, match="takes a list of pictures, and this is one"):
+            encode_in_batches(encoder, given, "projected")  # type: ignore[arg-type]
+    for wrong, kind in ((None, "NoneType"), ((picture, 0), "tuple")):
+        with pytest.raises(ImageError, match=f"a {kind} is no picture") as caught:
+            encode_in_batches(encoder, [wrong], "projected")
+        assert "DATASET.files" in str(caught.value.hint)
+    for texts in ([1], [None], ["a", None], (text for text in "ab")):
+        with pytest.raises(ShapeError, match="takes a list of texts, each a str"):
+            encode_unique(encoder, texts, encoder.encode_texts)  # type: ignore[arg-type]
+
+
+def test_a_model_is_named_by_a_path_too_and_a_name_is_no_model(models: Callable[[str], Path]) -> None:
+    assert load_any_encoder(models("clip"), engine="torch").dim == 32
+    with pytest.raises(ModelError, match="None is no name of a model"):
+        load_any_encoder(None)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="'starter' is a name, and no model") as caught:
+        explain_attention("starter", "cat.jpg")  # type: ignore[arg-type]
+    assert caught.value.hint == "clipkit.models.load_model('starter')"
