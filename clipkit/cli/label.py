@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     Answers = tuple[LabelProbability, ...]
 
+HEAD = "head.safetensors"  # beside which finetune has saved a model of open_clip
 DEFAULT = "google/vit-base-patch16-224"
 
 
@@ -84,13 +86,19 @@ def _check_file(picture: str) -> None:
 
 
 def _load(given: LabelOptions) -> ViTClassifier:
+    from clipkit.models.conversion import is_pretrained_clip
     from clipkit.models.load import is_transformers
     from clipkit.models.registry import CONFIG
     from clipkit.models.vit import ViTClassifier
 
     place = Path(given.model).expanduser()
+    if (place / HEAD).is_file() and not (place / "config.json").is_file():
+        raise ModelError(
+            f"{given.model} is what finetune made of a model of texts and pictures",
+            hint=f"clipkit classify PHOTOS --head {shlex.quote(str(place / HEAD))}",
+        )
     is_path = given.model.startswith((".", "/", "~")) or place.is_dir()
-    if (place / CONFIG).is_file() or not (is_path or is_transformers(given.model)):
+    if (place / CONFIG).is_file() or is_pretrained_clip(place) or not (is_path or is_transformers(given.model)):
         raise ModelError(
             f"{given.model} is no image classifier of transformers, and has no labels of its own",
             hint=f"clipkit label cat.jpg --model {DEFAULT}; or clipkit classify PHOTOS --classes cat,dog",

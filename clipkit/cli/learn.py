@@ -281,6 +281,6 @@ def _echo_finetuned(tuned: FineTuned, out: str) -> None:
 
 def _next_command(tuned: FineTuned, out: str) -> str:
     if tuned.classifier is not None:
-        return f"python -c \"import clipkit; print(clipkit.ViTClassifier({out!r}).predict(['dog.jpg']))\""
+        return f"{shlex.join(['clipkit', 'label', '--model', out])} cat.jpg"
     index = "" if tuned.head is not None else f"clipkit index ./photos --model {shlex.quote(out)} --rebuild; "
     return f"{index}clipkit classify ./photos --head {shlex.quote(str(Path(out) / 'head.safetensors'))}"

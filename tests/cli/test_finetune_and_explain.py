@@ -73,16 +73,16 @@ def test_finetune_follows_its_weight_decay_and_warmup(tmp_path: Path, colours: P
     assert said["history"][0]["lr"] == pytest.approx(0.01)  # the warmup ends with the first of two epochs
 
 
-def test_finetune_of_a_transformers_model_ends_with_a_line_of_python_that_works(
+def test_finetune_of_a_transformers_model_ends_with_a_command_that_works(
     tmp_path: Path, colours: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, out = make_vit("vit", tmp_path / "vit"), tmp_path / "out"
     command = ["finetune", str(colours), "--out", str(out), "--model", str(model), "--unfreeze", "last:1", *QUICK]
     assert main(command) == 0
     last = capsys.readouterr().err.splitlines()[-1]
-    python = shlex.split(last.removeprefix("next: "))
-    assert python[:2] == ["python", "-c"]
-    assert f"ViTClassifier({str(out)!r})" in python[2]
+    typed = shlex.split(last.removeprefix("next: "))
+    assert typed == ["clipkit", "label", "--model", str(out), "cat.jpg"]
+    assert main([*typed[1:-1], str(next(colours.rglob("*.png"))), "--top", "1"]) == 0
     assert ViTClassifier(out).classes_.tolist() == ["blue", "red"]
 
 

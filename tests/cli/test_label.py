@@ -11,6 +11,7 @@ from PIL import Image
 
 from clipkit.cli.main import main
 from tests.support.colours import COLOURS, paint
+from tests.support.saved_models import save_clip
 from tests.support.tiny_models import make_model
 from tests.support.tiny_vits import make_vit
 
@@ -82,10 +83,16 @@ def test_what_is_no_classifier_or_no_picture_is_refused_before_anything_is_loade
     tmp_path: Path, pictures: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    save_clip(tmp_path / "saved")
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "head.safetensors").touch()
+    capsys.readouterr()
     mistakes = {
         "ViT-B-32 is no image classifier of transformers": [pictures[0], "--model", "ViT-B-32"],
         "starter is no image classifier": [pictures[0], "--model", "starter"],
         "clip is no image classifier": [pictures[0], "--model", str(make_model("clip", tmp_path / "clip"))],
+        "saved is no image classifier": [pictures[0], "--model", str(tmp_path / "saved")],
+        "tuned is what finetune made": [pictures[0], "--model", "tuned"],
         "it has no config.json": [pictures[0], "--model", "./nowhere"],
         "clip is a folder": [str(tmp_path / "clip")],
         "none.jpg is not there": ["none.jpg"],
