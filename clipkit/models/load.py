@@ -110,7 +110,6 @@ def load_encoder(
     model = os.fspath(model)
     if batch_size is not None and batch_size < 1:
         raise ModelError(f"a batch of {batch_size} has no pictures in it", hint="--batch-size 16")
-    model = os.fspath(model)
     refuse_empty_folder(model)
     say_name(model, notify)
     engine = check_engine(engine, device, precision)
