@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -18,6 +19,7 @@ from clipkit.errors import ImageError, QueryError, ShapeError
 from clipkit.learn.base import NotFitted
 from clipkit.models.encoder import SPACES, Encoder
 from clipkit.models.load import load_encoder
+from clipkit.models.tensors import is_tensor
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -98,7 +100,7 @@ class ClipTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Parameters
         ----------
         X : sequence of pictures, Series, or table of one column
-            Paths, Pillow images, uint8 arrays (h, w, 3). Not read.
+            Paths, Pillow images, uint8 arrays (h, w, 3), tensors as `encode_images` takes them. Not read.
         y : object, optional
             Not used.
 
@@ -126,7 +128,7 @@ class ClipTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Parameters
         ----------
         X : sequence of pictures, Series, or table of one column
-            Paths, Pillow images, uint8 arrays (h, w, 3).
+            Paths, Pillow images, uint8 arrays (h, w, 3), tensors as `encode_images` takes them.
 
         Returns
         -------
@@ -229,8 +231,10 @@ def as_pictures(given: Pictures) -> list[PictureSource]:
     values = np.asarray(given, dtype=object).ravel() if is_table else given
     pictures = list(values)
     for place, picture in enumerate(pictures):
-        if not (isinstance(picture, str | os.PathLike | np.ndarray) or hasattr(picture, "getbands")):
+        is_picture = isinstance(picture, str | os.PathLike | np.ndarray) or hasattr(picture, "getbands")
+        if not (is_picture or is_tensor(picture)):
+            hint = "its paths: DATASET.files" if isinstance(picture, tuple) else LEAVE_OUT
             raise ShapeError(
-                f"{picture!r}, number {place} of {len(pictures)}, is no path and no picture", hint=LEAVE_OUT
+                f"{reprlib.repr(picture)}, number {place} of {len(pictures)}, is no path and no picture", hint=hint
             )
     return pictures

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from clipkit.errors import ShapeError
 from clipkit.images.recipe import Picture, PixelRecipe
@@ -35,9 +36,21 @@ def from_tensor(tensor: torch.Tensor, recipe: PixelRecipe) -> Picture:
     if array.ndim != 3 or array.shape[0] not in (1, 3) or array.dtype not in (np.uint8, np.float32):
         raise ShapeError(f"a tensor of {array.dtype} {array.shape} is no picture (3, h, w)", hint=_HINT)
     if array.dtype == np.uint8:
-        rows = np.ascontiguousarray(np.broadcast_to(array, (3, *array.shape[1:])).transpose(1, 2, 0))
-        return from_image(rows, recipe)
+        return from_image(as_picture(tensor), recipe)
     return _denormalised(array, recipe)
+
+
+def as_picture(tensor: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """Pixels (h, w, 3) of a uint8 tensor (3, h, w) or (1, h, w); ShapeError for floating point, whose mean and std
+    nobody has told.
+    """
+    array = np.asarray(tensor.detach().cpu())
+    if array.ndim != 3 or array.shape[0] not in (1, 3) or array.dtype != np.uint8:
+        raise ShapeError(
+            f"a tensor of {array.dtype} {array.shape} cannot be shown",
+            hint="pictures as they were before the transform: DATASET.files; or uint8 (3, h, w)",
+        )
+    return np.ascontiguousarray(np.broadcast_to(array, (3, *array.shape[1:])).transpose(1, 2, 0))
 
 
 def _denormalised(values: Any, recipe: PixelRecipe) -> Picture:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from clipkit.core.arrays import FloatArray, check_embeddings
 from clipkit.core.text import counted
 from clipkit.datasets.embed import EmbeddedDataset
+from clipkit.datasets.load import Dataset
 from clipkit.errors import ShapeError
 from clipkit.evaluate.results import Comparison
 from clipkit.explore.mapping import LANDMARKS, Map, lay_out, map_collection
@@ -87,7 +88,9 @@ def confusion_matrix(
     right, given = [str(name) for name in actual], [str(name) for name in predicted]
     if len(right) != len(given) or not right:
         raise ShapeError(f"{len(given)} predictions for {len(right)} labels", hint="one for each picture, in order")
-    names = list(classes) if classes is not None else sorted({*right, *given})
+    names = [str(name) for name in classes] if classes is not None else sorted({*right, *given})
+    if len(set(names)) < len(names):
+        raise ShapeError("a class is named twice", hint="classes=None takes all that occur")
     place = {name: i for i, name in enumerate(names)}
     if unknown := [name for name in [*right, *given] if name not in place]:
         raise ShapeError(f"{unknown[0]!r} is not among the classes", hint="classes=None takes all that occur")
@@ -140,11 +143,11 @@ def learning_curves(results: FineTuned | TrainedClip | Comparison | Sequence[Epo
         axes.plot(range(1, len(results.losses) + 1), results.losses, marker="o", label="training loss")
         axes.set(xlabel="epoch", ylabel="contrastive loss")
         return axes
-    history = list(results.history if isinstance(results, FineTuned) else results)
-    if not history:
+    history = results.history if isinstance(results, FineTuned) else results
+    if not history or not isinstance(history, Sequence) or not all(isinstance(epoch, Epoch) for epoch in history):
         raise ShapeError("there is no epoch to draw", hint="the history of a fine-tuned model")
     axes = axes_for(ax, *WIDE)
-    _draw_history(axes, history)
+    _draw_history(axes, list(history))
     return axes
 
 
@@ -210,14 +213,17 @@ def reliability_diagram(
     >>> [round(float(bar.get_height()), 2) for bar in axes.patches]
     [1.0, 0.5]
     """
-    sure, right = np.asarray(confidence, np.float64), np.asarray(is_right, np.float64)
+    sure, right = np.asarray(confidence, np.float64), np.asarray(is_right)
+    if right.dtype.kind not in "biuf" or not np.isin(right, (0, 1)).all():
+        raise ShapeError("is_right is not True or False for each", hint="is_right=predicted == labels")
+    right = right.astype(np.float64)
     if sure.ndim != 1 or sure.shape != right.shape or not len(sure):
         raise ShapeError(f"confidence {sure.shape} and is_right {right.shape} are not both (n,)")
-    if bins < 1:
-        raise ShapeError(f"{bins} bins hold nothing", hint=f"bins={BINS}, as it is by default")
+    if bins < 1 or bins != int(bins):
+        raise ShapeError(f"{bins} bins cannot be drawn", hint=f"bins={BINS}, as it is by default")
     if not np.all((sure >= 0) & (sure <= 1)):
         raise ShapeError("confidence is not between 0 and 1", hint="probabilities, as predict_proba gives them")
-    axes = axes_for(ax, *SQUARE)
+    axes, bins = axes_for(ax, *SQUARE), int(bins)
     place = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)  # as `ece` has them
     counts = np.bincount(place, minlength=bins)
     there = np.flatnonzero(counts)
@@ -301,7 +307,13 @@ def _laid_out(
     if isinstance(embeddings, EmbeddedDataset):
         labels = labels if labels is not None else (embeddings.dataset.labels or None)
         embeddings = embeddings.embeddings
-    rows = check_embeddings(embeddings, np.asarray(embeddings).shape[-1])
+    if isinstance(embeddings, Dataset):
+        raise ShapeError("a dataset has pictures, and no embeddings", hint="embed_once(dataset, encoder)")
+    try:
+        values = np.asarray(embeddings, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ShapeError("these are no embeddings", hint="rows as encode_images gives them") from error
+    rows = check_embeddings(values, values.shape[-1] if values.ndim else 0)
     if not len(rows):
         raise ShapeError("there is no embedding to lay out", hint="one row at least")
     names = None if labels is None else _checked(labels, len(rows))

@@ -17,6 +17,7 @@ from clipkit.images.decode import whole_image
 from clipkit.images.thumbnails import Canvas, thumbnail
 from clipkit.index.image_index import ImageIndex
 from clipkit.models.attention import WITH_ATTENTION, AttentionMaps
+from clipkit.models.tensors import as_picture, is_tensor
 from clipkit.output.figures import LIGHT, add_scale, add_title, axes_for, short
 from clipkit.search.hits import Hits
 
@@ -56,7 +57,7 @@ def sample_grid(
 
     Parameters
     ----------
-    pictures : Dataset, Hits, ImageIndex, or sequence of path, PIL.Image.Image or ndarray
+    pictures : Dataset, Hits, ImageIndex, or sequence of path, PIL.Image.Image, ndarray or uint8 tensor (3, h, w)
         Those of a dataset have their labels, hits their scores and paths.
     labels : sequence of str, optional
         One a picture, instead.
@@ -132,6 +133,8 @@ def small(source: PictureSource) -> Canvas | None:
     try:
         if isinstance(source, str | os.PathLike):
             return thumbnail(source, SIDE).canvas
+        if is_tensor(source):
+            source = as_picture(source)
         whole = whole_image(source)
     except ImageError:
         return None

@@ -319,3 +319,16 @@ def test_a_copy_shares_a_loaded_encoder_and_a_pickle_loads_it_again(models: Call
     again = pickle.loads(pickle.dumps(clip))
     assert again.encoder_ is not encoder
     assert again.encoder_.fingerprint == encoder.fingerprint
+
+
+def test_tensors_are_pictures_and_the_items_of_a_dataset_none(
+    labelled: tuple[list[str], list[str]], starter: Any
+) -> None:
+    import torch
+
+    clip, batch = ClipTransformer(starter), torch.stack([starter.preprocess(file) for file in labelled[0][:2]])
+    for given in (batch, list(batch)):
+        np.testing.assert_allclose(clip.fit_transform(given), starter.encode_images(batch), atol=1e-6)
+    with pytest.raises(ShapeError, match="number 0 of 1, is no path") as caught:
+        clip.fit([(Image.new("RGB", (4, 4)), 0)])
+    assert caught.value.hint == "its paths: DATASET.files"

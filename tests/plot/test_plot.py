@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import matplotlib as mpl
@@ -201,3 +201,38 @@ def test_matplotlib_is_not_loaded_before_something_is_drawn() -> None:
     script += "print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (lambda: plot.confusion_matrix(["a"], ["a"], classes=["a", "a"]), "named twice"),
+        (lambda: plot.learning_curves(None), "no epoch"),  # type: ignore[arg-type]
+        (lambda: plot.learning_curves([{"loss": 1}]), "no epoch"),  # type: ignore[list-item]
+        (lambda: plot.reliability_diagram([0.5, 0.5], ["cat", "dog"]), "is_right is not True or False"),
+        (lambda: plot.reliability_diagram([0.5, 0.5], [2, 7]), "is_right is not True or False"),
+        (lambda: plot.reliability_diagram([0.5], [True], bins=2.5), "2.5 bins"),  # type: ignore[arg-type]
+        (lambda: plot.embedding_map(["cat.jpg"]), "no embeddings"),  # type: ignore[arg-type]
+        (lambda: plot.embedding_map(np.float32(3)), "no"),  # type: ignore[arg-type]
+        (lambda: plot.embedding_map(clipkit.datasets.Dataset("none", ("a.jpg",))), "no embeddings"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_cannot_be_drawn_gets_a_sentence(draw: Callable[[], object], words: str) -> None:
+    with pytest.raises(ShapeError, match=words):
+        draw()
+
+
+def test_classes_of_numbers_are_named_as_their_labels_are() -> None:
+    assert plot.confusion_matrix([0, 1, 1], [0, 1, 0], classes=[1, 0]).get_title(loc="left") == "66.7 % of 3 right"  # type: ignore[list-item]
+
+
+def test_tensors_are_shown_as_the_pictures_that_they_are() -> None:
+    import torch
+
+    red = torch.zeros(2, 3, 8, 12, dtype=torch.uint8)
+    red[:, 0] = 255
+    axes = plot.sample_grid(red)  # type: ignore[arg-type]
+    assert np.asarray(axes.images[0].get_array())[0, 0].tolist() == [255, 0, 0]
+    assert len(axes.images) == 2
+    with pytest.raises(ShapeError, match="cannot be shown"):
+        plot.sample_grid([torch.zeros(3, 8, 8)])  # type: ignore[list-item]
