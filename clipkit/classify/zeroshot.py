@@ -407,7 +407,7 @@ class ZeroShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     def _make(self, *, in_order: bool) -> None:
         if not hasattr(self.encoder, "encode_texts"):
-            hint = f'clipkit.load_encoder("{self.encoder if isinstance(self.encoder, str) else "starter"}")'
+            hint = f'clipkit.load_encoder("{self.encoder if isinstance(self.encoder, str) else "starter"}") makes one'
             raise QueryError(f"{self.encoder!r} is no encoder", hint=hint)
         if isinstance(self.classes, Head):
             if self.unknown or self.multi_label:

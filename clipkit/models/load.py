@@ -186,7 +186,7 @@ def as_open_clip(encoder: Encoder) -> OpenClipEncoder:
     """The open_clip network of an encoder, loaded if need be; ModelError where it has none."""
     if isinstance(encoder, str | os.PathLike):
         raise ModelError(
-            f"{str(encoder)!r} is a name, and no model", hint=f"clipkit.models.load_model({str(encoder)!r})"
+            f"{str(encoder)!r} is a name, and no model", hint=f"clipkit.models.load_model({str(encoder)!r}) loads it"
         )
     found = encoder.torch_encoder if isinstance(encoder, OnnxEncoder) else encoder
     if not isinstance(found, OpenClipEncoder):

@@ -234,7 +234,7 @@ def test_columns_of_tables_are_pictures_embeddings_and_labels(photos: Path, rows
 def test_a_name_instead_of_an_encoder_is_told_how_to_load_it() -> None:
     with pytest.raises(QueryError, match="'starter' is no encoder") as said:
         ZeroShotClassifier("starter", ["cat", "dog"])  # type: ignore[arg-type]
-    assert said.value.hint == 'clipkit.load_encoder("starter")'
+    assert said.value.hint == 'clipkit.load_encoder("starter") makes one'
 
 
 def test_probabilities_are_cross_validated_where_scikit_learn_counts_classes(rows: Any) -> None:

@@ -704,4 +704,4 @@ def test_a_model_is_named_by_a_path_too_and_a_name_is_no_model(models: Callable[
         load_any_encoder(None)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="'starter' is a name, and no model") as caught:
         explain_attention("starter", "cat.jpg")  # type: ignore[arg-type]
-    assert caught.value.hint == "clipkit.models.load_model('starter')"
+    assert caught.value.hint == "clipkit.models.load_model('starter') loads it"
