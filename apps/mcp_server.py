@@ -46,18 +46,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LibraryFacts:
-    """A library. first, last: days, as 2024-06-30; empty where no picture has a date."""
+    """A library. first, last: days, as 2024-06-30; empty where no picture has a date. error: why it cannot be asked."""
 
     name: str
-    pictures: int
-    model: str
-    first: str
-    last: str
+    pictures: int = 0
+    model: str = ""
+    first: str = ""
+    last: str = ""
+    error: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Description(LibraryFacts):
     """A library in detail. revision: grows with each change of the index."""
 
@@ -138,7 +139,7 @@ class Tools:
 
     def list_libraries(self) -> list[LibraryFacts]:
         """The libraries that can be searched."""
-        return [self._facts(library) for library in self._shelf.libraries() if library.is_indexed]
+        return [self._facts_or_error(library) for library in self._shelf.libraries() if library.is_indexed]
 
     def describe_library(self, library: str = "") -> Description:
         """Folders, file types, albums and saved searches of a library. library: its name; default: the first."""
@@ -225,7 +226,16 @@ class Tools:
     def _facts(self, library: Library) -> LibraryFacts:
         catalogue = library.catalogue()
         first, last = catalogue.years
-        return LibraryFacts(self._name(library), len(catalogue), library.info.model, first, last)
+        name, model = self._name(library), library.info.model
+        return LibraryFacts(name=name, pictures=len(catalogue), model=model, first=first, last=last)
+
+    def _facts_or_error(self, library: Library) -> LibraryFacts:
+        try:
+            return self._facts(library)
+        except ClipkitError as error:  # the others can be asked
+            message, hint = self._shelf.explained(error)
+            said = f"{message}; try: {hint}" if hint else message
+            return LibraryFacts(name=self._name(library), error=printable(said))
 
     def _found(self, library: Library, answer: Answer, shown: Sequence[Scored], notes: Sequence[str] = ()) -> Found:
         pictures = [_picture(one.fact, float(one.hit.score), one.relevance) for one in shown]

@@ -144,6 +144,10 @@ def _torch_packages() -> Iterator[Finding]:
 
 
 def _engines() -> Iterator[Finding]:
+    if _installed("torch") is None:  # the light path of docs/install.md
+        fact = "torch is not installed: the starter and exported models work, learning and other models do not"
+        yield Finding("engines", "warn", fact, "pip install torch open_clip_torch transformers")
+        return
     try:
         engines = ask_apart()
     except ClipkitError as error:

@@ -196,6 +196,13 @@ def test_torch_and_torchvision_must_come_from_one_place(
     assert by_name()["torchvision"].state == state
 
 
+def test_without_torch_its_absence_is_said_and_not_a_failed_import(machine: Machine) -> None:
+    del machine.versions["torch"]
+    machine.engines = ClipkitError("torch and faiss cannot be imported together", hint="install again")
+    assert by_name()["engines"].state == "warn"
+    assert "torch is not installed" in by_name()["engines"].fact
+
+
 def test_engines_that_cannot_be_imported_give_their_last_words(machine: Machine) -> None:
     machine.engines = ClipkitError("torch and faiss cannot be imported together: OMP: Error #15", hint="install again")
     findings = by_name()

@@ -22,7 +22,7 @@ from clipkit.explore.albums import read_albums
 from clipkit.index.image_index import ImageIndex
 from clipkit.index.sidecars import read_sidecar
 from clipkit.models.openclip import OpenClipEncoder
-from tests.support.colours import ColourEncoder
+from tests.support.colours import COLOURS, ColourEncoder, paint
 from tests.support.paths import REPOSITORY
 
 pytest.importorskip("mcp", reason="pip install 'clipkit[mcp]'")
@@ -77,7 +77,7 @@ def test_words_and_pictures_find_pictures(shelf: Shelf) -> None:
 
 def test_a_library_is_described(shelf: Shelf) -> None:
     assert asked(shelf, "list_libraries")["result"] == [
-        {"name": "photos", "pictures": 9, "model": "colour", "first": "", "last": ""}
+        {"name": "photos", "pictures": 9, "model": "colour", "first": "", "last": "", "error": ""}
     ]
     described = asked(shelf, "describe_library", library="photos")
     assert (described["folders"], described["kinds"], described["albums"]) == (["sub"], ["PNG"], {})
@@ -99,6 +99,19 @@ def test_an_index_that_is_gone_is_said(shelf: Shelf) -> None:
     library = shelf.libraries()[0]
     library.folder.rename(library.folder.with_name("elsewhere"))
     assert "no library has an index any more; try: clipkit index FOLDER" in refused(shelf, "search", query="red")
+
+
+def test_a_damaged_library_hides_no_other(shelf: Shelf, tmp_path: Path) -> None:
+    paint(tmp_path / "other" / "red.png", COLOURS["red"])
+    broken = ImageIndex.create(tmp_path / "other", ColourEncoder())
+    broken.update()
+    shelf.add(tmp_path / "other")
+    broken.store.file.write_bytes(b"no database" * 500)
+    whole, damaged = asked(shelf, "list_libraries")["result"]
+    assert (whole["name"], whole["pictures"], whole["error"]) == ("photos", 9, "")
+    assert (damaged["name"], damaged["pictures"]) == ("other", 0)
+    assert "try: clipkit index" in damaged["error"]
+    assert asked(shelf, "search", query="red", library="photos", k=1)["pictures"]
 
 
 def test_pictures_are_shown_small(shelf: Shelf) -> None:
