@@ -25,7 +25,7 @@ from clipkit.evaluate.results import INTERVALS, ZERO_SHOT, Comparison, Row, Shot
 from clipkit.evaluate.scoring import find_mistakes, first_predictions, score_cells, score_rows, score_runs
 from clipkit.evaluate.trials import Features, Task, Trial, TrialCache, answer, check_methods, settings_of
 from clipkit.learn.methods import METHODS
-from clipkit.models.encoder import Encoder, identity
+from clipkit.models.encoder import Encoder, identity, refuse_name
 
 if TYPE_CHECKING:
     from clipkit.learn.trainer import Recipe
@@ -105,6 +105,7 @@ def compare(
     >>> comparison.counts
     {'train': 6, 'test': 4}
     """
+    refuse_name(encoder)
     methods, shots = check_methods(methods, encoder), check_shots(shots)
     if seeds < 1:
         raise ClipkitError(f"{seeds} seeds are none", hint="--seeds 5")

@@ -321,6 +321,8 @@ def _result(
 
 
 def _parts(dataset: Dataset, validation: Dataset | None, seed: int) -> tuple[Dataset, Dataset]:
+    if not isinstance(dataset, Dataset):
+        raise DatasetError(f"{dataset!r} is no dataset", hint="clipkit.load_dataset(FOLDER) reads one")
     if not dataset.labels:
         raise DatasetError(
             f"{dataset.name} has no labels to learn from", hint="a folder of class folders, or a CSV image,label"

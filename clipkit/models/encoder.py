@@ -261,6 +261,13 @@ def read_picture(picture: PictureSource | torch.Tensor, recipe: PixelRecipe) -> 
     return from_image(picture, recipe)
 
 
+def refuse_name(encoder: object) -> None:
+    """ModelError where the name of a model stands for the model."""
+    if isinstance(encoder, str | os.PathLike):
+        name = str(encoder)
+        raise ModelError(f"{name!r} is a name, and no model", hint=f"clipkit.load_encoder({name!r}) loads it")
+
+
 def check_pixels(encoder: Encoder, pixels: npt.NDArray[np.uint8], space: str) -> None:
     """ShapeError where pixels are not what the encoder reads, or the space is unknown."""
     if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, *encoder.recipe.size):

@@ -21,8 +21,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+import clipkit
 from clipkit.core.arrays import check_embeddings
-from clipkit.errors import ImageError, ModelError, ShapeError
+from clipkit.errors import DatasetError, ImageError, ModelError, ShapeError
 from clipkit.models.attention import explain_attention
 from clipkit.models.encoder import encode_in_batches, encode_unique
 from clipkit.models.load import load_encoder as load_any_encoder
@@ -705,3 +706,11 @@ def test_a_model_is_named_by_a_path_too_and_a_name_is_no_model(models: Callable[
     with pytest.raises(ModelError, match="'starter' is a name, and no model") as caught:
         explain_attention("starter", "cat.jpg")  # type: ignore[arg-type]
     assert caught.value.hint == "clipkit.models.load_model('starter') loads it"
+
+
+def test_a_name_is_no_model_and_a_folder_no_dataset(tmp_path: Path, encoder: ColourEncoder) -> None:
+    with pytest.raises(ModelError, match="'starter' is a name, and no model") as refused:
+        clipkit.compare(tmp_path, "starter")  # type: ignore[arg-type]
+    assert refused.value.hint == "clipkit.load_encoder('starter') loads it"
+    with pytest.raises(DatasetError, match="is no dataset"):
+        clipkit.finetune(encoder, str(tmp_path))  # type: ignore[arg-type]
