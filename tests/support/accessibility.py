@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 GRAVE = ("serious", "critical")
 WIDTHS = (1600, 390)
 HEIGHT = 2400  # what scrolling would show, too
-SETTLED_MS = 250  # fades are over: half a fade is half a contrast
+SETTLED_MS = 250  # fades have begun
+# Pictures on the screen are there, or known to be broken, and fades are over: half a fade is half a contrast.
+SETTLED = """() => [...document.querySelectorAll('.ck-wall img')].every(
+    image => image.complete || image.getBoundingClientRect().top > innerHeight
+) && document.getAnimations().every(
+    one => one.playState !== 'running' || one.effect.getTiming().iterations === Infinity
+)"""
 
 
 def accessibility_faults(window: Page, *, leaving_out: Sequence[str] = ()) -> list[str]:
@@ -28,6 +34,7 @@ def accessibility_faults(window: Page, *, leaving_out: Sequence[str] = ()) -> li
         for theme in ("light", "dark"):
             window.evaluate("is => document.body.classList.toggle('dark', is)", theme == "dark")
             window.wait_for_timeout(SETTLED_MS)
+            window.wait_for_function(SETTLED)
             faults += [f"{width}, {theme}: {fault}" for fault in _grave(window, leaving_out)]
     return faults
 
