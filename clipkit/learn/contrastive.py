@@ -317,7 +317,9 @@ def _in_pieces(encode: Callable[..., torch.Tensor], inputs: torch.Tensor, size: 
 def _groups(network: Any, recipe: ContrastiveRecipe) -> list[dict[str, Any]]:
     """Parameters that learn, in two groups: matrices decay, all else does not."""
     if recipe.loss == "siglip" and network.logit_bias is None:
-        raise ModelError("this model has no bias of its logits, which the sigmoid loss wants", hint='loss="clip" wants none')
+        raise ModelError(
+            "this model has no bias of its logits, which the sigmoid loss wants", hint='loss="clip" wants none'
+        )
     groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
     for name, parameter in network.named_parameters():
         tower = "image" if name.startswith("visual.") else "" if name.startswith("logit_") else "text"
