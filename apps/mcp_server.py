@@ -123,8 +123,7 @@ def _explained(tool: Callable[P, R], shelf: Shelf) -> Callable[P, R]:
         try:
             return tool(*arguments, **named)
         except ClipkitError as error:
-            message, hint = shelf.explained(error)
-            raise ToolError(printable(f"{message}; try: {hint}" if hint else message)) from error
+            raise ToolError(_sentence(shelf, error)) from error
         except OSError as error:  # a disk that is gone
             raise ToolError(f"the disk refuses: {error.strerror or error}") from error
 
@@ -233,14 +232,12 @@ class Tools:
         try:
             return self._facts(library)
         except ClipkitError as error:  # the others can be asked
-            message, hint = self._shelf.explained(error)
-            said = f"{message}; try: {hint}" if hint else message
-            return LibraryFacts(name=self._name(library), error=printable(said))
+            return LibraryFacts(name=self._name(library), error=_sentence(self._shelf, error))
 
     def _found(self, library: Library, answer: Answer, shown: Sequence[Scored], notes: Sequence[str] = ()) -> Found:
         pictures = [_picture(one.fact, float(one.hit.score), one.relevance) for one in shown]
-        said = [*notes, *answer.notes]
-        return Found(self._name(library), answer.verdict, answer.total, answer.has_more, pictures, said)
+        notes = [*notes, *answer.notes]
+        return Found(self._name(library), answer.verdict, answer.total, answer.has_more, pictures, notes)
 
     def _ids(self, library: Library, paths: Sequence[str], *, most: int = 1) -> list[int]:
         """Ids of pictures; QueryError for one that the index has not, so that no other file can be named."""
@@ -255,6 +252,12 @@ class Tools:
                 hint="a path as search gives it, relative to the library",
             )
         return [known[path] for path in paths]
+
+
+def _sentence(shelf: Shelf, error: ClipkitError) -> str:
+    """An error in one line, with what to try; it names no place on the disk."""
+    message, hint = shelf.explained(error)
+    return printable(f"{message}; try: {hint}" if hint else message)
 
 
 def _count(k: int) -> int:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from clipkit.core.arrays import Embeddings
 from clipkit.images.recipe import PixelRecipe
-from clipkit.models.encoder import Encoder, PickledByName, encode_in_batches, encode_unique, read_picture
+from clipkit.models.encoder import Encoder, PickledByName, check_pixels, encode_in_batches, encode_unique, read_picture
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -157,6 +157,10 @@ class EncoderBase(PickledByName):
         ShapeError
             If the pixels have another shape or type, or the space is unknown.
         """
+        check_pixels(cast("Encoder", self), pixels, space)
+        return self._encode_pixels(pixels, space)
+
+    def _encode_pixels(self, pixels: npt.NDArray[np.uint8], space: str) -> Embeddings:
         raise NotImplementedError
 
     def _encode_unique(self, texts: list[str]) -> Embeddings:

@@ -21,7 +21,7 @@ from clipkit.core.system import usable_cores
 from clipkit.errors import ModelError
 from clipkit.models.base import EncoderBase
 from clipkit.models.devices import INT8
-from clipkit.models.encoder import Encoder, check_pixels, encoder_repr
+from clipkit.models.encoder import Encoder, encoder_repr
 from clipkit.models.export_cache import use
 from clipkit.models.exports import IMAGE, TEXT, ExportedModel
 from clipkit.models.tokenizer import lengths
@@ -107,27 +107,7 @@ class OnnxEncoder(EncoderBase):
     def __repr__(self) -> str:
         return encoder_repr(self)
 
-    def encode_pixels(self, pixels: npt.NDArray[np.uint8], *, space: str = "projected") -> Embeddings:
-        """Embeddings of pixels that are decoded by this encoder's recipe.
-
-        Parameters
-        ----------
-        pixels : ndarray of shape (n, 3, height, width), uint8
-            RGB at the recipe's size, without mean and std.
-        space : {"projected", "backbone"}, default "projected"
-            As in `encode_images`.
-
-        Returns
-        -------
-        ndarray of shape (n, d), float32
-            In order; rows of length 1.
-
-        Raises
-        ------
-        ShapeError
-            If the pixels have another shape or type, or the space is unknown.
-        """
-        check_pixels(self, pixels, space)
+    def _encode_pixels(self, pixels: npt.NDArray[np.uint8], space: str) -> Embeddings:
         self._has_gone_on = self._has_gone_on or self._is_torch_worth_it(len(pixels))
         self._encoded += len(pixels)
         if self._has_gone_on or space == "backbone" or IMAGE not in self.export.graphs:

@@ -22,7 +22,7 @@ from clipkit.models.base import EncoderBase
 from clipkit.models.byte_pairs import as_lines
 from clipkit.models.conversion import trunk_folder
 from clipkit.models.devices import Towers, at_once, is_out_of_memory, place_network
-from clipkit.models.encoder import Encoder, check_pixels, encoder_repr
+from clipkit.models.encoder import Encoder, encoder_repr
 from clipkit.models.exports import model_cfg_sha256
 from clipkit.models.hub import Notify
 from clipkit.models.registry import TOKENIZER_FILES, Catalogue, Pretrained, Weights, fetch_files
@@ -220,27 +220,7 @@ class OpenClipEncoder(EncoderBase):
             dict.fromkeys(str(kind).removeprefix("torch.") for kind in (self.towers.image, self.towers.text))
         )
 
-    def encode_pixels(self, pixels: npt.NDArray[np.uint8], *, space: str = "projected") -> Embeddings:
-        """Embeddings of pixels that are decoded by this encoder's recipe.
-
-        Parameters
-        ----------
-        pixels : ndarray of shape (n, 3, height, width), uint8
-            RGB at the recipe's size, without mean and std.
-        space : {"projected", "backbone"}, default "projected"
-            As in `encode_images`.
-
-        Returns
-        -------
-        ndarray of shape (n, d), float32
-            In order; rows of length 1.
-
-        Raises
-        ------
-        ShapeError
-            If the pixels have another shape or type, or the space is unknown.
-        """
-        check_pixels(self, pixels, space)
+    def _encode_pixels(self, pixels: npt.NDArray[np.uint8], space: str) -> Embeddings:
         tower = self._tower(space)
         if not len(pixels):
             return np.empty((0, self._width(space)), np.float32)

@@ -1,4 +1,4 @@
-"""What travels with pictures that are copied or moved: the files beside one that belong to it, under its new name."""
+"""Companion files of pictures that are copied or moved: which go along, and under which name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Hugging Face's `datasets` writes, made here by pyarrow alone: parquet, and Arrow of `save_to_disk`."""
+"""Parquet and Arrow as Hugging Face's `datasets` writes them, made here by pyarrow alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What notebooks show: every repr is one line, and HTML shows no place on the disk and no more than it may."""
+"""Notebook output: every repr is one line, and HTML shows no place on the disk and no more than it may."""
 
 from __future__ import annotations
 
