@@ -1,0 +1,1 @@
+"""Embedding on a cluster: pictures anywhere, in shards of parquet."""
