@@ -56,6 +56,7 @@ DOORS = {
     "simplejpeg": "clipkit.images",
     "pillow_heif": "clipkit.images",
     "rawpy": "clipkit.images.raw",
+    "av": "clipkit.images.video_frames",
     "pyarrow": "clipkit.core.arrow",
     "watchfiles": "clipkit.index.watch",
     "platformdirs": "clipkit.core.folders",

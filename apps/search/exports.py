@@ -8,6 +8,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,6 +16,7 @@ from clipkit.core.text import FORMULA_STARTS, printable
 from clipkit.errors import ClipkitError
 from clipkit.explore.library import Library
 from clipkit.explore.question import Found
+from clipkit.images.formats import file_of
 from clipkit.output.contact_sheet import write_sheet
 from clipkit.search.hits import Hit, Hits
 
@@ -49,8 +51,11 @@ def as_sheet(library: Library, found: Sequence[Found], title: str) -> Export:
 
 
 def as_zip(library: Library, found: Sequence[Found], outbox: Outbox) -> Export:
-    """The files as they are, in one archive, which lies on the disk until it has been taken or others come."""
-    hits = shown(library, found)
+    """The files as they are, in one archive, which lies on the disk until it has been taken or others come.
+
+    Of frames of a video the video, once.
+    """
+    hits = list({file_of(hit.file): _whole(hit) for hit in shown(library, found)}.values())
     size = sum(os.stat(hit.file).st_size for hit in hits)
     folder = outbox.folder()
     most = min(MOST_BYTES, shutil.disk_usage(folder).free - SPARE_BYTES)
@@ -70,6 +75,10 @@ def shown(library: Library, found: Sequence[Found]) -> list[Hit]:
     """The hits whose content may leave: not those that links lead out of the library, nor those that are gone."""
     files = ((one.hit, library.file_of(one.hit.id)) for one in found)
     return [Hit(hit.score, hit.path, str(file), hit.id) for hit, file in files if file is not None]
+
+
+def _whole(hit: Hit) -> Hit:
+    return replace(hit, path=file_of(hit.path), file=file_of(hit.file))
 
 
 def _names(hits: Sequence[Hit]) -> Iterator[str]:

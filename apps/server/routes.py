@@ -25,6 +25,7 @@ from clipkit.errors import ClipkitError
 from clipkit.explore.albums import read_albums
 from clipkit.explore.library import Library
 from clipkit.explore.metadata import Fact, kind
+from clipkit.images.formats import file_of
 from clipkit.images.recipe import NO_METADATA
 from clipkit.images.thumbnails import file_metadata
 from clipkit.index.sidecars import read_sidecar
@@ -158,10 +159,11 @@ class Routes:
             if fact is None or file is None:
                 return _absent()
             flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-            stream = os.fdopen(os.open(file, flags), "rb")  # closed also where nobody waits for it any more
+            whole = os.open(file_of(str(file)), flags)  # closed also where nobody waits for it any more
+            stream = os.fdopen(whole, "rb")
         except (ClipkitError, OSError):
             return _absent()
-        name = printable(fact.path.rpartition("/")[2])
+        name = printable(file_of(fact.path).rpartition("/")[2])
         size = os.fstat(stream.fileno()).st_size
         headers = {
             "content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
@@ -181,7 +183,7 @@ class Routes:
 
     def _described(self, library: Library, fact: Fact) -> dict[str, Any]:
         file = library.file_of(fact.id)
-        size = file.stat().st_size if file else None
+        size = os.stat(file_of(str(file))).st_size if file else None
         whole = str(library.root / fact.path)
         found = read_sidecar(str(file)).over(file_metadata(file)) if file else NO_METADATA
         albums = [name for name, one in read_albums(library.index).items() if fact.sha256 in one.contents]

@@ -51,12 +51,21 @@ class IndexOptions(options.ModelOptions):
     is_watching: bool
     ann: str | None
     ocr: bool
+    video: bool | None
     at: str | None
 
     @property
     def scan(self) -> dict[str, Any]:
         """Which files are looked at, and which of them are read."""
-        names = ("exclude_dirs", "include_dirs", "include_hidden", "checksum", "retry_failed", "refresh_metadata")
+        names = (
+            "exclude_dirs",
+            "include_dirs",
+            "include_hidden",
+            "checksum",
+            "retry_failed",
+            "refresh_metadata",
+            "video",
+        )
         return {name: getattr(self, name) for name in names}
 
 
@@ -96,6 +105,7 @@ class IndexOptions(options.ModelOptions):
     help="Approximate search; remembered. auto, the default: from millions of pictures on.",
 )
 @click.option("--ocr", is_flag=True, help="Also read the text in pictures, once each: text:invoice finds it. Slow.")
+@click.option("--video/--no-video", default=None, help="Also frames of videos, one a shot; remembered.")
 @options.pickle
 @options.at
 @options.into(IndexOptions)

@@ -21,6 +21,7 @@ import click
 from clipkit.core.progress import PROGRESS
 from clipkit.core.text import FORMULA_STARTS, are, counted, near, printable
 from clipkit.errors import ClipkitError
+from clipkit.images.formats import file_of
 
 if TYPE_CHECKING:
     from clipkit.classify.labels import LabelledPicture
@@ -103,6 +104,8 @@ def print_plan(changes: Changes) -> None:
         f"{counted(len(changes.gone) - changes.moved, 'picture')}; "
         f"{changes.unchanged:,} {are(changes.unchanged)} unchanged"
     )
+    if changes.videos:
+        print(f"would read the frames of {counted(len(changes.videos), 'video')}")
     print_unread_raws(changes.unread_raws)
     if changes.stale:
         print(f"would read the metadata of {counted(len(changes.stale), 'picture')} again")
@@ -175,6 +178,9 @@ def _print_left_out(report: IndexReport) -> None:
     if report.skipped:
         say(f"  {_skipped_line(report.skipped)}")
     print_unread_raws(report.unread_raws)
+    if report.unread_videos:
+        verb = "was" if report.unread_videos == 1 else "were"
+        say(f"{counted(report.unread_videos, 'video')} {verb} left out: pip install 'clipkit[video]'")
 
 
 def print_texts(report: TextReport) -> None:
@@ -202,7 +208,8 @@ def print_hits(
     elif as_json:
         for hit in hits:
             facts = {"score": round(hit.score, 6), "relevance": hit.relevance, "path": hit.path, "file": hit.file}
-            print(json.dumps({**facts, "partial": True} if hit.is_partial else facts))
+            frame = {"seconds": hit.seconds} if hit.seconds is not None else {}
+            print(json.dumps({**facts, **frame, "partial": True} if hit.is_partial else {**facts, **frame}))
     elif as_csv:
         _print_csv(hits)
     else:
@@ -335,7 +342,7 @@ def labels_as_json(labelled: Sequence[LabelledPicture], steps: Sequence[Transfer
         record: dict[str, Any] = {"path": picture.path, "file": picture.file, "labels": list(picture.labels)}
         record["answers"] = answers
         if steps is not None:
-            record["targets"] = targets.get(picture.file, [])
+            record["targets"] = targets.get(file_of(picture.file), [])
         yield json.dumps(record)
 
 
@@ -369,7 +376,7 @@ def results(result: Result) -> Iterator[str]:
 def _rows(labelled: Sequence[LabelledPicture], steps: Sequence[Transfer] | None) -> Iterator[list[str]]:
     targets = _targets(steps)
     for picture in labelled:
-        places = iter(targets.get(picture.file, []))
+        places = iter(targets.get(file_of(picture.file), []))
         for name, sure in picture.answers or [(NONE, None)]:
             cells = [printable(name), NONE if sure is None else f"{sure:.4f}", printable(near(picture.file))]
             yield cells if steps is None else [*cells, printable(near(next(places, NONE)))]

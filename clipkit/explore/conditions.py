@@ -15,7 +15,7 @@ from clipkit.errors import QueryError
 from clipkit.explore.albums import ids_of_album
 from clipkit.explore.choices import SHAPES
 from clipkit.explore.metadata import SQUARE, kind, parse_day, parse_kinds
-from clipkit.images.formats import SUFFIXES
+from clipkit.images.formats import SUFFIXES, VIDEO
 from clipkit.index.image_index import ImageIndex
 from clipkit.search.query import Condition
 from clipkit.store import filters
@@ -167,7 +167,7 @@ def _of_shape(value: str) -> Filter:
 
 def _of_type(value: str) -> Filter:
     kinds = {one for text in value.split(",") for one in parse_kinds(text)}
-    return filters.has_suffix([suffix for suffix in SUFFIXES if kind(f"x{suffix}") in kinds])
+    return filters.has_suffix([suffix for suffix in SUFFIXES | VIDEO if kind(f"x{suffix}") in kinds])
 
 
 def _refused(field: str, value: str) -> QueryError:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from clipkit.core.arrays import FloatArray, IntArray
 from clipkit.explore.choices import Level
 from clipkit.explore.metadata import Catalogue, Fact
+from clipkit.images.formats import split_frame
 from clipkit.index.image_index import ImageIndex
 from clipkit.index.paths import filter_for
 
@@ -121,9 +122,13 @@ class _Signs:
 
 
 def _in_order_of_worth(index: ImageIndex, catalogue: Catalogue, below: str) -> list[Fact]:
-    """The pictures below that folder: of most pixels first, then the oldest, by its date or by that of its file."""
+    """The pictures below that folder: of most pixels first, then the oldest, by its date or by that of its file.
+
+    Frames of videos are not among them: nobody can delete one.
+    """
     is_chosen = filter_for(catalogue.paths, below)
-    chosen = (fact for id_ in catalogue.ids.tolist() if (fact := catalogue.fact(id_)) is not None)
+    all_facts = (fact for id_ in catalogue.ids.tolist() if (fact := catalogue.fact(id_)) is not None)
+    chosen = (fact for fact in all_facts if split_frame(fact.path) is None)
     known = index.store.known()
 
     def worth(fact: Fact) -> tuple[int, str, int, int]:

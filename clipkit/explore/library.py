@@ -17,7 +17,7 @@ from clipkit.core.text import described
 from clipkit.explore.metadata import Catalogue, Fact
 from clipkit.explore.relevance import RelevanceScale, scale_for
 from clipkit.images.decode import MAX_FILE_BYTES
-from clipkit.images.formats import is_picture
+from clipkit.images.formats import file_of, is_picture
 from clipkit.index.image_index import ImageIndex, Loader
 from clipkit.index.places import FOLDER
 from clipkit.models.encoder import Encoder
@@ -260,20 +260,25 @@ class Library:
         str
             SHA-256, bytes and nanoseconds.
         """
-        status = file.stat()
+        status = os.stat(file_of(str(file)))
         return f"{fact.sha256} {status.st_size} {status.st_mtime_ns}"
 
 
 def picture_below(root: Path, path: str) -> Path | None:
-    """The file, if it is a regular one and a picture, and lies below `root` when links are followed."""
+    """The file, if it is a regular one and a picture, and lies below `root` when links are followed.
+
+    A frame of a video is one, if the video is.
+    """
+    whole, fragment = file_of(path), path[len(file_of(path)) :]
     try:
-        file = Path(os.path.realpath(root / path, strict=True))
+        file = Path(os.path.realpath(root / whole, strict=True))
         status = file.stat()
     except (OSError, ValueError):
         return None
+    picture = file.with_name(file.name + fragment)
     is_inside = file.is_relative_to(os.path.realpath(root))
-    is_plain = stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE_BYTES
-    return file if is_inside and is_plain and is_picture(file.name) else None
+    is_plain = stat.S_ISREG(status.st_mode) and (status.st_size <= MAX_FILE_BYTES or bool(fragment))
+    return picture if is_inside and is_plain and is_picture(picture.name) else None
 
 
 def _stamp(file: Path) -> Stamp | None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from clipkit.core.arrays import FloatArray, IntArray
 from clipkit.core.text import counted, described, printable
 from clipkit.errors import QueryError
-from clipkit.images.formats import RAW, is_picture
+from clipkit.images.formats import RAW, VIDEO, file_of, is_picture, is_video
 from clipkit.index.image_index import ImageIndex
 from clipkit.index.paths import FolderPatterns, filter_for
 
@@ -361,12 +361,12 @@ def parse_day(text: str, *, is_end: bool = False) -> str:
 def parse_kinds(text: str) -> tuple[str, ...]:
     """A file type as somebody types it (`jpg`, `.png`, `HEIC`, `raw`: of all cameras), as `kind` says it.
 
-    QueryError for one never indexed.
+    `video`: of all videos. QueryError for one never indexed.
     """
     suffix = text.strip().lower().lstrip(".")
-    if suffix == "raw":
-        return tuple(sorted(kind(f"x{one}") for one in RAW))
-    if not is_picture(f"x.{suffix}"):
+    if suffix in ("raw", "video"):
+        return tuple(sorted(kind(f"x{one}") for one in (RAW if suffix == "raw" else VIDEO)))
+    if not (is_picture(f"x.{suffix}") or is_video(f"x.{suffix}")):
         raise QueryError(
             f"“{printable(text[:40])}” is no type of picture", hint="one of jpeg, png, webp, heic, raw, ..."
         )
@@ -375,7 +375,7 @@ def parse_kinds(text: str) -> tuple[str, ...]:
 
 def kind(path: str) -> str:
     """What the suffix says of a file, in capitals: JPEG, PNG, HEIC ..."""
-    suffix = path.rpartition(".")[2].lower()
+    suffix = file_of(path).rpartition(".")[2].lower()
     return KINDS.get(suffix, suffix.upper()[:8])
 
 

@@ -29,7 +29,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from clipkit.errors import ImageError
+from clipkit.images import video
 from clipkit.images.decoder_edge import attempt, decoder_edge
+from clipkit.images.formats import frame_name, is_video, split_frame
 from clipkit.images.metadata import read_metadata
 from clipkit.images.perceptual_hash import phash
 from clipkit.images.raw import RawStill, developed, is_raw_content, preview, raw_metadata, sensor_bytes
@@ -116,8 +118,15 @@ MAGIC: tuple[tuple[bytes | tuple[bytes, ...], Opener], ...] = (
 
 
 def read_file(file: str | os.PathLike[str]) -> bytes:
-    """The whole file, if it is a regular one of at most MAX_FILE_BYTES; ImageError otherwise."""
+    """The whole file, if it is a regular one of at most MAX_FILE_BYTES; ImageError otherwise.
+
+    Of a frame of a video (`clip.mp4#t=12.48`) that frame, as JPEG.
+    """
     name = os.fspath(file)
+    if (frame := split_frame(name)) and not os.path.lexists(name):
+        return video.frame(*frame)
+    if is_video(name):
+        raise ImageError(f"{name}: a video; a frame of it has a time, in seconds: {frame_name(name, 0)}")
     try:
         with open(file, "rb", opener=_open_without_waiting) as stream:
             status = os.fstat(stream.fileno())

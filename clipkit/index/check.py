@@ -16,6 +16,7 @@ from clipkit.core.progress import Progress
 from clipkit.core.text import described
 from clipkit.errors import ClipkitError, ImageError
 from clipkit.images.decode import read_file
+from clipkit.images.formats import file_of
 from clipkit.images.guarded_decoder import decode, warm_up
 from clipkit.images.recipe import Pixels
 from clipkit.index.image_index import ImageIndex
@@ -184,7 +185,7 @@ def prune(index: ImageIndex, *, dry_run: bool = False, force: bool = False) -> l
     ['coffee.png']
     """
     missing = [row for row in index.store.raw_rows() if row.state == "missing"]
-    gone = [row for row in missing if not os.path.lexists(os.path.join(index.root, row.path))]
+    gone = [row for row in missing if not os.path.lexists(os.path.join(index.root, file_of(row.path)))]
     if gone and not force and not index.counts()["ok"]:
         raise ClipkitError(
             f"every picture of {index.root} is missing: is a disk unplugged?",

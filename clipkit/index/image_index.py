@@ -19,12 +19,14 @@ from clipkit.core.arrays import Embeddings, IntArray, check_embeddings
 from clipkit.core.progress import Failure, Progress
 from clipkit.core.text import counted, described
 from clipkit.errors import BadIndex, ClipkitError, IndexNotFound, ModelError, QueryError
+from clipkit.images.formats import can_read_video, file_of
 from clipkit.index.crash_recovery import Journal, in_flight
 from clipkit.index.model_check import check_model, check_model_cfg, current_model_cfg, encoder_model_cfg, is_same_model
 from clipkit.index.paths import filter_for, folder_below, near_folder, take_back
 from clipkit.index.places import FOLDER, index_folder, real_folder
 from clipkit.index.rebuild import Rebuild
-from clipkit.index.scan import Changes, Scan, compare, find_images, stale_files
+from clipkit.index.scan import Changes, Scan, find_images, stale_files
+from clipkit.index.videos import find_changes
 from clipkit.models.devices import FLOAT32, INT8
 from clipkit.models.encoder import Encoder
 from clipkit.models.exports import model_cfg_beside
@@ -451,6 +453,7 @@ class ImageIndex:
         checksum: bool = False,
         retry_failed: bool = False,
         refresh_metadata: bool = False,
+        video: bool | None = None,
     ) -> IndexReport:
         """Bring the index up to date with the folder; what is committed stays, whatever happens.
 
@@ -473,6 +476,9 @@ class ImageIndex:
             Read those again that failed before.
         refresh_metadata : bool, default False
             Read the metadata of all pictures again, not only where a sidecar changed; nothing is encoded for that.
+        video : bool, optional
+            Whether frames of videos are pictures too, one for each shot, as `clip.mp4#t=12.48` (seconds); the index
+            remembers it.
 
         Returns
         -------
@@ -483,6 +489,8 @@ class ImageIndex:
         ------
         IndexLocked
             While another process writes.
+        ModelError
+            If `video` wants the extra of this name, and it is not installed.
 
         Examples
         --------
@@ -497,19 +505,23 @@ class ImageIndex:
             before = store.info().excluded
             kept = take_back(before, include_dirs, self.root)
             scan = find_images(
-                str(self.root), exclude_dirs=exclude_dirs, remembered=kept.texts, include_hidden=include_hidden
+                str(self.root),
+                exclude_dirs=exclude_dirs,
+                remembered=kept.texts,
+                include_hidden=include_hidden,
+                with_videos=_remember_video(store, video),
             )
             if scan.exclusions != before:
                 with store.transaction() as writer:
                     writer.exclude(scan.exclusions)
             known = store.known()
-            changes = compare(
-                scan.found, known, unreadable=scan.out_of_sight, checksum=checksum, retry_failed=retry_failed
-            )
+            changes = find_changes(scan, known, checksum=checksum, retry_failed=retry_failed)
+            if self._rebuild:
+                self._refuse_to_lose(scan)
             unread_raws = sum(path not in known for path in scan.unread_raws)
             workers = workers or min(8, os.cpu_count() or 1)
             tally = self._apply(store, changes, known, workers=workers, progress=progress)
-            known = store.known() if changes.read else known
+            known = store.known() if changes.read or changes.videos else known
             stale = _stale(scan, changes, known, everything=refresh_metadata)
             refreshed = self._refresh_metadata(store, stale, known, workers=workers, progress=progress)
             self._complete_rebuild()
@@ -727,7 +739,7 @@ class ImageIndex:
         from clipkit.index.update import apply_changes
 
         suspects = in_flight(self.folder)
-        encoder = self._encoder_of(store.info()) if changes.read else None
+        encoder = self._encoder_of(store.info()) if changes.read or changes.videos else None
         if encoder is not None and not any(row.is_embedded for row in known.values()):
             command = f"{self._command()} --rebuild --precision float32"
             check_agreement(encoder, str(self.root), changes.read, hint=command)
@@ -774,12 +786,22 @@ class ImageIndex:
             info, texts = self._new_info(encoder, is_outside=is_outside), dict[bytes, str]()
             with suppress(BadIndex):  # what somebody has set up for this folder stays, and what was read in pictures
                 old = self.info
-                info = replace(info, excluded=old.excluded, searches=old.searches, ann=old.ann)
+                info = replace(info, excluded=old.excluded, searches=old.searches, ann=old.ann, video=old.video)
                 texts = self.store.texts()
             self._rebuild = Rebuild.begin(self.folder, info)
             if texts:
                 with self._rebuild.store.transaction() as writer:
                     writer.put_texts(texts)
+
+    def _refuse_to_lose(self, scan: Scan) -> None:
+        """ModelError where the old index has pictures that nothing here can read: the new one would not have them."""
+        old: set[str] = set()
+        with suppress(BadIndex):
+            old = {file_of(row.path) for row in self.store.known().values() if row.is_embedded}
+        for paths, what, extra in ((scan.unread_raws, "RAW file", "raw"), (scan.unread_videos, "video", "video")):
+            if lost := sum(path in old for path in paths):
+                fact = f"a rebuilt index would not have the {counted(lost, what)} that this one has"
+                raise ModelError(f"{fact}: nothing here reads them", hint=f"pip install 'clipkit[{extra}]'")
 
     def _complete_rebuild(self) -> None:
         """What was built beside the old database takes its place; what a dead run left there goes."""
@@ -871,6 +893,17 @@ class ImageIndex:
         check_model_cfg(model_cfg_sha256, info, root=self.root, command=self._command(), source=source)
 
 
+def _remember_video(store: Store, video: bool | None) -> bool:
+    """Whether videos are read, as somebody says now or has said before. ModelError where nothing here reads them."""
+    if video and not can_read_video():
+        raise ModelError("frames of videos are read by PyAV", hint="pip install 'clipkit[video]'")
+    before = bool(store.info().video)
+    if video is not None and video != before:
+        with store.transaction() as writer:
+            writer.note("video", "on" if video else "")
+    return before if video is None else video
+
+
 def _stale(scan: Scan, changes: Changes, known: Mapping[str, Known], *, everything: bool) -> list[ScannedFile]:
     return stale_files(scan.found, known, everything=everything, but={file.path for file in changes.read})
 
@@ -879,7 +912,7 @@ def _report(scan: Scan, changes: Changes, tally: Tally, *, seconds: float) -> In
     from clipkit.index.update import IndexReport
 
     return IndexReport(
-        found=len(scan.found),
+        found=len(scan.found) + tally.shots,
         encoded=tally.encoded,
         reused=tally.reused,
         restored=len(changes.restored),
@@ -889,6 +922,8 @@ def _report(scan: Scan, changes: Changes, tally: Tally, *, seconds: float) -> In
         unreadable=tuple(scan.unreadable),
         skipped=dict(scan.skipped),
         paired=scan.paired,
+        videos=len(scan.videos),
+        unread_videos=len(scan.unread_videos),
         unmatched=scan.unmatched,
         seconds=seconds,
     )
@@ -936,14 +971,22 @@ def plan(
     checksum: bool = False,
     retry_failed: bool = False,
     refresh_metadata: bool = False,
+    video: bool | None = None,
 ) -> Changes:
     """What `clipkit index` would do, by stat alone; nothing is written."""
     place = real_folder(root)
     store = Store(index_folder(place, at) / FILE)
     known = store.known() if store.file.exists() and not rebuild else {}
-    kept = take_back(store.info().excluded if store.file.exists() else (), include_dirs, place)
-    scan = find_images(str(place), exclude_dirs=exclude_dirs, remembered=kept.texts, include_hidden=include_hidden)
-    changes = compare(scan.found, known, unreadable=scan.out_of_sight, checksum=checksum, retry_failed=retry_failed)
+    info = store.info() if store.file.exists() else None
+    kept = take_back(info.excluded if info else (), include_dirs, place)
+    scan = find_images(
+        str(place),
+        exclude_dirs=exclude_dirs,
+        remembered=kept.texts,
+        include_hidden=include_hidden,
+        with_videos=bool(info and info.video) if video is None else video,
+    )
+    changes = find_changes(scan, known, checksum=checksum, retry_failed=retry_failed)
     stale = _stale(scan, changes, known, everything=refresh_metadata)
     unread_raws = sum(path not in known for path in scan.unread_raws)
     return replace(changes, unmatched=scan.unmatched, stale=tuple(stale), unread_raws=unread_raws)

@@ -44,6 +44,10 @@ class Ledger:
         """Whether the file of this row is not there, and no other file has taken the row over."""
         return id_ in self._absent
 
+    def appear(self, id_: int) -> None:
+        """The file of this row is there after all."""
+        self._absent.pop(id_, None)
+
     def put(self, path: str, sha256: bytes | None, written: Written) -> None:
         """The row of `path` has the vector of other bytes now; None: it has none."""
         old = self._content.pop(path, None)

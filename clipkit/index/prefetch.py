@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from collections import deque
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from clipkit.errors import ImageError
 from clipkit.images import guarded_decoder
 from clipkit.images.decode import LIGHT, cost_bytes, decode, read_file
+from clipkit.images.formats import file_of
 from clipkit.images.recipe import Picture, PixelRecipe
 from clipkit.index.crash_recovery import Journal, has_watching_parent
 from clipkit.index.sidecars import read_sidecar
@@ -46,13 +47,15 @@ def read_ahead(
     workers: int,
     journal: Journal | None = None,
     tries: int = 0,
+    content: Callable[[str], bytes | None] = lambda _: None,
 ) -> Iterator[Reading]:
     """One Reading for each file, in order. Bytes whose SHA-256 is `known`, or was met before, are not decoded.
 
-    `journal` says at every moment which files a decoder has in its hands, with `tries`. Decoders run in processes
+    `journal` says at every moment which files a decoder has in its hands, with `tries`. content: the bytes of a path
+    that are here already, or None, or an ImageError that is raised. Decoders run in processes
     beside this one, unless a parent watches it.
     """
-    job = _Job(root, recipe, known, journal, tries)
+    job = _Job(root, recipe, known, journal, tries, content)
     height, width = recipe.size
     window = max(2 * workers, AHEAD // (3 * height * width))
     waiting: deque[Future[Reading]] = deque()
@@ -72,10 +75,16 @@ class _Job:
     """What the threads of one `read_ahead` share."""
 
     def __init__(
-        self, root: str, recipe: PixelRecipe, known: Container[bytes], journal: Journal | None, tries: int
+        self,
+        root: str,
+        recipe: PixelRecipe,
+        known: Container[bytes],
+        journal: Journal | None,
+        tries: int,
+        content: Callable[[str], bytes | None],
     ) -> None:
         self._root, self._recipe, self._known = root, recipe, known
-        self._journal, self._tries = journal, tries
+        self._journal, self._tries, self._content = journal, tries, content
         self._is_guarded = guarded_decoder.can_guard() and not has_watching_parent()
         self._met: set[bytes] = set()
         self._met_lock, self._heavy = threading.Lock(), threading.Lock()
@@ -84,9 +93,9 @@ class _Job:
         file = os.path.join(self._root, found.path)
         with _turn(found.size_bytes, self._heavy):
             try:
-                data = read_file(file)
+                data = self._content(found.path) or read_file(file)
             except ImageError as error:
-                return Reading(found, error=_reason(error, file), is_gone=not os.path.lexists(file))
+                return Reading(found, error=_reason(error, file), is_gone=not os.path.lexists(file_of(file)))
             sha256 = hashlib.sha256(data).digest()
             if not self._is_first(sha256):
                 return Reading(found, sha256)

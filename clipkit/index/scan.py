@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from clipkit.core.progress import Failure
 from clipkit.errors import ClipkitError
-from clipkit.images.formats import can_read_raw, is_picture, is_raw
+from clipkit.images.formats import can_read_raw, can_read_video, is_picture, is_raw, is_video
 from clipkit.index.companions import Companions
 from clipkit.index.paths import FolderPatterns
 from clipkit.index.sidecars import sidecar_stamp, sidecars_among
@@ -36,7 +36,8 @@ class Scan:
 
     exclusions: what was left out, as `FolderPatterns` remembers it. unmatched: what was typed of it, as it was
     typed, and no folder matched. skipped: files that are no pictures by their suffix, by suffix. unread_raws: RAW files
-    that nothing here can read. paired: RAW files and videos that count with the picture of their name.
+    that nothing here can read. paired: RAW files and videos that count with the picture of their name. videos: where
+    they are asked for. unread_videos: that nothing here can read.
     """
 
     found: list[ScannedFile] = field(default_factory=list)
@@ -46,6 +47,8 @@ class Scan:
     skipped: Counter[str] = field(default_factory=Counter)
     unread_raws: list[str] = field(default_factory=list)
     paired: int = 0
+    videos: list[ScannedFile] = field(default_factory=list)
+    unread_videos: list[str] = field(default_factory=list)
 
     @property
     def out_of_sight(self) -> list[str]:
@@ -57,7 +60,8 @@ class Scan:
 class Changes:
     """What is to be done. read: new or changed. restored: back, as they were. gone: known and not found.
 
-    stale: pictures whose metadata is to be read again. unread_raws: RAW files that nothing here can read.
+    stale: pictures whose metadata is to be read again. unread_raws: RAW files that nothing here can read. videos: new
+    or changed; their shots are not known yet.
     """
 
     read: list[ScannedFile]
@@ -67,6 +71,7 @@ class Changes:
     unmatched: tuple[str, ...] = ()  # exclusions that no folder matches
     stale: tuple[ScannedFile, ...] = ()
     unread_raws: int = 0
+    videos: tuple[ScannedFile, ...] = ()
 
     @property
     def moved(self) -> int:
@@ -76,13 +81,18 @@ class Changes:
 
 
 def find_images(
-    root: str, *, exclude_dirs: Collection[str] = (), remembered: Collection[str] = (), include_hidden: bool = False
+    root: str,
+    *,
+    exclude_dirs: Collection[str] = (),
+    remembered: Collection[str] = (),
+    include_hidden: bool = False,
+    with_videos: bool = False,
 ) -> Scan:
     """Every picture below `root`, in a fixed order.
 
     Links are followed, but each real folder is entered once, so a link to the parent is harmless; a folder reached
-    both ways is found under its real name. exclude_dirs, remembered: as `FolderPatterns` reads them. Raises
-    ClipkitError where the root itself cannot be read.
+    both ways is found under its real name. exclude_dirs, remembered: as `FolderPatterns` reads them. with_videos: those
+    too. Raises ClipkitError where the root itself cannot be read.
     """
     scan = Scan()
     excluded = FolderPatterns(exclude_dirs, root, remembered=remembered)
@@ -100,10 +110,11 @@ def find_images(
             if companions.is_counted_with_another(entry.name):
                 scan.paired += 1
                 continue
-            is_folder = _take(scan, entry, path, sidecars)
+            is_folder = _take(scan, entry, path, sidecars, with_videos)
             if is_folder and entry.name not in EXCLUDED_DIRS and not excluded.matches(path):
                 (links if entry.is_symlink() else pending).append(path)
     scan.found.sort(key=lambda found: found.path)
+    scan.videos.sort(key=lambda found: found.path)
     kept = (text for text in excluded.texts if not text.startswith("../") and text not in excluded.unmatched)
     scan.exclusions = tuple(kept)  # not what was typed and matches nothing: it may be a slip
     scan.unmatched = excluded.slips
@@ -126,15 +137,22 @@ def _listing(scan: Scan, root: str, folder: str, entered: set[tuple[int, int]]) 
         return []
 
 
-def _take(scan: Scan, entry: os.DirEntry[str], path: str, sidecars: Mapping[str, os.DirEntry[str]]) -> bool:
+def _take(
+    scan: Scan, entry: os.DirEntry[str], path: str, sidecars: Mapping[str, os.DirEntry[str]], with_videos: bool
+) -> bool:
     """Whether it is a folder; a file is added to the scan."""
     try:
         if entry.is_dir():
             return True
         if is_raw(entry.name) and not can_read_raw():
             scan.unread_raws.append(path)
+        elif is_video(entry.name) and with_videos:
+            if can_read_video():
+                _add_file(scan.videos, entry.stat(), path, sidecar_stamp(entry.name, sidecars))
+            else:
+                scan.unread_videos.append(path)
         elif is_picture(entry.name):
-            _add_file(scan, entry.stat(), path, sidecar_stamp(entry.name, sidecars))
+            _add_file(scan.found, entry.stat(), path, sidecar_stamp(entry.name, sidecars))
         elif (suffix := os.path.splitext(entry.name)[1].lower()) and suffix not in SIDE_FILES:
             scan.skipped[suffix] += 1
     except OSError as error:
@@ -203,10 +221,10 @@ def stale_files(
     ]
 
 
-def _add_file(scan: Scan, info: os.stat_result, path: str, sidecar: str) -> None:
+def _add_file(found: list[ScannedFile], info: os.stat_result, path: str, sidecar: str) -> None:
     if stat.S_ISREG(info.st_mode):
         inode = UNSETTLED if _is_unsettled(info) else info.st_ino & _INODE_BITS
-        scan.found.append(ScannedFile(path, info.st_size, info.st_mtime_ns, info.st_ctime_ns, inode, sidecar))
+        found.append(ScannedFile(path, info.st_size, info.st_mtime_ns, info.st_ctime_ns, inode, sidecar))
 
 
 def _is_unsettled(info: os.stat_result) -> bool:

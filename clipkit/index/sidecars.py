@@ -7,7 +7,7 @@ import stat
 from collections.abc import Collection, Iterator, Mapping
 
 from clipkit.errors import ImageError
-from clipkit.images.formats import CAMERA, RAW
+from clipkit.images.formats import CAMERA, RAW, file_of
 from clipkit.images.recipe import NO_METADATA, Metadata
 
 SUFFIX = ".xmp"
@@ -36,7 +36,7 @@ def read_sidecar(file: str) -> Metadata:
     from clipkit.images.decode import read_file
     from clipkit.images.metadata import parse_xmp
 
-    for candidate in sidecar_names(file):
+    for candidate in sidecar_names(file_of(file)):
         if os.path.isfile(candidate):
             try:
                 return parse_xmp(read_file(candidate))

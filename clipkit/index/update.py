@@ -14,10 +14,12 @@ from clipkit.core.arrays import check_embeddings
 from clipkit.core.progress import Failure, Progress
 from clipkit.core.text import described
 from clipkit.errors import ShapeError
+from clipkit.images.formats import file_of
 from clipkit.index.crash_recovery import InFlight, Journal
 from clipkit.index.ledger import Ledger
 from clipkit.index.prefetch import Reading, read_ahead
 from clipkit.index.scan import Changes
+from clipkit.index.videos import ShotReader, is_of_video
 from clipkit.models.encoder import Encoder
 from clipkit.models.onnx import OnnxEncoder
 from clipkit.store.database import Store, Writer
@@ -35,6 +37,7 @@ class Tally:
     encoded: int = 0
     reused: int = 0
     hidden: int = 0
+    shots: int = 0  # of videos that were read
     failed: list[Failure] = field(default_factory=list)
 
 
@@ -57,29 +60,34 @@ def apply_changes(
     suspects: what was in flight when an earlier run died; each is decoded alone, before the others.
     """
     replaced = store.replaced()
-    if not (changes.read or changes.gone or changes.restored or replaced):
+    if not (changes.read or changes.videos or changes.gone or changes.restored or replaced):
         return Tally()
     run = _Run(store, encoder, known, changes, replaced)
-    if changes.read and encoder is not None:
+    if (changes.read or changes.videos) and encoder is not None:
         if isinstance(encoder, OnnxEncoder):
             encoder.expect(len(changes.read))
         in_question = {suspect.path: suspect for suspect in suspects}
         # False sorts first: those in question
         files = sorted(changes.read, key=lambda found: (found.path not in in_question, found.path))
         first = sum(found.path in in_question for found in files)
-        read = partial(read_ahead, root, recipe=encoder.recipe, known=run.ledger, journal=journal)
+        shots = ShotReader(root, changes.videos)
+        read = partial(read_ahead, root, recipe=encoder.recipe, known=run.ledger, journal=journal, content=shots.take)
         alone = (_alone(found, in_question[found.path], read) for found in files[:first])
-        readings = chain(chain.from_iterable(alone), read(files[first:], workers=workers))
+        readings = chain(chain.from_iterable(alone), read(chain(files[first:], shots.files()), workers=workers))
         last = time.monotonic()
         for done, reading in enumerate(readings, start=1):
-            run.take(reading)
-            if run.is_due() or done <= first:  # what was learnt at the cost of a crash is committed at once
+            if run.is_due() and run.has_whole_video(reading):
                 run.flush()
-                if time.monotonic() - last > PAUSE_SECONDS:
-                    now_and_then()
-                    last = time.monotonic()
+            run.take(reading)
+            # what was learnt at the cost of a crash is committed at once
+            if (run.is_due() and not is_of_video(reading.found.path)) or done <= first:
+                run.flush()
+            if time.monotonic() - last > PAUSE_SECONDS:
+                now_and_then()
+                last = time.monotonic()
             if progress:
-                progress(Progress(done, len(files), reading.found.path))
+                shots.progress(progress, done, len(files), reading.found.path)
+        run.tally.shots = shots.count
     run.finish()
     return run.tally
 
@@ -113,6 +121,11 @@ class _Run:
 
     def take(self, reading: Reading) -> None:
         self._queue.append(reading)
+
+    def has_whole_video(self, following: Reading) -> bool:
+        """Whether the queue ends with shots of a video, and `following` is none of them."""
+        last = self._queue[-1].found.path if self._queue else ""
+        return is_of_video(last) and file_of(last) != file_of(following.found.path)
 
     def is_due(self) -> bool:
         assert self._encoder is not None
@@ -176,10 +189,14 @@ class _Run:
 
     def _write(self, writer: Writer, reading: Reading, rows: Mapping[str, PictureRow]) -> None:
         found, sha256 = reading.found, reading.sha256
+        row = self._known.get(found.path)
         if reading.is_gone:
-            if (row := self._known.get(found.path)) and row.state != "missing":
+            if row and row.state != "missing":
                 self._vanished.append(row.id)
-        elif sha256 is None:
+            return
+        if row:  # a shot of a video that was read again counted as absent until now
+            self.ledger.appear(row.id)
+        if sha256 is None:
             self._write_unreadable(writer, reading)
         elif reading.picture is not None or reading.error is not None:
             self._put(writer, rows.get(found.path) or PictureRow(found, sha256, error=reading.error))
@@ -285,6 +302,10 @@ class IndexReport:
         RAW files that were left out, because the extra `raw` is not installed.
     paired : int
         RAW files beside the camera's own JPEG or HEIC, and videos of live photos: they count with that picture.
+    videos : int
+        Whose frames are pictures.
+    unread_videos : int
+        Left out, because the extra `video` is not installed.
 
     Examples
     --------
@@ -311,6 +332,8 @@ class IndexReport:
     not_excluded: tuple[str, ...] = ()
     unread_raws: int = 0
     paired: int = 0
+    videos: int = 0
+    unread_videos: int = 0
 
     def __repr__(self) -> str:
         names = ("encoded", "reused", "restored", "unchanged", "missing", "failed", "unreadable", "refreshed")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clipkit.core.text import printable
 from clipkit.errors import ClipkitError, IndexLocked
-from clipkit.images.formats import is_picture
+from clipkit.images.formats import is_picture, is_video
 from clipkit.index.image_index import ImageIndex
 from clipkit.index.places import FOLDER
 
@@ -128,6 +128,8 @@ def _filter(root: Path, folder: Path, include_hidden: bool) -> Callable[[str], b
         if is_hidden or FOLDER in parts or f"{path}{os.sep}".startswith(inside):
             return False
         name = parts[-1]
-        return is_picture(name) or name.endswith(SIDECAR) or "." not in name or not os.path.isfile(path)
+        return (
+            is_picture(name) or is_video(name) or name.endswith(SIDECAR) or "." not in name or not os.path.isfile(path)
+        )
 
     return is_wanted

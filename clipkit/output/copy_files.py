@@ -17,6 +17,7 @@ from secrets import token_hex
 from clipkit.classify.labels import LabelledPicture
 from clipkit.core.text import are, counted
 from clipkit.errors import ClipkitError, QueryError
+from clipkit.images.formats import file_of, split_frame
 from clipkit.output.travel import MAX_NAME_BYTES, Travel, free_names, place_beside
 from clipkit.search.hits import Hits
 
@@ -28,8 +29,9 @@ def copy_hits(hits: Hits, folder: Path) -> list[Path]:
     """Copy the pictures of hits into a folder.
 
     Where another file has the name already, a copy becomes `name (2).jpg`; a picture that lies there already, byte for
-    byte under that name, is not copied again. Links are followed. Files that belong to a picture (XMP sidecars, the RAW
-    of a JPEG, the video of a live photo) are copied with it, under its new name.
+    byte under that name, is not copied again. Of frames of a video the video is copied, once. Links are followed. Files
+    that belong to a picture (XMP sidecars, the RAW of a JPEG, the video of a live photo) are copied with it, under its
+    new name.
 
     Parameters
     ----------
@@ -60,24 +62,23 @@ def copy_hits(hits: Hits, folder: Path) -> list[Path]:
         raise ClipkitError(
             f"{folder} is not a folder; nothing was copied", hint="a folder, new or there: --copy-to FOLDER"
         )
-    copies: list[Path] = []
+    made: dict[str, Path] = {}
     subject = os.fspath(folder)
     try:
         if hits:
             folder.mkdir(parents=True, exist_ok=True)
         needed_bytes, travel = 0, Travel()
-        for subject in (hit.file for hit in hits):
+        files = [file_of(hit.file) for hit in hits]
+        for subject in dict.fromkeys(files):
             needed_bytes += _size_to_copy(subject, folder, travel.companions(subject))
         _check_space(folder, needed_bytes)
-        for subject in (hit.file for hit in hits):
-            copies.append(_copy_with(subject, folder, travel.companions(subject)))
+        for subject in dict.fromkeys(files):
+            made[subject] = _copy_with(subject, folder, travel.companions(subject))
     except OSError as error:
         reason = f"{subject}: {error.strerror or error}"
         hint = _hint(error, is_folder=subject == os.fspath(folder))
-        raise ClipkitError(
-            f"{len(copies):,} of {len(hits):,} pictures were copied, then: {reason}", hint=hint
-        ) from error
-    return copies
+        raise ClipkitError(f"{len(made):,} of {len(hits):,} pictures were copied, then: {reason}", hint=hint) from error
+    return [made[file] for file in files]
 
 
 def _hint(error: OSError, *, is_folder: bool) -> str | None:
@@ -242,9 +243,9 @@ def _without(step: Transfer, file: str, place: Path) -> Transfer:
 def plan_transfers(labelled: Iterable[LabelledPicture], folder: str | os.PathLike[str], *, how: str) -> list[Transfer]:
     """Which picture goes where: into `folder`/CLASS under its own name, or `name (2).jpg` where that is another's.
 
-    What lies there already has no step; files that belong to a picture travel with it, but not by a symlink. Nothing is
-    changed. QueryError where two classes would share a folder, or a picture would be moved to two places; ClipkitError
-    where a picture is no longer where the index says.
+    What lies there already has no step; files that belong to a picture travel with it, but not by a symlink. A frame of
+    a video stands for the video, and is not moved. Nothing is changed. QueryError where two classes would share a
+    folder, or a picture would be moved to two places; ClipkitError where a picture is no longer where the index says.
     """
     chosen = list(labelled)
     top = Path(os.path.abspath(folder))
@@ -255,9 +256,8 @@ def plan_transfers(labelled: Iterable[LabelledPicture], folder: str | os.PathLik
     _check_sources([picture.file for picture in chosen], how)
     names = _folder_names({name for picture in chosen for name in picture.labels})
     plan = _Plan(how)
-    for picture in chosen:
-        for name in picture.labels:
-            plan.add(picture.file, top / names[name])
+    for file, name in dict.fromkeys((file_of(picture.file), name) for picture in chosen for name in picture.labels):
+        plan.add(file, top / names[name])
     return plan.steps
 
 
@@ -277,12 +277,12 @@ def plan_moves(root: Path, paths: Sequence[str], folder: str | os.PathLike[str])
 def plan_copies(files: Sequence[str], folder: str | os.PathLike[str]) -> list[Transfer]:
     """Which of these files gets which name in `folder`; what lies there already, byte for byte, has no step.
 
-    Files that belong to a picture travel with it. Nothing is changed. ClipkitError where one is not there any more, or
-    the disk is too small for all.
+    Files that belong to a picture travel with it; a frame of a video stands for the video. Nothing is changed.
+    ClipkitError where one is not there any more, or the disk is too small for all.
     """
     top, plan = Path(os.path.abspath(folder)), _Plan("copy")
     _check_sources(files, "copy")
-    for file in files:
+    for file in dict.fromkeys(map(file_of, files)):
         plan.add(file, top)
     above = next(place for place in (top, *top.parents) if os.path.isdir(place))  # a name may be too long
     _check_space(above, sum(os.stat(file.source).st_size for step in plan.steps for file in step.files))
@@ -327,7 +327,11 @@ def run_transfers(steps: Sequence[Transfer]) -> None:
 
 
 def _check_sources(files: Sequence[str], how: str) -> None:
-    gone = [file for file in files if not os.path.isfile(file)]
+    frames = [file for file in files if how == "move" and split_frame(file)]
+    if frames:
+        fact = f"{frames[0]} is a frame: a video is not moved for one of its shots"
+        raise ClipkitError(fact, hint="--copy-to DIR, or --symlink-to DIR")
+    gone = [file for file in files if not os.path.isfile(file_of(file))]
     if gone:
         fact = f"{counted(len(gone), 'picture')} {are(len(gone))} not there any more: {gone[0]}"
         raise ClipkitError(fact, hint="clipkit index first")

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 from clipkit.core.files import replace_file
 from clipkit.core.text import counted, printable
 from clipkit.errors import ClipkitError, QueryError
+from clipkit.images.formats import file_of
 from clipkit.images.metadata import MAX_TAG, MAX_TAGS, MAX_XMP, clean
 from clipkit.index.sidecars import SUFFIX, sidecar_names
 
@@ -44,7 +45,8 @@ def add_tags(files: Iterable[Path], tags: Sequence[str]) -> Written:
     Parameters
     ----------
     files : iterable of Path
-        Pictures. `photo.jpg` has the sidecar `photo.jpg.xmp`, or `photo.xmp` where that is there already.
+        Pictures; a frame of a video stands for the video. `photo.jpg` has the sidecar `photo.jpg.xmp`, or `photo.xmp`
+        where that is there already.
     tags : sequence of str
         What to add.
 
@@ -71,7 +73,7 @@ def add_tags(files: Iterable[Path], tags: Sequence[str]) -> Written:
     """
     written: dict[Path, bytes | None] = {}
     try:
-        for picture in files:
+        for picture in dict.fromkeys(Path(file_of(str(file))) for file in files):
             sidecar = _sidecar_of(picture)
             before = sidecar.read_bytes() if sidecar.exists() else None
             content = _with_tags(before, tags, sidecar)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, SupportsIndex, overload
 
 from clipkit.core.text import counted, described, printable
 from clipkit.errors import QueryError
+from clipkit.images.formats import split_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +50,12 @@ class Hit:
     id: int
     is_partial: bool = False
     relevance: Relevance | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """The time of a frame in its video; None for what is no frame."""
+        frame = split_frame(self.path)
+        return frame[1] if frame else None
 
     def __repr__(self) -> str:
         return described(self, f"{self.score:.4f}", repr(self.path), self.relevance or "")

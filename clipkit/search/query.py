@@ -13,6 +13,7 @@ import numpy as np
 from clipkit.core.arrays import Embeddings
 from clipkit.core.text import printable
 from clipkit.errors import ImageError, QueryError
+from clipkit.images.formats import file_of
 from clipkit.models.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -394,7 +395,7 @@ def _taken(add: Sequence[str], subtract: Sequence[str], words_only: bool) -> lis
 def _is_one_file(text: str, words_only: bool) -> bool:
     """Whether the whole is one picture's path; such a name may hold " - ", and whatever else a query is made of."""
     path = text.strip()
-    return bool(not words_only and _FILE.match(path) and os.path.isfile(os.path.expanduser(path)))
+    return bool(not words_only and _FILE.match(path) and os.path.isfile(file_of(os.path.expanduser(path))))
 
 
 def _weighted(terms: Sequence[Term], embeddings: Embeddings) -> Embeddings:
@@ -410,7 +411,8 @@ def _read(files: Sequence[str], encoder: Encoder) -> Embeddings:
     try:
         return encoder.encode_images(files)
     except ImageError as error:
-        raise ImageError(error.message, hint='another picture, or words: clipkit search "a dog"') from error
+        hint = error.hint or 'another picture, or words: clipkit search "a dog"'
+        raise ImageError(error.message, hint=hint) from error
 
 
 def _term(text: str, sign: float, words_only: bool) -> Term:
@@ -423,7 +425,7 @@ def _term(text: str, sign: float, words_only: bool) -> Term:
     if words_only or not _FILE.match(text):
         return Term(text, weight)
     file = os.path.expanduser(text)
-    if not os.path.isfile(file):
+    if not os.path.isfile(file_of(file)):
         raise QueryError(f"{text} is not a file here", hint="for words, begin with something else than ./ ../ / or ~")
     return Term(file, weight, is_file=True)
 

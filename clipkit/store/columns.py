@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.core.arrays import IntArray
+from clipkit.images.formats import file_of
 
 Mask = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.floating[Any]]
@@ -129,7 +130,7 @@ def _read_block(revision: int, token: str, rows: Sequence[tuple[Any, ...]]) -> C
     numbers = dict(zip(NUMBERS, map(_numbers, said[:count], NUMBERS.values()), strict=True))
     texts = [Texts.of(column, _text) for column in said[count:]]
     texts.append(Texts.of([path.rpartition(b"/")[0] for path in paths], os.fsdecode))
-    texts.append(Texts.of([path.rpartition(b".")[2] for path in paths], _suffix))
+    texts.append(Texts.of([_file_of(path).rpartition(b".")[2] for path in paths], _suffix))
     return Columns(revision, token, np.array(ids, np.int64), numbers, dict(zip(TEXTS, texts, strict=True)))
 
 
@@ -145,6 +146,10 @@ def _numbers(values: Sequence[Any], kind: type[np.floating[Any]]) -> Numbers:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _file_of(path: bytes) -> bytes:
+    return os.fsencode(file_of(os.fsdecode(path))) if b"#t=" in path else path
 
 
 def _suffix(name: bytes) -> str:

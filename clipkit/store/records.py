@@ -139,4 +139,5 @@ class IndexInfo:
     searches: tuple[tuple[str, str], ...] = ()  # that were saved: name and query
     ann: str = "auto"  # approximate search: "auto", "off" or "ivf"
     ann_quality: str = ""  # JSON: what it was measured to find when its lists were made
+    video: str = ""  # "on" where frames of videos are pictures too
     excluded: tuple[str, ...] = ()  # folders that `index` leaves out, as FolderPatterns remembers them

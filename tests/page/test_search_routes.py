@@ -36,6 +36,7 @@ from clipkit.index.image_index import ImageIndex
 from clipkit.index.sidecars import read_sidecar
 from clipkit.output.sidecar_tags import add_tags
 from tests.support.colours import ColourEncoder, paint
+from tests.support.films import film
 from tests.support.waiting import until
 
 
@@ -480,3 +481,24 @@ def test_without_an_index_the_page_offers_to_make_one(browser: Browser, library:
     empty = browser.post("ask")["empty"]
     assert empty["libraries"] == [{"key": library.key, "name": "photos"}]
     assert browser.post("index", library=library.key) == {"said": "Indexing has begun.", "library": library.key}
+
+
+def test_a_shot_of_a_video_is_shown_and_its_video_is_taken_along(
+    browser: Browser, page: Page, library: Library
+) -> None:
+    film(library.root / "clip.mp4", [(0, 255, 0), (0, 0, 255)])
+    library.index.update(video=True)
+    shots = ["clip.mp4#t=1.00", "clip.mp4#t=3.00"]
+    row = browser.post("ask", words="type:video", k=1)["pictures"][0]
+    place = f"{library.key}/{row['id']}"
+    shown = Image.open(io.BytesIO(browser.wire.get(f"/clipkit/thumb/{place}").content))
+    assert shown.size == (64, 48)
+    about = browser.wire.get(f"/clipkit/about/{place}").json()
+    assert (about["kind"], about["bytes"]) == ("MP4", (library.root / "clip.mp4").stat().st_size)
+    taken = browser.wire.get(f"/clipkit/file/{place}")
+    assert taken.content == (library.root / "clip.mp4").read_bytes()
+    assert taken.headers["content-disposition"].endswith("clip.mp4")
+    address = browser.act(library, shots, action="zip")["download"]
+    with zipfile.ZipFile(io.BytesIO(browser.wire.get(f"/{address}").content)) as archive:
+        assert archive.namelist() == ["clip.mp4"]
+    assert "is a frame" in json.dumps(browser.act(library, shots, action="move", folder=str(library.root.parent / "x")))
