@@ -108,6 +108,8 @@ class _Source:
                 return [FILLED.join(self._literal(node))]
             case ast.IfExp():
                 return self.texts(node.body, line) + self.texts(node.orelse, line)
+            case ast.BoolOp():
+                return [text for value in node.values for text in self.texts(value, line)]
             case ast.BinOp(op=ast.Add()):
                 pairs = itertools.product(self.texts(node.left, line), self.texts(node.right, line))
                 return ["".join(pair) for pair in pairs]
