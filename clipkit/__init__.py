@@ -24,6 +24,10 @@ Learn and compare:
 - `train_clip`: both towers of a CLIP model on pairs of pictures and texts.
 - `compare`: methods on one dataset, with intervals.
 
+Imagine (experimental):
+
+- `imagine`: pictures of a prompt, and the photographs nearest to them.
+
 Interfaces:
 
 - `Encoder`: protocol of what makes embeddings.
@@ -43,7 +47,8 @@ Errors (clipkit.errors):
 - `IndexLocked`: another process is writing it.
 - `IndexDamaged`: it is not what clipkit wrote.
 
-More is in the packages models, index, datasets, classify, learn, explore, evaluate, output and plot, and in metrics.
+More is in the packages models, index, datasets, classify, learn, generate, explore, evaluate, output and plot, and in
+metrics.
 """
 
 from __future__ import annotations
@@ -58,6 +63,7 @@ if TYPE_CHECKING:
     from clipkit import datasets as datasets
     from clipkit import evaluate as evaluate
     from clipkit import explore as explore
+    from clipkit import generate as generate
     from clipkit import index as index
     from clipkit import learn as learn
     from clipkit import metrics as metrics
@@ -80,6 +86,7 @@ if TYPE_CHECKING:
     from clipkit.errors import QueryError as QueryError
     from clipkit.errors import ShapeError as ShapeError
     from clipkit.evaluate.comparison import compare as compare
+    from clipkit.generate.imagination import imagine as imagine
     from clipkit.images.recipe import PixelRecipe as PixelRecipe
     from clipkit.index.image_index import ImageIndex as ImageIndex
     from clipkit.index.update import IndexReport as IndexReport
@@ -119,11 +126,15 @@ _HOMES = {
     "ZeroShotClassifier": "classify.zeroshot",
     "compare": "evaluate.comparison",
     "finetune": "learn.fine_tuning",
+    "imagine": "generate.imagination",
     "load_dataset": "datasets.load",
     "load_encoder": "models.load",
     "train_clip": "learn.contrastive",
 }
 
-_PACKAGES = ("classify", "datasets", "evaluate", "explore", "index", "learn", "metrics", "models", "output", "plot")
+_PACKAGES = (
+    *("classify", "datasets", "evaluate", "explore", "generate", "index", "learn", "metrics", "models", "output"),
+    "plot",
+)
 __all__ = [*sorted(_HOMES), "__version__"]
 __getattr__, __dir__ = lazy_exports(__name__, _HOMES, _PACKAGES)

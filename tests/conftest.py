@@ -14,6 +14,7 @@ from clipkit.models.registry import SAFE_WEIGHTS, starter_folder
 from tests.support.colours import COLOURS, ColourEncoder, paint
 
 if TYPE_CHECKING:
+    from clipkit.generate import DiffusionGenerator
     from clipkit.models.openclip import OpenClipEncoder
 
 # Before torch is imported: OpenMP's threads that wait for work sleep. Spinning, they take the processor from other
@@ -86,6 +87,25 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     root = tmp_path_factory.mktemp("models")
     made: dict[str, Path] = {}
     return lambda kind: made.get(kind) or made.setdefault(kind, make_model(kind, root / kind))
+
+
+@pytest.fixture(scope="session")
+def pipelines(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a tiny diffusion pipeline by its kind, made once; nobody writes into it."""
+    from tests.support.tiny_diffusion import make_pipeline
+
+    root = tmp_path_factory.mktemp("pipelines")
+    made: dict[str, Path] = {}
+    return lambda kind: made.get(kind) or made.setdefault(kind, make_pipeline(root / kind, kind))
+
+
+@pytest.fixture(scope="session")
+def painter(pipelines: Callable[[str], Path]) -> DiffusionGenerator:
+    """A tiny pipeline that paints the colour that a prompt names; nobody changes it."""
+    from clipkit.generate import DiffusionGenerator
+    from tests.support.tiny_diffusion import STEPS
+
+    return DiffusionGenerator(pipelines("painter"), device="cpu", steps=STEPS)
 
 
 @pytest.fixture(scope="session")

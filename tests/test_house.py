@@ -43,6 +43,7 @@ DOORS = {
     "open_clip": "clipkit.models.openclip",
     "transformers": "clipkit.models.vit",
     "onnxruntime": "clipkit.models.onnx",
+    "diffusers": "clipkit.generate.diffusion",
     "rapidocr": "clipkit.models.ocr",
     "onnx": "clipkit.models.onnx_export",
     "tokenizers": "clipkit.models.tokenizer",
@@ -80,6 +81,7 @@ HEAVY = (
     "sklearn",
     "safetensors",
     "transformers",
+    "diffusers",
     "PIL",
     "pydantic",
 )
@@ -226,6 +228,7 @@ def test_the_public_names_are_these() -> None:
         "ZeroShotClassifier",
         "compare",
         "finetune",
+        "imagine",
         "load_dataset",
         "load_encoder",
         "train_clip",

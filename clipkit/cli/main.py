@@ -78,6 +78,7 @@ app.commands = _Commands(
         "probe": "learn",
         "finetune": "learn",
         "explain": "explain",
+        "imagine": "imagine",
         "ui": "ui",
         "mcp": "mcp",
         "check": "maintain",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from clipkit.errors import ImageError
 from clipkit.images import guarded_decoder
@@ -56,8 +58,12 @@ def to_jpeg(canvas: Canvas) -> bytes:
     return _save(Image.fromarray(canvas), "JPEG", quality=JPEG_QUALITY, optimize=True)
 
 
-def to_png(canvas: Canvas) -> bytes:
-    return _save(Image.fromarray(canvas), "PNG")
+def to_png(canvas: Canvas, facts: Mapping[str, str] | None = None) -> bytes:
+    """A PNG file; facts: what it says of itself, in iTXt chunks."""
+    about = PngInfo()
+    for name, text in (facts or {}).items():
+        about.add_itxt(name, text)
+    return _save(Image.fromarray(canvas), "PNG", pnginfo=about)
 
 
 def to_palette(canvas: Canvas, colours: int) -> tuple[Canvas, npt.NDArray[np.uint8]]:
@@ -80,7 +86,7 @@ def _without_padding(picture: Picture, box: Size) -> Canvas:
     return np.ascontiguousarray(rows)
 
 
-def _save(image: Image.Image, form: str, **options: int) -> bytes:
+def _save(image: Image.Image, form: str, **options: int | PngInfo) -> bytes:
     stream = BytesIO()
     image.save(stream, form, **options)
     return stream.getvalue()

@@ -102,24 +102,42 @@ def pick_towers(network: Any, device: str, precision: str) -> Towers:
     CPU: bfloat16 where the hardware has it, never float16, which is slower than float32 there. CUDA: bfloat16, whose
     range no model exceeds, from Ampere on; else float16. MPS: float32, since nobody has measured the others for us.
     """
+    place = pick_device(device)
+    convolutional = is_convolutional(network.visual)
+    text = pick_dtype(place, precision)
+    # Depthwise convolutions gain nothing from bfloat16 on a CPU, and lose precision.
+    image = pick_dtype(place, precision, convolutional=convolutional)
+    return Towers(place, image, text, channels_last=convolutional and place.type != "mps")
+
+
+def pick_device(device: str) -> torch.device:
+    """The device of that name; for "auto" the fastest that is there. ModelError where it is not."""
     import torch
 
-    place = _pick_device(device)
-    convolutional = is_convolutional(network.visual)
-    channels_last = convolutional and place.type != "mps"
+    if device == "auto":
+        has_mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu")
+    try:
+        torch.empty(1, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"this machine has no device {device!r} for torch", hint="--device auto") from error
+
+
+def pick_dtype(place: torch.device, precision: str, *, convolutional: bool = False) -> torch.dtype:
+    """How a network computes there, as `pick_towers` says; on a CPU a convolutional one in float32, unless asked."""
+    import torch
+
     if precision != "auto":
         if precision not in PRECISIONS or (place.type == "cpu" and precision == "float16"):
             raise ModelError(
                 f"precision {precision} does not go with {place.type}", hint="--precision float32, or bfloat16"
             )
         dtype: torch.dtype = getattr(torch, precision)
-        return Towers(place, dtype, dtype, channels_last)
+        return dtype
     if place.type == "cuda":
-        dtype = torch.bfloat16 if torch.cuda.get_device_capability(place)[0] >= 8 else torch.float16
-        return Towers(place, dtype, dtype, channels_last)
-    dtype = torch.bfloat16 if place.type == "cpu" and has_fast_bfloat16() else torch.float32
-    # Depthwise convolutions gain nothing from bfloat16 on a CPU, and lose precision.
-    return Towers(place, torch.float32 if convolutional else dtype, dtype, channels_last)
+        return torch.bfloat16 if torch.cuda.get_device_capability(place)[0] >= 8 else torch.float16
+    return torch.bfloat16 if place.type == "cpu" and not convolutional and has_fast_bfloat16() else torch.float32
 
 
 def is_convolutional(visual: Any) -> bool:
@@ -174,19 +192,6 @@ def is_out_of_memory(error: Exception) -> bool:
 
     words = ("not enough memory", "DefaultCPUAllocator", "out of memory", "can't allocate memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
-
-
-def _pick_device(device: str) -> torch.device:
-    import torch
-
-    if device == "auto":
-        has_mps = torch.backends.mps.is_available()
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu")
-    try:
-        torch.empty(1, device=device)
-        return torch.device(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"this machine has no device {device!r} for torch", hint="--device auto") from error
 
 
 def _keep_freed_memory() -> None:

@@ -191,7 +191,7 @@ def patch_grid(maps: AttentionMaps, *, ax: Axes | None = None) -> Axes:
     '4 x 4 patches of 8 x 8 pixels'
     """
     axes, grid = axes_for(ax, 4.2, 4.4), maps.grid
-    _show(axes, maps.seen)
+    draw_picture(axes, maps.seen)
     height, width = maps.seen.shape[:2]
     axes.hlines([row * height / grid.rows for row in range(1, grid.rows)], 0, width, color="white", linewidth=0.6)
     axes.vlines([column * width / grid.columns for column in range(1, grid.columns)], 0, height, "white", linewidth=0.6)
@@ -239,15 +239,20 @@ def attention(
     """
     values, title, words = _looks(maps, layer, head)
     axes = axes_for(ax, 4.8, 4.4)
-    _show(axes, np.repeat(maps.seen.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2))
-    height, width = maps.seen.shape[:2]
+    draw_heat(axes, maps.seen, values, words)
+    add_title(axes, title, LIGHT)
+    return axes
+
+
+def draw_heat(axes: Axes, canvas: Canvas, values: FloatArray, words: str) -> None:
+    """Values (rows, columns) over a grey picture, with a colour scale from 0 that says `words`."""
+    draw_picture(axes, np.repeat(canvas.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2))
+    height, width = canvas.shape[:2]
     top = float(values.max()) or 1.0
     heat = axes.imshow(
         values, extent=(0, width, height, 0), cmap="inferno", alpha=0.6, vmin=0, vmax=top, interpolation="bicubic"
     )
     add_scale(axes, heat, words, LIGHT)
-    add_title(axes, title, LIGHT)
-    return axes
 
 
 def _looks(maps: AttentionMaps, layer: int | None, head: int | None) -> tuple[FloatArray, str, str]:
@@ -263,7 +268,8 @@ def _looks(maps: AttentionMaps, layer: int | None, head: int | None) -> tuple[Fl
     return maps.of(layer=layer, head=head), f"attention: layer {layer or count} of {count}, {whose}", "share"
 
 
-def _show(axes: Axes, canvas: Canvas) -> None:
+def draw_picture(axes: Axes, canvas: Canvas) -> None:
+    """A picture on axes of its pixels, without ticks."""
     height, width = canvas.shape[:2]
     axes.imshow(canvas, extent=(0, width, height, 0))
     axes.set(xlim=(0, width), ylim=(height, 0))

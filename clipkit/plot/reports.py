@@ -1,4 +1,4 @@
-"""Figures that commands write: what `explain` saw, and what `finetune` learned."""
+"""Figures that commands write: what `explain` saw, in pictures and of words, and what `finetune` learned."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import numpy as np
 
 from clipkit.core.files import replace_file
 from clipkit.errors import ClipkitError, ModelError
+from clipkit.generate.word_maps import WordMaps
 from clipkit.learn.fine_tuning import FineTuned
 from clipkit.learn.finetune_data import Prediction
 from clipkit.models.attention import WITH_ATTENTION, AttentionMaps
-from clipkit.output.figures import LIGHT, blank_figure, confusion_figure, plain, png
+from clipkit.output.figures import LIGHT, add_title, blank_figure, confusion_figure, plain, png, short
 from clipkit.plot.charts import learning_curves
-from clipkit.plot.pictures import RIGHT, WRONG, Cell, attention, draw_grid, patch_grid, small
+from clipkit.plot.pictures import RIGHT, WRONG, Cell, attention, draw_grid, draw_heat, draw_picture, patch_grid, small
 
 PANEL = 4.6  # inches
 COLUMNS, SHOWN = 4, 12  # pictures of the grid before and after
@@ -37,6 +38,25 @@ def explanation_png(maps: AttentionMaps, *, layer: int | None = None, head: int 
         attention(maps, layer=layer or len(maps.layers), head=head, ax=panels[1])
     attention(maps, ax=panels[-1])
     figure.suptitle(plain(maps.model), color=LIGHT.ink, fontsize=12, x=0.01, ha="left")
+    return png(figure)
+
+
+def words_png(maps: WordMaps) -> bytes:
+    """Titled panels as PNG: the picture, and over it where each word was looked at."""
+    count = 1 + len(maps.words)
+    columns = min(count, COLUMNS)
+    rows = -(-count // columns)
+    figure = blank_figure(PANEL * columns, (PANEL + 0.2) * rows + 0.3, LIGHT)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    draw_picture(panels[0], maps.picture)
+    add_title(panels[0], f"seed {maps.seed}", LIGHT)
+    for axes, word, values in zip(panels[1:], maps.words, maps.maps, strict=False):
+        draw_heat(axes, maps.picture, values, "share of the attention")
+        add_title(axes, f"{short(word)}: {values.mean():.1%}", LIGHT)
+    for axes in panels[count:]:
+        axes.axis("off")
+    title = f"{short(maps.prompt, most=80)}   {maps.layers} layers, {maps.steps} steps, {short(maps.model)}"
+    figure.suptitle(title, color=LIGHT.ink, fontsize=12, x=0.01, ha="left")
     return png(figure)
 
 

@@ -22,9 +22,10 @@ from numpydoc.docscrape import NumpyDocString
 import clipkit
 from clipkit.models.load import load_encoder
 from clipkit.models.registry import starter_folder
+from tests.support.tiny_diffusion import make_pipeline
 from tests.support.tiny_vits import make_vit
 
-PACKAGES = ("", "models", "index", "datasets", "classify", "learn", "explore", "evaluate", "output", "plot")
+PACKAGES = ("", "models", "index", "datasets", "classify", "learn", "generate", "explore", "evaluate", "output", "plot")
 MODULES = ("errors", "metrics")  # all that is public in them
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 CROPS = 5  # pictures of each class in `animals`
@@ -183,6 +184,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "captions.csv").write_text("\n".join(["image,caption", *(f"photos/{line}" for line in captions)]))
     (place / "classes.txt").write_text("cat\ncup of coffee\nrocket\n")
     make_vit("vit", place / "tiny-vit")
+    make_pipeline(place / "made").rename(place / "tiny-pipeline")
     return place
 
 

@@ -48,7 +48,11 @@ def is_of(value: Any, kind: str) -> bool:
 
 @pytest.fixture
 def told(
-    tmp_path: Path, starter: OpenClipEncoder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    starter: OpenClipEncoder,
+    pipelines: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> Callable[[str], list[dict[str, Any]]]:
     """What a command of the page prints, in a folder with an index, an album, duplicates and a broken file."""
     photos = tmp_path / "PHOTOS"
@@ -72,6 +76,8 @@ def told(
         words = re.findall(r'"[^"]+"|\S+', command)[1:]
         ways = {"probe": ["--model", "starter"], "classify": []}
         ways["compare"] = ["--model", "starter", "--shots", "1", "--seeds", "2", "--methods", "zeroshot,probe"]
+        if words[0] == "imagine":
+            ways["imagine"] = ["--model", str(pipelines("painter")), "--steps", "2", "--n", "1", "--device", "cpu"]
         main([word.strip('"') for word in words] + ways.get(words[0], []))
         return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
 
