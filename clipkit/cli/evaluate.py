@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clipkit.datasets.load import Dataset
     from clipkit.evaluate.results import Comparison, Row
     from clipkit.evaluate.zeroshot import Result
+    from clipkit.generate.diffusion import DiffusionGenerator
     from clipkit.models.encoder import Encoder
 
 
@@ -240,20 +241,55 @@ class RetrievalOptions(options.ModelOptions):
     model: str
     split: str | None
     out: str | None
+    imagine: str | None
+    limit: int | None
+    n: int | None
+    steps: int | None
+
+    def generator(self) -> DiffusionGenerator | None:
+        """What makes pictures of captions, where that was asked for; a result that has no place is said before."""
+        from clipkit.core.files import check_writable
+        from clipkit.generate.diffusion import DiffusionGenerator
+
+        ways: dict[str, Any] = {"device": self.device, "steps": self.steps, "notify": say}
+        settings = (self.limit, self.n, self.steps)
+        if self.imagine is None and settings != (None, None, None):
+            raise click.UsageError("--limit, --n and --steps are for --imagine")
+        if self.imagine is None:
+            return None
+        if self.out:
+            check_writable(Path(self.out).parent)
+        generator = DiffusionGenerator(self.imagine, **ways)
+        say(printable(generator.safety))
+        return generator
 
 
 @evaluate.command()
 @on_dataset
+@click.option("--imagine", metavar="NAME|FOLDER", help="Ask by pictures that this diffusion pipeline makes, too.")
+@click.option("--limit", type=click.IntRange(min=1), help="With --imagine: how many captions.  [default: 100]")
+@click.option("--n", type=click.IntRange(min=1), help="With --imagine: pictures of each.  [default: 1]")
+@click.option("--steps", type=click.IntRange(min=1), help="With --imagine: of the scheduler.")
 @options.into(RetrievalOptions)
 def retrieval(given: RetrievalOptions) -> None:
-    """How often a caption finds its picture, and a picture its caption."""
+    """How often a caption finds its picture, and a picture its caption.
+
+    With --imagine, for --limit captions drawn by lot: how often a caption finds its photograph by its words, by
+    pictures that a diffusion pipeline makes of it, and by both, with paired intervals of the differences. Experimental.
+    """
     from clipkit.datasets.load import load_dataset
+    from clipkit.evaluate.imagined import LIMIT, evaluate_imagined
     from clipkit.evaluate.zeroshot import evaluate_retrieval
 
+    generator = given.generator()
     pictures = load_dataset(given.dataset, split=given.split)
     encoder = given.load(given.model)
-    with progress_bar() as progress:
-        result = evaluate_retrieval(pictures, encoder, progress=progress)
+    with on_interrupt(lambda: "what was computed is kept"), progress_bar() as progress:
+        if generator is None:
+            result = evaluate_retrieval(pictures, encoder, progress=progress)
+        else:
+            settings: dict[str, Any] = {"limit": given.limit or LIMIT, "n": given.n or 1, "progress": progress}
+            result = evaluate_imagined(pictures, encoder, generator, **settings)
     _finish(result, given.out)
 
 

@@ -365,6 +365,9 @@ def results(result: Result) -> Iterator[str]:
         if metrics[key] is not None:
             low, high = intervals[key]
             yield f"  {key:<28}{metrics[key]:.3f}  ({low:.3f} to {high:.3f})"
+    for key in [key for key in metrics if "_minus_" in key]:
+        low, high = intervals[key]
+        yield f"  {key:<28}{metrics[key]:+.3f}  ({low:+.3f} to {high:+.3f}, paired)"
     for template, quality in result.searched.items():
         yield f"  on the validation split, {template:<20}{quality:.3f}"
     for pair in result.confused:

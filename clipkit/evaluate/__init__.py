@@ -2,6 +2,7 @@
 
 - `evaluate_zeroshot`: accuracy of classes from words on labelled pictures.
 - `evaluate_retrieval`: recall of captions and pictures that search each other.
+- `evaluate_imagined`: recall of pictures made of captions, against that of the captions. Experimental.
 - `compare`: methods at several numbers of labels, with intervals.
 - `Comparison`: what `compare` gives.
 - `load_comparison`: a comparison from its results.json.
@@ -15,6 +16,7 @@ from clipkit.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from clipkit.evaluate.comparison import compare as compare
+    from clipkit.evaluate.imagined import evaluate_imagined as evaluate_imagined
     from clipkit.evaluate.results import Comparison as Comparison
     from clipkit.evaluate.results import load_comparison as load_comparison
     from clipkit.evaluate.zeroshot import evaluate_retrieval as evaluate_retrieval
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Comparison": "results",
     "compare": "comparison",
+    "evaluate_imagined": "imagined",
     "evaluate_retrieval": "zeroshot",
     "evaluate_zeroshot": "zeroshot",
     "load_comparison": "results",
