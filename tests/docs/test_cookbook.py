@@ -17,6 +17,7 @@ from PIL import Image
 from clipkit.models.registry import starter_folder
 from tests.support.colours import paint
 from tests.support.paths import REPOSITORY
+from tests.support.tiny_diffusion import make_pipeline
 from tests.support.tiny_vits import make_vit
 
 PAGE = (REPOSITORY / "docs" / "cookbook.md").read_text()
@@ -44,6 +45,7 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_vit(kind, place / name)
     for name in CLIP:
         make_clip(place / name)
+    make_pipeline(place / "made", "random").rename(place / "tiny-diffusion")
     cat = Path(skimage.__file__).parent / "data" / "chelsea.png"
     Image.open(cat).save(place / "cat.jpg")
     (place / "photos").mkdir()
@@ -88,6 +90,9 @@ def test_the_new_listings_run(kitchen: Path, tmp_path: Path) -> None:
     assert lines.count("[1. 1. 1.]") == 2, done.stdout  # a pipeline and a probe, cross-validated
     assert any(line.startswith("{'probe__C': ") and line.endswith("} 1.0") for line in lines), done.stdout
     assert any(line.startswith("{'templates': ") for line in lines), done.stdout
+    assert "(2, 77, 32) True" in lines, done.stdout  # the states of both prompts enter the cross-attention
+    assert "the same picture: True" in lines, done.stdout
+    assert "('imagined/a-red-bicycle-in-snow-0.png', 'imagined/a-red-bicycle-in-snow-1.png')" in lines, done.stdout
     for name in ("curves.png", "confusion.png", "samples.png"):
         with Image.open(kitchen / name) as figure:
             assert len(figure.convert("RGB").getcolors(1 << 24)) > 10, name
