@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clipkit.core.folders import cache_folder
 from clipkit.errors import ClipkitError
 from clipkit.index.image_index import Loader
+
+if TYPE_CHECKING:
+    from .search.imagination import Imagination
 
 FIRST_PORT, PORTS = 7860, 100  # tried in turn where no port is asked for
 
@@ -39,6 +42,7 @@ def serve(
     proxies: Sequence[str] = (),
     root_path: str = "",
     is_watching: bool = False,
+    imagination: Imagination | None = None,
     token: str = "",
     say: Callable[[str], None] = print,
 ) -> Running:
@@ -47,7 +51,7 @@ def serve(
     Models are loaded after the page is up. `say` gets a sentence when one fails. auth: users and their passwords, of
     whom a login is asked. allow_hosts: names under which a proxy serves it, below root_path; its visitors are no users
     of this machine. proxies: addresses from which it connects, beside this machine. is_watching: index what changes.
-    token: what whoever asks has to know; it is in the address.
+    imagination: what makes pictures of words. token: what whoever asks has to know; it is in the address.
     """
     _settle_gradio()
     # Threads that wait for the next piece of work spin, unless told to sleep: among several searches at once they take
@@ -63,7 +67,7 @@ def serve(
     shelf = Shelf(load, is_local=host in LOOPBACK and not allow_hosts, model=model)
     for folder in photos:
         shelf.add(folder)
-    page = Page(shelf, Thumbnails(cache_folder() / "thumbs"))
+    page = Page(shelf, Thumbnails(cache_folder() / "thumbs"), imagination=imagination)
     chosen = port if port is not None else _free_port(host)
     if not _is_free(host, chosen):
         raise ClipkitError(f"port {chosen} of {host} is in use", hint=f"clipkit ui --port {chosen + 1}")

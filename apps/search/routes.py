@@ -26,7 +26,7 @@ from clipkit.core.html import data_url
 from clipkit.core.text import counted, printable
 from clipkit.errors import ClipkitError, ImageError, QueryError
 from clipkit.explore.library import Library
-from clipkit.explore.question import Found, ask, plain
+from clipkit.explore.question import Found, ask, clean, plain
 from clipkit.images.formats import SUFFIXES
 from clipkit.images.thumbnails import thumbnail, to_jpeg
 
@@ -38,6 +38,7 @@ from .answers import JSON, described, library_facts
 from .changes import Change, Undos
 from .desktop import show_folder
 from .evidence import attention_of, evidence
+from .imagination import MOST, Imagination
 from .questions import MAX_ID, MOST_IDS, Asked, Sent, read_asked
 
 AT_ONCE = 4  # questions at work
@@ -77,6 +78,9 @@ class SearchRoutes:
             "index": self._index,
             "save": self._save,
             "why": self._why,
+            "imagine": self._imagine,
+            "imagined": self._imagined,
+            "imagine/stop": self._stop_imagining,
         }
         routes = [
             Route(f"/clipkit/search/{name}", self._json(work), methods=["POST"]) for name, work in actions.items()
@@ -171,6 +175,28 @@ class SearchRoutes:
             raise QueryError("there is no such library here", hint="load the page again")
         return {"terms": evidence(library, self._asked(sent, library).question, sent.number("id", 0, MAX_ID))}
 
+    # ---- pictures made of words ----
+
+    def _imagination(self) -> Imagination:
+        if self._page.imagination is None:
+            raise QueryError("no model makes pictures here", hint="clipkit ui --imagine MODEL")
+        return self._page.imagination
+
+    def _imagine(self, sent: Sent) -> JSON:
+        """Begin; the browser looks at the run until it is done."""
+        imagination, library = self._imagination(), self._library(sent.text("library"))
+        if library is None:
+            raise QueryError("no library can be searched yet", hint="index one first")
+        n = max(1, sent.number("n", 1, MOST))
+        return {"run": imagination.start(library, clean(sent.text("words")), n=n, visitor=sent.visitor)}
+
+    def _imagined(self, sent: Sent) -> JSON:
+        return self._imagination().look(sent.text("run"), sent.visitor, seen=sent.number("seen", 0, MOST))
+
+    def _stop_imagining(self, sent: Sent) -> JSON:
+        self._imagination().stop(sent.text("run"), sent.visitor)
+        return {"said": "No further picture is made."}
+
     # ---- libraries and their runs ----
 
     async def _libraries(self, request: Request) -> Response:
@@ -189,6 +215,7 @@ class SearchRoutes:
             libraries.append({**facts, "run": _progress(look, page.shelf.presentable) if look else None})
         classes = [printable(name) for name in (head.classes if head else ())]
         more = {"is_local": page.shelf.is_local, "types": sorted(SUFFIXES), "classes": classes}
+        more["imagine"] = printable(page.imagination.name) if page.imagination else ""
         return {"libraries": libraries, **more}
 
     def _index(self, sent: Sent) -> JSON:

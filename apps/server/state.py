@@ -12,6 +12,7 @@ from clipkit.explore.metadata import Fact
 from clipkit.explore.question import Answer
 
 from ..classify.session import Memory
+from ..search.imagination import Imagination
 from .libraries import Shelf
 from .routes import Outbox
 from .runs import CommandRun
@@ -26,7 +27,7 @@ class Page:
     """What all tabs of a page share.
 
     shelf: the libraries. memory: what each visitor has sorted by hand. runs: index runs by library key, the last of
-    each. watches: where folders are watched.
+    each. watches: where folders are watched. imagination: what makes pictures of words, where there is a model for it.
     """
 
     shelf: Shelf
@@ -35,6 +36,7 @@ class Page:
     memory: Memory = field(default_factory=Memory)
     runs: dict[str, CommandRun] = field(default_factory=dict)
     watches: FolderWatches | None = None
+    imagination: Imagination | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def prepare(self, library: Library, answer: Answer) -> None:
@@ -64,6 +66,8 @@ class Page:
     def end(self) -> None:
         """The page closes: runs that it has started are stopped, and what they committed stays."""
         self.outbox.close()
+        if self.imagination is not None:
+            self.imagination.end()
         if self.watches is not None:
             self.watches.end()
         for run in list(self.runs.values()):

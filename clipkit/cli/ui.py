@@ -8,7 +8,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -16,6 +16,9 @@ from click.core import ParameterSource
 from clipkit.cli import options
 from clipkit.cli.output import say
 from clipkit.errors import ClipkitError
+
+if TYPE_CHECKING:
+    from clipkit_apps.search.imagination import Imagination
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LEAST_PASSWORD = 8  # characters
@@ -35,6 +38,7 @@ class PageOptions(options.ModelOptions):
     proxies: tuple[str, ...]
     root_path: str
     is_watching: bool
+    imagine: str | None
     no_token: bool
 
 
@@ -62,6 +66,7 @@ class PageOptions(options.ModelOptions):
 @click.option("--no-token", is_flag=True, help="Let every account of this machine in, without the token.")
 @click.option("--model", metavar="NAME", help="For folders that have no index yet. See `clipkit models`.")
 @click.option("--watch", "is_watching", is_flag=True, help="Index what changes in the folders while the page is open.")
+@click.option("--imagine", metavar="NAME|FOLDER", help="A diffusion pipeline: a card that makes pictures of words.")
 @options.engine
 @options.device
 @options.precision
@@ -84,6 +89,7 @@ def ui(given: PageOptions) -> None:
     place |= {"allow_hosts": _names(given.allow_hosts), "root_path": _root_path(given)}
     place["proxies"] = _proxies(given)
     place["is_watching"] = given.is_watching
+    place["imagination"] = _imagination(given)
     place["token"] = "" if logins or given.no_token else secrets.token_urlsafe(24)
     running = serve(given.photos or _here(), given.load, **place)
     say(f"clipkit is at {running.address}  (Ctrl-C ends it)")
@@ -92,6 +98,20 @@ def ui(given: PageOptions) -> None:
     finally:
         running.stop()
     say("the page is closed")
+
+
+def _imagination(given: PageOptions) -> Imagination | None:
+    """What makes pictures of words; a model that is not there is an error now, not when a visitor asks."""
+    if given.imagine is None:
+        return None
+    from clipkit_apps.search.imagination import Imagination
+
+    from clipkit.generate.diffusion import DiffusionGenerator, check_installed
+    from clipkit.generate.pipeline_files import pipeline_folder
+
+    check_installed()
+    pipeline_folder(model := given.imagine, notify=say)
+    return Imagination(model, lambda: DiffusionGenerator(model, device=given.device))
 
 
 def _names(allow_hosts: tuple[str, ...]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@ import { button, debounced, make, one, toast } from "./dom.js";
 import { Filters } from "./filters.js";
 import { Grid } from "./grid.js";
 import { Runs, Scrubber, albums, covers, emptyNote } from "./home.js";
+import { Imagine } from "./imagine.js";
 import { Lightbox } from "./lightbox.js";
 import { EMPTY, fromAddress, isSearch, toAddress, toServer } from "./question.js";
 import { Selection } from "./selection.js";
@@ -43,6 +44,7 @@ class Page {
     this.selection = new Selection(one(".ck-chosen-bar", root), this);
     this.lightbox = new Lightbox(this);
     this.filters = new Filters(this.drawer, (question) => this.ask(question), () => this.asked);
+    this.imagine = new Imagine(one(".ck-imagine", root), this);
     this.scrubber = new Scrubber(one(".ck-scrubber", root), this.grid, (when) => this.#jump(when));
     this.runs = new Runs(one(".ck-runs", root), (libraries) => this.#changed(libraries));
     this.#connect();
@@ -212,6 +214,7 @@ class Page {
       this.filters.show(this.libraries, this.library(), this.asked);
       this.drawer.dataset.library = this.asked.library;
     }
+    this.imagine.show(this.asked);
     this.#showRecent();
   }
 
@@ -234,6 +237,7 @@ class Page {
     this.grid.show("", [], this.turn);
     this.headline.replaceChildren();
     this.chips.hidden = true;
+    this.imagine.show(EMPTY);
     this.scrubber.show([]);
     this.note.replaceChildren(emptyNote(empty, this.said.is_local, (what) => this.#begin(what)));
   }
