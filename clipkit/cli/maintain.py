@@ -14,7 +14,7 @@ from clipkit.cli.output import FEW, print_findings, print_models, progress_bar, 
 from clipkit.core.text import are, counted, printable
 from clipkit.errors import IndexDamaged
 
-LAYOUTS = ("clip-retrieval", "parquet", "npy")
+LAYOUTS = ("clip-retrieval", "parquet", "npy", "lance", "qdrant")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +95,8 @@ def prune(photos: str, dry_run: bool, force: bool, at: str | None) -> None:
 def export_(places: tuple[str, ...], layout: str, at: str | None) -> None:
     """Write the vectors of PHOTOS for other programs.
 
-    Into FOLDER, which must be new or empty: clip-retrieval's img_emb/ and metadata/, one parquet table, or
-    embeddings.npy with paths.txt.
+    Into FOLDER, which must be new or empty: clip-retrieval's img_emb/ and metadata/, one parquet table,
+    embeddings.npy with paths.txt, a table of Lance, or vectors.npy, payload.jsonl and ids.txt for Qdrant.
     """
     from clipkit.index.image_index import find
     from clipkit.index.import_export import export

@@ -8,8 +8,8 @@ import random
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -85,10 +85,11 @@ def export(index: ImageIndex, folder: str | Path, *, layout: str = "clip-retriev
         Its pictures that answer are written.
     folder : str or Path
         Absent or empty.
-    layout : {"clip-retrieval", "parquet", "npy"}, default "clip-retrieval"
+    layout : {"clip-retrieval", "parquet", "npy", "lance", "qdrant"}, default "clip-retrieval"
         "clip-retrieval": `img_emb/img_emb_0.npy` (float16) and `metadata/metadata_0.parquet`, in shards of 100,000.
         "parquet": one table for pandas, `embeddings.parquet`. "npy": `embeddings.npy` (float32) and `paths.txt`, one
-        name a line, as the disk has it.
+        name a line, as the disk has it. "lance": a table of Lance, `pictures.lance`, with embeddings of float16.
+        "qdrant": `vectors.npy`, `payload.jsonl` and `ids.txt`, as `QdrantClient.upload_collection` takes them.
 
     Returns
     -------
@@ -199,20 +200,54 @@ def import_(
     >>> report.imported, report.agreement > 0.99
     (4, True)
     """
+    return take_rows(
+        open_layout(Path(source)),
+        real_folder(root),
+        encoder,
+        name=str(source),
+        at=at,
+        normalise=normalise,
+        exclude_dirs=exclude_dirs,
+        include_hidden=include_hidden,
+        workers=workers,
+        progress=progress,
+    )
+
+
+@contextmanager
+def _live(place: Path, encoder: Encoder, at: str | Path | None) -> Iterator[Store]:
+    """The index that answers: what is committed stays, whatever happens."""
+    index = ImageIndex.create(place, encoder, at=at)
+    with writing(index.folder):
+        yield Store(index.folder / FILE)
+
+
+def take_rows(
+    rows: Source,
+    place: Path,
+    encoder: Encoder,
+    *,
+    name: str,
+    at: str | Path | None = None,
+    normalise: bool = False,
+    exclude_dirs: Collection[str] = (),
+    include_hidden: bool = False,
+    workers: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    opened: Callable[[Path, Encoder, str | Path | None], AbstractContextManager[Store]] = _live,
+) -> ImportReport:
+    """`import_` of an open source, which people call `name`. opened: gives the database that the rows go into."""
     started = time.monotonic()
-    place = real_folder(root)
-    rows = open_layout(Path(source))
-    _check_origin(rows.about, encoder, source)
+    _check_origin(rows.about, encoder, name)
     remembered: tuple[str, ...] = ()
     if (index_folder(place, at) / FILE).exists():
         remembered = ImageIndex.create(place, encoder, at=at).info.excluded  # ModelMismatch before the long work
     scan = find_images(str(place), exclude_dirs=exclude_dirs, remembered=remembered, include_hidden=include_hidden)
     names = _Names(place, {found.path: found for found in scan.found})
-    survey = _survey(rows, names, encoder.dim, normalise, source)
+    survey = _survey(rows, names, encoder.dim, normalise, name)
     checked, agreement = _compare_sample(survey.sample, encoder, place)
-    index = ImageIndex.create(place, encoder, at=at)
-    with writing(index.folder):
-        run = _Run(Store(index.folder / FILE), place, encoder, workers or min(8, os.cpu_count() or 1))
+    with opened(place, encoder, at) as store:
+        run = _Run(store, place, encoder, workers or min(8, os.cpu_count() or 1))
         wanted = ((path, entry, vector) for path, entry, vector in _rows(rows, names, encoder.dim, normalise) if path)
         done = 0
         while batch := list(islice(wanted, COMMIT_ROWS)):
@@ -220,16 +255,7 @@ def import_(
             done += len(batch)
             if progress:
                 progress(Progress(done, survey.present, batch[-1][0]))
-    return ImportReport(
-        imported=run.imported,
-        unchanged=run.unchanged,
-        missing=tuple(survey.missing),
-        changed=tuple(run.changed),
-        failed=tuple(run.failed),
-        checked=checked,
-        agreement=agreement,
-        seconds=time.monotonic() - started,
-    )
+    return run.report(survey.missing, checked, agreement, seconds=time.monotonic() - started)
 
 
 class _Names:
@@ -302,6 +328,11 @@ class _Run:
                     self.changed.append(found.path)
                 else:
                     self._write(writer, found, reading.sha256, entry, vector)
+
+    def report(self, missing: Sequence[str], checked: int, agreement: float, *, seconds: float) -> ImportReport:
+        """What was done."""
+        changed, failed = tuple(self.changed), tuple(self.failed)
+        return ImportReport(self.imported, self.unchanged, tuple(missing), changed, failed, checked, agreement, seconds)
 
     def _write(self, writer: Writer, found: ScannedFile, sha256: bytes, entry: Entry, vector: Embeddings) -> None:
         known = self._known.get(found.path)

@@ -1,9 +1,11 @@
-"""Vectors and names as other tools keep them: clip-retrieval's folders, a parquet table, npy beside a list of names."""
+"""Vectors and names as other tools keep them: clip-retrieval, a parquet table, npy with names, Lance, Qdrant."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,14 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.core.arrow import arrow
-from clipkit.core.files import synced
+from clipkit.core.files import sync_file, synced
+from clipkit.core.lance_tables import lance, write_table
 from clipkit.errors import ClipkitError
 
-LAYOUTS = ("clip-retrieval", "parquet", "npy")
+LAYOUTS = ("clip-retrieval", "parquet", "npy", "lance", "qdrant")
 SHARD_ROWS = 100_000  # 100 MB of float16 at 512 dimensions
 READ_ROWS = 8192
 ABOUT = "clipkit.json"  # what made the vectors; other tools' folders have none
 TABLE, MATRIX, NAMES = "embeddings.parquet", "embeddings.npy", "paths.txt"
+LANCE = "pictures.lance"
+VECTORS, PAYLOAD, IDS = "vectors.npy", "payload.jsonl", "ids.txt"  # as QdrantClient.upload_collection takes them
+POINTS = uuid.UUID("5b0a4a3e-3c0b-5c53-9a55-0c8f5a6a1d10")  # the namespace of ids: one path, one point
 
 FloatRows = npt.NDArray[np.floating[Any]]  # (n, d), of the width that the disk has
 
@@ -70,15 +76,16 @@ def write_layout(
     if layout == "clip-retrieval":
         _write_shards(folder, pieces, count, dim)
     elif layout == "parquet":
-        model = str(about["model"])
-        with _parquet_writer(folder / TABLE, "path", embeddings=True) as write:
-            for piece in pieces:
-                write(piece, {"model": [model] * len(piece.entries)})
+        _write_table(folder / TABLE, pieces, str(about["model"]))
     elif layout == "npy":
         with _npy_writer(folder / MATRIX, (count, dim), "<f4") as write_rows, synced(folder / NAMES) as names:
             for piece in pieces:
                 write_rows(piece.embeddings)
                 names.write(b"".join(_line(entry.path) for entry in piece.entries))
+    elif layout == "lance":
+        _write_lance(folder / LANCE, pieces, dim)
+    elif layout == "qdrant":
+        _write_points(folder, pieces, count, dim)
     else:
         raise ClipkitError(f"no layout is called {layout}", hint=f"one of {', '.join(LAYOUTS)}")
     with synced(folder / ABOUT) as stream:
@@ -96,6 +103,10 @@ def open_layout(place: Path) -> Source:
         return Source("parquet", about, lambda: _read_table(place / TABLE))
     if (place / MATRIX).is_file():
         return Source("npy", about, lambda: _read_npy_and_names(place))
+    if (place / LANCE).is_dir():
+        return Source("lance", about, lambda: _read_lance(place / LANCE))
+    if (place / PAYLOAD).is_file():
+        return Source("qdrant", about, lambda: _read_points(place))
     fact = "holds no vectors that clipkit can read" if place.exists() else "is not there"
     raise ClipkitError(f"{place} {fact}", hint=f"a folder with img_emb/ and metadata/, {TABLE}, or {MATRIX} + {NAMES}")
 
@@ -120,6 +131,51 @@ def _write_shards(folder: Path, pieces: Iterable[Piece], count: int, dim: int) -
                 done += len(piece.entries)
     for _ in rest:  # nothing is left, and to ask for it is what lets `pieces` say that it is complete
         pass
+
+
+def _write_table(file: Path, pieces: Iterable[Piece], model: str) -> None:
+    with _parquet_writer(file, "path", embeddings=True) as write:
+        for piece in pieces:
+            write(piece, {"model": [model] * len(piece.entries)})
+
+
+def _write_lance(place: Path, pieces: Iterable[Piece], dim: int) -> None:
+    pa, _ = arrow()
+    schema = pa.schema({**_fact_kinds("path"), "embedding": pa.list_(pa.float16(), dim)})
+
+    def batches() -> Iterator[Any]:
+        for piece in pieces:
+            values = pa.array(piece.embeddings.astype(np.float16).ravel())
+            columns = {**_facts(piece, "path"), "embedding": pa.FixedSizeListArray.from_arrays(values, dim)}
+            table = pa.table(columns).select(schema.names).cast(schema)
+            yield from table.to_batches()
+
+    write_table(str(place), batches(), schema)
+    for file in place.rglob("*"):
+        if file.is_file():
+            sync_file(file)
+
+
+def _write_points(folder: Path, pieces: Iterable[Piece], count: int, dim: int) -> None:
+    with (
+        _npy_writer(folder / VECTORS, (count, dim), "<f4") as write_rows,
+        synced(folder / PAYLOAD) as payload,
+        synced(folder / IDS) as ids,
+    ):
+        for piece in pieces:
+            write_rows(piece.embeddings)
+            columns = _facts(piece, "path")
+            columns["path_bytes"] = [raw.hex() if raw else None for raw in columns["path_bytes"]]
+            for values in zip(*columns.values(), strict=True):
+                point = {name: value for name, value in zip(columns, values, strict=True) if value is not None}
+                payload.write(json.dumps(point).encode() + b"\n")
+            ids.write(b"".join(_point_id(entry.path) for entry in piece.entries))
+
+
+def _point_id(path: str) -> bytes:
+    """A UUID of the path, by its bytes, as uuid5 makes it, and a line break."""
+    digest = hashlib.sha1(POINTS.bytes + os.fsencode(path), usedforsecurity=False).digest()
+    return f"{uuid.UUID(bytes=digest[:16], version=5)}\n".encode()
 
 
 def _counted(pieces: Iterable[Piece], count: int) -> Iterator[Piece]:
@@ -157,18 +213,11 @@ def _parquet_writer(
     file: Path, path_column: str, *, embeddings: bool = False
 ) -> Iterator[Callable[[Piece, Mapping[str, list[str]]], None]]:
     pa, pq = arrow()
-    kinds = {path_column: pa.string(), "path_bytes": pa.binary()}
-    kinds |= {"width": pa.int32(), "height": pa.int32(), "taken_at": pa.string(), "sha256": pa.string()}
+    kinds = _fact_kinds(path_column)
     kinds |= {"model": pa.string(), "embedding": pa.list_(pa.float32())} if embeddings else {}
 
     def write(piece: Piece, more: Mapping[str, list[str]]) -> None:
-        columns: dict[str, Any] = {
-            path_column: [entry.path.encode(errors="backslashreplace").decode() for entry in piece.entries],
-            "path_bytes": [None if _is_utf8(entry.path) else os.fsencode(entry.path) for entry in piece.entries],
-            "sha256": [entry.sha256.hex() if entry.sha256 else None for entry in piece.entries],
-            **{name: [getattr(entry, name) for entry in piece.entries] for name in ("width", "height", "taken_at")},
-            **more,
-        }
+        columns: dict[str, Any] = {**_facts(piece, path_column), **more}
         if embeddings:
             n, dim = piece.embeddings.shape
             offsets = np.arange(0, (n + 1) * dim, dim, dtype=np.int32)
@@ -178,6 +227,23 @@ def _parquet_writer(
     schema = pa.schema(kinds)
     with synced(file) as stream, pq.ParquetWriter(stream, schema) as writer:
         yield write
+
+
+def _fact_kinds(path_column: str) -> dict[str, Any]:
+    """Columns beside the vectors, and what Arrow calls their types."""
+    pa, _ = arrow()
+    kinds = {path_column: pa.string(), "path_bytes": pa.binary()}
+    return {**kinds, "width": pa.int32(), "height": pa.int32(), "taken_at": pa.string(), "sha256": pa.string()}
+
+
+def _facts(piece: Piece, path_column: str) -> dict[str, Any]:
+    """These columns of a piece."""
+    return {
+        path_column: [entry.path.encode(errors="backslashreplace").decode() for entry in piece.entries],
+        "path_bytes": [None if _is_utf8(entry.path) else os.fsencode(entry.path) for entry in piece.entries],
+        "sha256": [entry.sha256.hex() if entry.sha256 else None for entry in piece.entries],
+        **{name: [getattr(entry, name) for entry in piece.entries] for name in ("width", "height", "taken_at")},
+    }
 
 
 def _line(path: str) -> bytes:
@@ -232,6 +298,35 @@ def _read_npy_and_names(folder: Path) -> Iterator[Piece]:
     with _npy_reader(folder / MATRIX) as take:
         while entries := [Entry(os.fsdecode(name)) for name in islice(paths, READ_ROWS)]:
             yield Piece(entries, take(len(entries)))
+
+
+def _read_lance(place: Path) -> Iterator[Piece]:
+    try:
+        table = lance().dataset(str(place))
+        wanted = {"path", *Entry._fields, "path_bytes", "embedding"}
+        columns = [name for name in table.schema.names if name in wanted]
+        for batch in table.to_batches(columns=columns, batch_size=READ_ROWS):
+            yield Piece(_entries(batch, place), _matrix(batch, place))
+    except ClipkitError:
+        raise
+    except (OSError, ValueError, TypeError) as error:
+        raise ClipkitError(f"{place} cannot be read: {str(error).partition(chr(10))[0]}") from error
+
+
+def _read_points(folder: Path) -> Iterator[Piece]:
+    with _npy_reader(folder / VECTORS) as take, open(folder / PAYLOAD, "rb") as lines:
+        while points := [_point(line, folder / PAYLOAD) for line in islice(lines, READ_ROWS)]:
+            yield Piece(points, take(len(points)))
+
+
+def _point(line: bytes, file: Path) -> Entry:
+    try:
+        said = json.loads(line)
+        raw = said.get("path_bytes")
+        path = os.fsdecode(bytes.fromhex(raw)) if raw else said["path"]
+        return _entry(path, *(said.get(name) for name in Entry._fields[1:]))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ClipkitError(f"{file} has a line that is no payload with a path: {line[:60]!r}") from error
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import clipkit.store.database
 from clipkit.errors import ClipkitError, IndexLocked, ModelMismatch, ShapeError
 from clipkit.index.image_index import ImageIndex
 from clipkit.index.import_export import export, import_
-from clipkit.index.vector_files import LAYOUTS, open_layout
+from clipkit.index.vector_files import LAYOUTS, POINTS, open_layout
 from tests.support.colours import COLOURS, ColourEncoder, paint, shade
 
 ODD_NAMES = [
@@ -205,8 +206,8 @@ def test_a_list_of_names_keeps_bytes_and_refuses_line_breaks_by_name(
 def test_a_full_disk_leaves_nothing_that_looks_whole(
     index: ImageIndex, target: Path, monkeypatch: pytest.MonkeyPatch, layout: str
 ) -> None:
-    files_of = {"clip-retrieval": 3, "parquet": 2, "npy": 3}
-    for allowed in range(4):
+    files_of = {"clip-retrieval": 3, "parquet": 2, "npy": 3, "lance": 5, "qdrant": 4}
+    for allowed in range(6):
         left = [allowed]
 
         def full(_: int, left: list[int] = left) -> None:
@@ -576,3 +577,51 @@ def test_an_export_says_what_made_it(index: ImageIndex, target: Path) -> None:
     about = json.loads((target / "clipkit.json").read_text())
     assert (about["model"], about["dim"], about["count"], about["layout"]) == ("colour", 4, 8, "npy")
     assert about["weights_sha256"] == "c0" * 32
+
+
+def test_a_lance_table_holds_what_the_index_holds(index: ImageIndex, target: Path) -> None:
+    lance = pytest.importorskip("lance", reason="pip install 'clipkit[lance]'")
+    assert export(index, target, layout="lance") == 8
+    table = lance.dataset(str(target / "pictures.lance")).to_table()
+    assert table["path"].to_pylist() == index.paths
+    facts = index.store.facts(1, 8).values()
+    assert [bytes.fromhex(value) for value in table["sha256"].to_pylist()] == [fact[0] for fact in facts]
+    assert list(zip(*(table[name].to_pylist() for name in ("width", "height", "taken_at")), strict=True)) == [
+        fact[1:] for fact in facts
+    ]
+    rows = np.array(table["embedding"].to_pylist(), np.float32)
+    assert (rows == index.embeddings).all()
+
+
+def test_points_for_qdrant_have_an_id_of_their_path_and_a_payload(
+    index: ImageIndex, target: Path, tmp_path: Path
+) -> None:
+    export(index, target, layout="qdrant")
+    payload = [json.loads(line) for line in (target / "payload.jsonl").read_text().splitlines()]
+    assert [point["path"] for point in payload] == index.paths
+    assert (np.load(target / "vectors.npy", mmap_mode="r") == index.embeddings).all()
+    ids = (target / "ids.txt").read_text().split()
+    assert ids == [str(uuid.uuid5(POINTS, path)) for path in index.paths]
+    export(index, tmp_path / "again", layout="qdrant")
+    assert (tmp_path / "again" / "ids.txt").read_text().split() == ids
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_qdrant_finds_the_neighbours_that_clipkit_finds(index: ImageIndex, target: Path) -> None:
+    qdrant = pytest.importorskip("qdrant_client", reason="pip install qdrant-client")
+    models = qdrant.models
+    export(index, target, layout="qdrant")
+    client = qdrant.QdrantClient(":memory:")
+    client.create_collection("photos", vectors_config=models.VectorParams(size=4, distance=models.Distance.COSINE))
+    vectors, ids = np.load(target / "vectors.npy", mmap_mode="r"), (target / "ids.txt").read_text().split()
+    with open(target / "payload.jsonl") as lines:
+        client.upload_collection("photos", vectors=vectors, payload=map(json.loads, lines), ids=ids)
+    for colour in COLOURS:
+        hits = index.search(colour, k=8)
+        points = client.query_points("photos", query=_text(index, colour).tolist(), limit=8).points
+        assert [round(point.score, 3) for point in points] == pytest.approx([hit.score for hit in hits], abs=2e-3)
+        assert points[0].payload["path"] == hits[0].path
+
+
+def _text(index: ImageIndex, text: str) -> np.ndarray:
+    return index.encoder.encode_texts([text])[0]
