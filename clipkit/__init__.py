@@ -47,8 +47,8 @@ Errors (clipkit.errors):
 - `IndexLocked`: another process is writing it.
 - `IndexDamaged`: it is not what clipkit wrote.
 
-More is in the packages models, index, datasets, classify, learn, generate, explore, evaluate, output and plot, and in
-metrics.
+More is in the packages models, index, datasets, classify, learn, generate, explore, evaluate, output, plot and bulk, and
+in metrics.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ from clipkit.core.lazy import lazy_exports
 from clipkit.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from clipkit import bulk as bulk
     from clipkit import classify as classify
     from clipkit import datasets as datasets
     from clipkit import evaluate as evaluate
@@ -133,7 +134,17 @@ _HOMES = {
 }
 
 _PACKAGES = (
-    *("classify", "datasets", "evaluate", "explore", "generate", "index", "learn", "metrics", "models", "output"),
+    "bulk",
+    "classify",
+    "datasets",
+    "evaluate",
+    "explore",
+    "generate",
+    "index",
+    "learn",
+    "metrics",
+    "models",
+    "output",
     "plot",
 )
 __all__ = [*sorted(_HOMES), "__version__"]

@@ -24,7 +24,10 @@ PAGES = (
     "data/starter/README.md",
     "training/README.md",
 )
-PUBLIC = ("clipkit", "models", "index", "datasets", "classify", "learn", "generate", "explore", "evaluate", "output")
+PUBLIC = (
+    *("clipkit", "models", "index", "datasets", "classify", "learn", "generate", "explore", "evaluate", "output"),
+    "bulk",
+)
 _FENCE = re.compile(r"^(```\w+) \w+$", re.MULTILINE)  # "```python old": what the tests read, and Markdown does not
 _LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 

@@ -59,6 +59,8 @@ DOORS = {
     "rawpy": "clipkit.images.raw",
     "av": "clipkit.images.video_frames",
     "pyarrow": "clipkit.core.arrow",
+    "lance": "clipkit.core.lance_tables",
+    "fsspec": "clipkit.bulk.storage",
     "watchfiles": "clipkit.index.watch",
     "platformdirs": "clipkit.core.folders",
     "matplotlib": "clipkit.output.figures",

@@ -64,7 +64,7 @@ class _Commands(MutableMapping[str, click.Command]):
 app.commands = _Commands(
     {
         "index": "index",
-        "info": "index",
+        "info": "bulk",
         "search": "search",
         "serve": "serve",
         "album": "albums",
@@ -85,6 +85,8 @@ app.commands = _Commands(
         "prune": "maintain",
         "export": "maintain",
         "import": "maintain",
+        "merge": "bulk",
+        "recall": "bulk",
         "models": "maintain",
         "doctor": "maintain",
     }

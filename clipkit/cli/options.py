@@ -107,10 +107,14 @@ class ModelOptions:
         """As `load_model` takes them, and `load_encoder`."""
         return {"device": self.device, "precision": self.precision, "allow_pickle": self.allow_pickle, "notify": say}
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nobody said how the model is to compute."""
+        return {self.engine, self.device, self.precision} == {"auto"}
+
     def query_encoder(self, pictures: ImageIndex) -> Encoder:
         """What encodes the queries of an index: as quick as can be, unless somebody said how."""
-        is_plain = {self.engine, self.device, self.precision} == {"auto"}
-        return pictures.query_encoder if is_plain else pictures.encoder
+        return pictures.query_encoder if self.is_plain else pictures.encoder
 
     def load(
         self, name: str, exact_pixels: bool = False, precision: str = "auto", *, batch_size: int | None = None

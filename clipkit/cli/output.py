@@ -22,8 +22,10 @@ from clipkit.core.progress import PROGRESS
 from clipkit.core.text import FORMULA_STARTS, are, counted, near, printable
 from clipkit.errors import ClipkitError
 from clipkit.images.formats import file_of
+from clipkit.index.places import is_url
 
 if TYPE_CHECKING:
+    from clipkit.bulk.lance_index import Built, Recall
     from clipkit.classify.labels import LabelledPicture
     from clipkit.classify.words import ClassExplanation, PromptScore
     from clipkit.core.progress import Failure, Progress
@@ -250,7 +252,7 @@ def print_info(index: ImageIndex, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({**facts, "excluded": info.excluded, "without_metadata": without_metadata}))
         return
-    if without_metadata:
+    if without_metadata and not is_url(str(index.root)):
         command = shlex.join(["clipkit", "index", str(index.root), "--refresh-metadata"])
         facts["metadata"] = f"not read of {without_metadata:,}; to read it: {command}"
     if info.excluded:
@@ -267,6 +269,28 @@ def described_ann(mode: str, quality: Quality | None) -> str:
     if not quality.nprobe:
         return f"exact ({quality.nlist:,} lists: {recall} at a quarter of them)"
     return f"approximate: {quality.nprobe:,} of {quality.nlist:,} lists, {recall}"
+
+
+def described_built(built: Built) -> str:
+    """What an index beside shards is, in a line."""
+    recall = built.recall.recall if built.recall else built.expected
+    return (
+        f"{built.kind} of {built.rows:,} pictures: {built.nprobes:,} of {built.nlist:,} lists, "
+        f"{built.refine} candidates an answer scored in float16, recall@10 {recall:.3f}"
+    )
+
+
+def recall_lines(found: Recall) -> Iterator[str]:
+    """How good an index beside shards is, with what it was measured on."""
+    yield f"recall@10  {found.recall:.3f}  (95% {found.low:.3f} to {found.high:.3f}, {found.queries:,} texts)"
+    yield f"pictures   {found.rows:,}"
+    yield f"effort     {found.nprobes:,} lists, {found.refine} candidates an answer scored in float16"
+    ways = f"{_milliseconds(found.index_seconds)} by the index, {_milliseconds(found.exact_seconds)} by a scan"
+    yield f"a query    {ways}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{_rate(1000 * seconds)} ms"
 
 
 def print_failure(failure: Failure, as_json: bool) -> None:

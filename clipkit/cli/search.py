@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING
 import click
 
 from clipkit.cli import options
-from clipkit.cli.output import echo_lines, print_hits, print_unmatched, say
+from clipkit.cli.output import described_built, echo_lines, print_hits, print_unmatched, progress_bar, say
 from clipkit.core.text import are, counted, printable
-from clipkit.errors import IndexNotFound
+from clipkit.errors import ClipkitError, IndexNotFound
 from clipkit.explore.choices import RELEVANCES, SHAPES
 
 if TYPE_CHECKING:
+    from clipkit.bulk.shards import Shards
     from clipkit.core.arrays import IntArray
     from clipkit.explore.metadata import Filters
     from clipkit.index.image_index import ImageIndex
+    from clipkit.models.encoder import Encoder
     from clipkit.search.hits import Hits, Relevance
     from clipkit.search.query import Query
 
@@ -59,6 +61,7 @@ class SearchOptions(options.ModelOptions):
     no_indexing: bool
     keep_warm: bool
     exact: bool
+    build: str | None
     at: str | None
     after: str
     before: str
@@ -157,7 +160,8 @@ def _is_query(text: str) -> bool:
 @options.pickle
 @click.option("-n", "--no-indexing", is_flag=True, hidden=True, help="Accepted from rclip; search never indexes.")
 @click.option("--keep-warm", is_flag=True, help="Answer the next searches sooner.")
-@click.option("--exact", is_flag=True, help="Look at every picture, whatever --ann says.")
+@click.option("--exact", is_flag=True, help="Look at every picture, whatever index there is of lists.")
+@click.option("--build", type=click.Choice(["ivf"]), help="PHOTOS are shards: first index them, for fast search.")
 @options.at
 @options.into(SearchOptions)
 def search(given: SearchOptions) -> None:
@@ -170,17 +174,21 @@ def search(given: SearchOptions) -> None:
       clipkit search "(a dog OR a cat) AND a beach path:trip date:2023"
       clipkit search -f "a receipt" | xargs -d '\\n' cp -t ~/receipts
 
-    The score is a cosine; with AND, OR and NOT it goes from 0 to 1.
+    The score is a cosine; with AND, OR and NOT it goes from 0 to 1. PHOTOS may be shards that a cluster has written, a
+    folder or a URL.
     """
     given = _understood(given, click.get_current_context().args)
+    are_shards = _are_shards(given.photos)
     if given.is_list or given.forget:
         _change_saved(given)
         return
-    given = _expanded(given)
+    given = given if are_shards else _expanded(given)
     if given.is_explained:
         _explain(given)
         return
-    hits = _hits(given)
+    hits = _hits_of_shards(given) if are_shards else _hits(given)
+    if hits is None:
+        return
     _show(hits, given)
     _export(hits, given)
     if not hits:
@@ -197,11 +205,79 @@ def _understood(given: SearchOptions, extra: Sequence[str]) -> SearchOptions:
         raise click.UsageError(f"Got unexpected extra arguments ({' '.join(extra)}); {_quoted(given, extra)}")
     if not os.path.isdir(given.photos) and os.sep not in given.photos:
         raise IndexNotFound(f"{given.photos} is not a folder", hint=_meant(given))
-    needs_no_query = bool(given.add or given.subtract or given.where or given.is_list or given.forget)
-    if needs_no_query and given.photos == "." and os.path.isdir(given.query):
-        return replace(given, query="", photos=given.query)
+    needs_no_query = bool(given.add or given.subtract or given.where or given.is_list or given.forget or given.build)
+    if needs_no_query and given.photos == "." and (os.path.isdir(given.query) or "://" in given.query):
+        given = replace(given, query="", photos=given.query)
+    if _are_shards(given.photos):
+        return _of_shards(given)
+    if given.build:
+        raise click.UsageError("--build is for shards; a folder of pictures has clipkit index --ann ivf")
     _say_file_name(given)
     return given
+
+
+def _are_shards(place: str) -> bool:
+    """Whether it is a URL, or a folder of shards, and not one that has an index."""
+    from clipkit.bulk.places import is_shards
+
+    return is_shards(place)
+
+
+def _of_shards(given: SearchOptions) -> SearchOptions:
+    """The same; UsageError for an option that only an index understands."""
+    for_index = ("save", "is_list", "forget", "head_file", "classes", "exclude_dirs", "at")
+    names = {"is_list": "saved", "head_file": "head", "classes": "class", "exclude_dirs": "exclude-dir", "at": "index"}
+    for name in for_index:
+        if getattr(given, name):
+            raise click.UsageError(f"--{names.get(name, name)} is for an index, and {given.photos} is shards")
+    return given
+
+
+def _hits_of_shards(given: SearchOptions) -> Hits | None:
+    """What shards answer, after their index is built if that was asked for; None where nothing else was."""
+    from clipkit.bulk.queries import load_for, refuse_empty
+    from clipkit.bulk.queries import search as search_shards
+    from clipkit.bulk.shards import Shards
+    from clipkit.explore.question import notes_on
+
+    shards = Shards(given.photos)
+    query = given.read() if given.query or given.add or given.subtract or given.where or not given.build else None
+    _refuse_absent(given, shards.manifest.source)
+    refuse_empty(shards)
+    encoder = load_for(shards.manifest, given.load, is_plain=given.is_plain)
+    if given.build:
+        _build(shards, encoder)
+    if query is None:
+        return None
+    for note in (*query.notes, *notes_on(query.terms, encoder)):
+        say(printable(note))
+    return search_shards(
+        shards,
+        query,
+        given.k,
+        filters=given.filters(given.below),
+        least=given.least,
+        encoder=encoder,
+        exact=given.exact,
+        notify=lambda text: say(printable(text)),
+    )
+
+
+def _build(shards: Shards, encoder: Encoder) -> None:
+    """Index shards, unless they have an index that is of all of them."""
+    from clipkit.bulk.lance_index import build_if_due
+    from clipkit.explore.relevance import embed_vocabulary
+
+    with progress_bar(" shards") as progress:
+        built = build_if_due(shards, lambda: embed_vocabulary(encoder), progress=progress)
+    say(described_built(built))
+
+
+def _refuse_absent(given: SearchOptions, source: str) -> None:
+    """ClipkitError where files are asked for that are not on this machine."""
+    if (given.copy_to or given.sheet or given.preview) and not os.path.isdir(source):
+        fact = f"the pictures lie in {source}, not on this machine"
+        raise ClipkitError(fact, hint="--json, which names them")
 
 
 def _expanded(given: SearchOptions) -> SearchOptions:

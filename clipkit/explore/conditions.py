@@ -50,6 +50,20 @@ def ids_that_meet(index: ImageIndex, conditions: Sequence[Condition], *, words_o
     return met
 
 
+def filter_of(condition: Condition) -> Filter | None:
+    """A condition on what the columns of metadata say; None for one that asks more: an album, a class, a glob.
+
+    QueryError where its value makes no sense.
+    """
+    if condition.field == "path":
+        found: Filter = filters.lies_below(condition.value.removeprefix("./"))
+    elif condition.field in _FILTERS:
+        found = _FILTERS[condition.field](condition.value)
+    else:
+        return None
+    return filters.negated(found) if condition.is_excluded else found
+
+
 def _filter(index: ImageIndex, condition: Condition, words_only: bool) -> Filter:
     """A condition; QueryError where its value makes no sense."""
     field, value = condition.field, condition.value

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipkit.core.arrays import Embeddings, FloatArray, IntArray
-from clipkit.explore.relevance import RelevanceScale, judge_hits
-from clipkit.index.image_index import ImageIndex
+from clipkit.explore.relevance import RelevanceScale, Searched, judge_hits
 from clipkit.search.hits import Hit, Relevance, Verdict
 from clipkit.search.query import AllOf, Node, NoneOf, Sum
 
@@ -35,7 +34,7 @@ class Ranked:
 
 
 def rank(
-    index: ImageIndex,
+    index: Searched,
     tree: Node,
     vectors: Mapping[Sum, Embeddings],
     scale: RelevanceScale,
@@ -63,14 +62,12 @@ def rank(
 
 
 def _candidates(
-    index: ImageIndex, tree: Node, vectors: Mapping[Sum, Embeddings], only: IntArray | None
+    index: Searched, tree: Node, vectors: Mapping[Sum, Embeddings], only: IntArray | None
 ) -> dict[int, Hit]:
     """The nearest pictures of each part, and the farthest of what is not to be seen."""
-    found: dict[int, Hit] = {}
-    for leaf, is_wanted in _signed(tree, is_wanted=True):
-        query = vectors[leaf] if is_wanted else -vectors[leaf]
-        found |= {hit.id: hit for hit in index.search_embeddings(query, NEAREST, only=only)[0]}
-    return found
+    signed = [vectors[leaf] if is_wanted else -vectors[leaf] for leaf, is_wanted in _signed(tree, is_wanted=True)]
+    answers = index.search_embeddings(np.concatenate(signed), NEAREST, only=only)
+    return {hit.id: hit for hits in answers for hit in hits}
 
 
 def _signed(node: Node, *, is_wanted: bool) -> Iterator[tuple[Sum, bool]]:

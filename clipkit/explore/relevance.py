@@ -14,16 +14,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Protocol
 
 import numpy as np
 
-from clipkit.core.arrays import Embeddings, FloatArray
+from clipkit.core.arrays import Embeddings, FloatArray, IntArray
 from clipkit.core.cache import ArrayCache, cache_key
 from clipkit.core.text import counted, described
 from clipkit.explore.choices import RELEVANCES
-from clipkit.index.image_index import ImageIndex
 from clipkit.models.encoder import Encoder, identity
-from clipkit.search.hits import Hit, Relevance, Verdict
+from clipkit.search.hits import Hit, Hits, Relevance, Verdict
+from clipkit.search.vectors import Half
 
 # Shares of the phrases that stand lower, over pictures of the collection; `benchmarks/relevance.py` has what they give.
 STRONG, LIKELY = 0.99, 0.95
@@ -35,6 +36,21 @@ GROWTH = 0.4  # standard deviations that the best of ten times as many pictures 
 USUAL, FEW, MANY = 100, 10, 10_000  # pictures of a collection for which the cuts are; no fewer and no more count
 SAMPLE = 500  # pictures whose scores on the phrases are read
 LEAST_SPREAD = 0.01  # a cosine; for encoders to which all phrases are alike
+
+
+class Vectors(Protocol):
+    """Embeddings by id, float16: ids (n,) of those that are there, and rows (n, d)."""
+
+    def vectors(self, ids: Iterable[int]) -> tuple[IntArray, Half]: ...
+
+
+class Searched(Protocol):
+    """What a query is ranked over: an `ImageIndex`, or shards."""
+
+    @property
+    def store(self) -> Vectors: ...
+
+    def search_embeddings(self, embeddings: Embeddings, k: int = ..., *, only: IntArray | None = ...) -> list[Hits]: ...
 
 
 @dataclass(frozen=True)
@@ -165,7 +181,7 @@ def is_at_least(relevance: Relevance, least: Relevance) -> bool:
 
 
 def judge_hits(
-    index: ImageIndex, hits: Iterable[Hit], query: Embeddings, scale: RelevanceScale, *, is_words: bool
+    index: Searched, hits: Iterable[Hit], query: Embeddings, scale: RelevanceScale, *, is_words: bool
 ) -> tuple[list[tuple[Hit, Relevance]], Verdict]:
     """Each hit that is still in the index, with its relevance; and whether any fits.
 

@@ -20,6 +20,7 @@ from clipkit.images.formats import file_of
 from clipkit.images.guarded_decoder import decode, warm_up
 from clipkit.images.recipe import Pixels
 from clipkit.index.image_index import ImageIndex
+from clipkit.index.places import refuse_url
 from clipkit.search.vector_cache import IndexCache
 from clipkit.store.database import writing
 from clipkit.store.records import RawRow
@@ -64,6 +65,8 @@ def check(
     repair: rows that are damaged are read and encoded again, what dead runs left is dropped, the search cache
     is made anew; damage that remains is in the report. Raises IndexDamaged where the file itself cannot be trusted.
     """
+    if sample != 0 or repair:
+        refuse_url(index.root, "encoding again")
     index.store.check_structure()
     rows, damage = 0, []
     for row in index.store.raw_rows():

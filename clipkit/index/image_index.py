@@ -23,7 +23,7 @@ from clipkit.images.formats import can_read_video, file_of
 from clipkit.index.crash_recovery import Journal, in_flight
 from clipkit.index.model_check import check_model, check_model_cfg, current_model_cfg, encoder_model_cfg, is_same_model
 from clipkit.index.paths import filter_for, folder_below, near_folder, take_back
-from clipkit.index.places import FOLDER, index_folder, real_folder
+from clipkit.index.places import FOLDER, UrlPath, index_folder, is_url, real_folder, refuse_url, root_of
 from clipkit.index.rebuild import Rebuild
 from clipkit.index.scan import Changes, Scan, find_images, stale_files
 from clipkit.index.videos import find_changes
@@ -154,6 +154,7 @@ class ImageIndex:
         elif not index.store.file.exists():
             index._make(encoder, is_outside=at is not None)
         else:
+            refuse_url(index.info.root, "an index of a folder here")
             index._check_model(encoder, index.info)
             index._note_source(encoder)
         return index
@@ -200,11 +201,13 @@ class ImageIndex:
         ...     index.model, index.paths
         ('starter', ['astronaut.png', 'chelsea.png', 'coffee.png', 'rocket.jpg'])
         """
-        place = Path(os.path.abspath(root))
+        place = root_of(root)
         index = cls(place, index_folder(place, at), encoder=encoder, load=load)
         if not index.store.file.exists():
             raise IndexNotFound(f"{root} has no index", hint=shlex.join(["clipkit", "index", str(root)]))
-        index.store.info()
+        recorded = index.store.info().root
+        if recorded and is_url(recorded):
+            index.root = UrlPath(recorded)
         if encoder is not None:
             index._check_model(encoder, index.info)
         return index
@@ -499,6 +502,7 @@ class ImageIndex:
         (4, 0)
         """
         started = time.monotonic()
+        refuse_url(None if self._rebuild else self.store.info().root, "an update")
         with writing(self.folder):
             store = self._rebuild.store if self._rebuild else self.store
             self._note_model_cfg(store)
@@ -786,6 +790,7 @@ class ImageIndex:
             info, texts = self._new_info(encoder, is_outside=is_outside), dict[bytes, str]()
             with suppress(BadIndex):  # what somebody has set up for this folder stays, and what was read in pictures
                 old = self.info
+                refuse_url(old.root, "an index of a folder here")
                 info = replace(info, excluded=old.excluded, searches=old.searches, ann=old.ann, video=old.video)
                 texts = self.store.texts()
             self._rebuild = Rebuild.begin(self.folder, info)
@@ -978,6 +983,8 @@ def plan(
     store = Store(index_folder(place, at) / FILE)
     known = store.known() if store.file.exists() and not rebuild else {}
     info = store.info() if store.file.exists() else None
+    if known and info:
+        refuse_url(info.root, "an update")
     kept = take_back(info.excluded if info else (), include_dirs, place)
     scan = find_images(
         str(place),
@@ -1015,6 +1022,8 @@ def find(
         raise _no_folder(start)
     root = _root_above(here) if at is None else _recorded_root(here, Path(at), is_default=str(start) == ".")
     index = open_index(root, at=at, load=load)
+    if isinstance(root, UrlPath):
+        return index, below.strip("/")
     above = here if here.is_relative_to(root) else root
     return index, folder_below(below, above, root)
 
@@ -1046,5 +1055,6 @@ def _root_above(here: Path) -> Path:
 
 def _recorded_root(here: Path, at: Path, *, is_default: bool) -> Path:
     """An index that lies elsewhere says what it is of; a folder that the user names wins, since it may have moved."""
-    recorded = Path(Store(at / FILE).info().root or here)
-    return recorded if is_default or here.is_relative_to(recorded) else here
+    recorded = root_of(Store(at / FILE).info().root or here)
+    is_kept = is_default or isinstance(recorded, UrlPath) or here.is_relative_to(recorded)
+    return recorded if is_kept else here

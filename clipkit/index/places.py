@@ -10,6 +10,39 @@ from clipkit.errors import ClipkitError
 FOLDER = ".clipkit"
 
 
+class UrlPath(type(Path())):  # type: ignore[misc]
+    """The root of pictures that lie in a bucket or on another machine: a URL, where ImageIndex has a folder.
+
+    Paths below it are made as of a folder, and read as URLs; nothing there is opened.
+    """
+
+    def __str__(self) -> str:
+        text: str = super().__str__()  # pathlib makes one slash of two
+        return text.replace(":/", ":///" if text.startswith("file:") else "://", 1)
+
+    def __fspath__(self) -> str:
+        return str(self)
+
+
+def is_url(text: str | None) -> bool:
+    """Whether a root is a URL, not a folder of this machine."""
+    return "://" in (text or "")
+
+
+def root_of(text: str | os.PathLike[str]) -> Path:
+    """A root as ImageIndex has it: a folder, absolute, or a URL."""
+    name = os.fspath(text)
+    return UrlPath(name) if is_url(name) else Path(os.path.abspath(name))
+
+
+def refuse_url(root: str | os.PathLike[str] | None, what: str) -> None:
+    """ClipkitError where the pictures below `root` are not on this machine; what: that needs them."""
+    name = os.fspath(root or "")
+    if is_url(name):
+        hint = "clipkit merge OUT --index FOLDER, after more pictures were embedded there"
+        raise ClipkitError(f"{what} needs the pictures, which lie in {name}, not on this machine", hint=hint)
+
+
 def real_folder(root: str | Path) -> Path:
     """The folder as an absolute path; ClipkitError if it is none."""
     place = Path(os.path.abspath(root))

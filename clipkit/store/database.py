@@ -312,6 +312,11 @@ class Store:
                 with suppress(sqlite3.OperationalError):  # no space, or a reader: only the file is longer then
                     db.execute("VACUUM")
 
+    def copy_to(self, other: Store) -> None:
+        """Write all of it to another file, which must not exist: the same index, at the same revision."""
+        with self._connect("rw") as db, other._connect("rwc") as target:
+            db.backup(target)
+
     def replace_by(self, other: Store) -> None:
         """Put `other`'s file in this one's place, durably. The caller holds the lock.
 
@@ -432,6 +437,13 @@ class Writer:
         replaced_id = self._keep_replaced(old_row, row.sha256)
         self._db.execute(f"{_UPDATE} WHERE id = ?", (*self._values(os.fsencode(row.found.path), row, state), id_))
         return Written(id_, replaced_id)
+
+    def has(self, path: str, sha256: bytes | None) -> bool:
+        """Whether a picture of this path answers, with this content."""
+        query = (
+            "SELECT state, sha256 FROM images WHERE path = ? AND state != 'replaced'"  # as the index of paths has it
+        )
+        return bool(self._db.execute(query, (os.fsencode(path),)).fetchone() == ("ok", sha256))
 
     def copy(self, source_id: int, found: ScannedFile, sha256: bytes) -> Written:
         """Give `found` all that row `source_id` knows of the same bytes."""

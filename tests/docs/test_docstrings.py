@@ -22,10 +22,26 @@ from numpydoc.docscrape import NumpyDocString
 import clipkit
 from clipkit.models.load import load_encoder
 from clipkit.models.registry import starter_folder
+from tests.support.shards import write_shards
 from tests.support.tiny_diffusion import make_pipeline
 from tests.support.tiny_vits import make_vit
 
-PACKAGES = ("", "models", "index", "datasets", "classify", "learn", "generate", "explore", "evaluate", "output", "plot")
+PACKAGES = (
+    *(
+        "",
+        "models",
+        "index",
+        "datasets",
+        "classify",
+        "learn",
+        "generate",
+        "explore",
+        "evaluate",
+        "output",
+        "plot",
+        "bulk",
+    ),
+)
 MODULES = ("errors", "metrics")  # all that is public in them
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 CROPS = 5  # pictures of each class in `animals`
@@ -213,8 +229,12 @@ def example_folder(
     monkeypatch.setattr(clipkit, "load_encoder", starter)
     monkeypatch.setattr("clipkit.models.load_encoder", starter, raising=False)
     monkeypatch.setattr("clipkit.index.image_index.load_encoder", starter)
+    monkeypatch.setattr("clipkit.bulk.queries.load_encoder", starter)
     if not (template / "photos" / ".clipkit").exists():
         clipkit.ImageIndex.create(template / "photos", starter("starter")).update()
+        write_shards(
+            template / "shards", template / "photos", starter("starter"), names=PHOTOS, source="s3://bucket/photos"
+        )
     place = shutil.copytree(template, tmp_path / "examples")
     monkeypatch.chdir(place)
     return place

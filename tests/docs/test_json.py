@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -18,6 +19,7 @@ from clipkit.index.image_index import ImageIndex
 from clipkit.models.openclip import OpenClipEncoder
 from tests.support.colours import COLOURS, paint
 from tests.support.paths import REPOSITORY
+from tests.support.shards import write_vectors
 from tests.support.tiny_vits import make_vit
 
 PAGE = (REPOSITORY / "docs" / "json.md").read_text()
@@ -67,6 +69,7 @@ def told(
     (photos / "broken.jpg").write_bytes(b"no picture")
     ImageIndex.create(photos, starter).update()
     make_vit("vit", tmp_path / "FOLDER")
+    write_vectors(tmp_path / "SHARDS", _vectors(starter.dim), starter)
     (tmp_path / "PICTURE").write_bytes((photos / "red.png").read_bytes())
     monkeypatch.chdir(tmp_path)
     main(["album", "PHOTOS", "NAME", "PHOTOS/red.png"])
@@ -74,6 +77,8 @@ def told(
 
     def run(command: str) -> list[dict[str, Any]]:
         words = re.findall(r'"[^"]+"|\S+', command)[1:]
+        if words[0] == "recall":
+            main(["search", "--build", "ivf", "SHARDS"])
         ways = {"probe": ["--model", "starter"], "classify": []}
         ways["compare"] = ["--model", "starter", "--shots", "1", "--seeds", "2", "--methods", "zeroshot,probe"]
         if words[0] == "imagine":
@@ -82,6 +87,11 @@ def told(
         return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
 
     return run
+
+
+def _vectors(dim: int) -> np.ndarray:
+    rows = np.random.default_rng(0).standard_normal((300, dim)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def test_the_page_has_every_command_that_prints_json() -> None:
