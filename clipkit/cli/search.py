@@ -160,12 +160,13 @@ def _is_query(text: str) -> bool:
 @options.pickle
 @click.option("-n", "--no-indexing", is_flag=True, hidden=True, help="Accepted from rclip; search never indexes.")
 @click.option("--keep-warm", is_flag=True, help="Answer the next searches sooner.")
-@click.option("--exact", is_flag=True, help="Look at every picture, whatever index there is of lists.")
-@click.option("--build", type=click.Choice(["ivf"]), help="PHOTOS are shards: first index them, for fast search.")
+@click.option("--exact", is_flag=True, help="Look at every picture, not at lists.")
+@click.option("--build", type=click.Choice(["ivf"]), help="Index shards first, for fast search.")
 @options.at
 @options.into(SearchOptions)
 def search(given: SearchOptions) -> None:
-    """Show the pictures in PHOTOS (a folder; by default the current one) that fit QUERY best, one a line, score first.
+    """Show the pictures in PHOTOS (a folder, or shards; by default the current one) that fit QUERY best, one a line,
+    score first: a cosine; with AND, OR and NOT from 0 to 1.
 
     QUERY is words, a picture (./dog.jpg), a sum, or parts joined by AND, OR and NOT, with filters:
 
@@ -173,9 +174,6 @@ def search(given: SearchOptions) -> None:
       clipkit search "./dog.jpg + snow - 0.5:people" ./photos -t 5
       clipkit search "(a dog OR a cat) AND a beach path:trip date:2023"
       clipkit search -f "a receipt" | xargs -d '\\n' cp -t ~/receipts
-
-    The score is a cosine; with AND, OR and NOT it goes from 0 to 1. PHOTOS may be shards that a cluster has written, a
-    folder or a URL.
     """
     given = _understood(given, click.get_current_context().args)
     are_shards = _are_shards(given.photos)
