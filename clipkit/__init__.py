@@ -47,8 +47,8 @@ Errors (clipkit.errors):
 - `IndexLocked`: another process is writing it.
 - `IndexDamaged`: it is not what clipkit wrote.
 
-More is in the packages models, index, datasets, classify, learn, generate, explore, evaluate, output, plot and bulk, and
-in metrics.
+More is in the packages models, index, datasets, classify, learn, generate, explore, evaluate, output, plot and bulk,
+and in metrics.
 """
 
 from __future__ import annotations
