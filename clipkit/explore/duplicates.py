@@ -14,21 +14,13 @@ from clipkit.core.arrays import FloatArray, IntArray
 from clipkit.explore.choices import Level
 from clipkit.explore.metadata import Catalogue, Fact
 from clipkit.images.formats import split_frame
+from clipkit.images.perceptual_hash import ALIKE, MOST_BITS, Hashes, are_near_copies, have_structure
 from clipkit.index.image_index import ImageIndex
 from clipkit.index.paths import filter_for
 
-# benchmarks/duplicates.py has what each of them gives.
-SAME = 0.95  # cosine of near copies, whatever their hashes say
-ALIKE = 0.7  # cosine of near copies whose hashes agree
-BITS = 12  # of 64 in which the perceptual hashes of near copies may differ
-MOST_BITS = 20  # the same where the cosine alone would do: small models give .95 to other scenes of one kind, too
-MIRROR = np.uint64(0x5555_5555_5555_5555)  # the odd horizontal frequencies, which change their sign in a mirror
-SET_BITS = (24, 40)  # of the hash of a picture with some structure; one colour all over says nothing
 BURST, BURST_SECONDS = 0.9, 10.0  # cosine of pictures of a burst, and how long after one another they were taken
 ROWS, COLUMNS = 512, 8_192  # of one block of cosines: 16 MB
 UNDATED = "9999"
-
-Hashes = npt.NDArray[np.uint64]
 
 
 def find_duplicates(
@@ -112,10 +104,8 @@ class _Signs:
         return left[is_alike], right[is_alike]
 
     def _are_alike(self, left: IntArray, right: IntArray, cosines: FloatArray) -> npt.NDArray[np.bool_]:
-        different = self.hashes[left] ^ self.hashes[right]
-        bits = np.minimum(np.bitwise_count(different), np.bitwise_count(different ^ MIRROR))
-        are_hashed = self.is_hashed[left] & self.is_hashed[right]
-        is_alike = (cosines >= SAME) & ~(are_hashed & (bits > MOST_BITS)) | are_hashed & (bits <= BITS)
+        different, are_hashed = self.hashes[left] ^ self.hashes[right], self.is_hashed[left] & self.is_hashed[right]
+        is_alike = are_near_copies(different, cosines, are_hashed=are_hashed, most_bits=MOST_BITS)
         if self.is_burst:
             is_alike |= (cosines >= BURST) & (np.abs(self.seconds[left] - self.seconds[right]) <= BURST_SECONDS)
         return np.asarray(is_alike, dtype=np.bool_)
@@ -153,10 +143,8 @@ def unhashed_count(index: ImageIndex) -> int:
 
 def _signs(index: ImageIndex, facts: Sequence[Fact], level: Level) -> _Signs:
     hashes = perceptual_hashes(index, facts)
-    count = np.bitwise_count(hashes)
-    is_hashed = (count >= SET_BITS[0]) & (count <= SET_BITS[1])
     seconds = np.array([_seconds(fact.taken) for fact in facts], dtype=np.float64)
-    return _Signs(_vectors(index, facts), hashes, is_hashed, seconds, is_burst=level == "similar")
+    return _Signs(_vectors(index, facts), hashes, have_structure(hashes), seconds, is_burst=level == "similar")
 
 
 def perceptual_hashes(index: ImageIndex, facts: Sequence[Fact]) -> Hashes:

@@ -16,6 +16,15 @@ from PIL import Image
 from clipkit.images.recipe import Pixels
 
 SIDE, LOWEST = 32, 8
+# benchmarks/duplicates.py has what each of them gives.
+SAME = 0.95  # cosine of near copies, whatever their hashes say
+ALIKE = 0.7  # cosine of near copies whose hashes agree
+BITS = 12  # of 64 in which the perceptual hashes of near copies may differ
+MOST_BITS = 20  # the same where the cosine alone would do: small models give .95 to other scenes of one kind, too
+MIRROR = np.uint64(0x5555_5555_5555_5555)  # the odd horizontal frequencies, which change their sign in a mirror
+SET_BITS = (24, 40)  # of the hash of a picture with some structure; one colour all over says nothing
+
+Hashes = npt.NDArray[np.uint64]
 
 
 def phash(pixels: Pixels) -> bytes:
@@ -26,8 +35,30 @@ def phash(pixels: Pixels) -> bytes:
     """
     image = Image.merge("RGB", [Image.fromarray(np.ascontiguousarray(band)) for band in pixels])
     grey = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS), dtype=np.float64)
-    low = _cosines() @ grey @ _cosines().T
+    low = np.round(_cosines() @ grey @ _cosines().T, 6)  # of one colour all over there is only rounding, of any sign
     return np.packbits(low > np.median(low)).tobytes()
+
+
+def have_structure(hashes: Hashes) -> npt.NDArray[np.bool_]:
+    """Whether these hashes (n,) say anything."""
+    count = np.bitwise_count(hashes)
+    return np.asarray((count >= SET_BITS[0]) & (count <= SET_BITS[1]), dtype=np.bool_)
+
+
+def are_near_copies(
+    different: Hashes,
+    cosines: npt.NDArray[np.float32],
+    *,
+    are_hashed: npt.NDArray[np.bool_],
+    most_bits: int = MOST_BITS,
+) -> npt.NDArray[np.bool_]:
+    """Whether pairs of pictures with cosines (n,) of ALIKE or more are copies of each other.
+
+    different: (n,), where their hashes differ. are_hashed: whether both hashes say anything.
+    """
+    bits = np.minimum(np.bitwise_count(different), np.bitwise_count(different ^ MIRROR))
+    is_alike = (cosines >= SAME) & ~(are_hashed & (bits > most_bits)) | are_hashed & (bits <= BITS)
+    return np.asarray(is_alike, dtype=np.bool_)
 
 
 @cache

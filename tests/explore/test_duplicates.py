@@ -18,6 +18,7 @@ from clipkit.cli.main import main
 from clipkit.errors import ClipkitError
 from clipkit.explore import duplicates
 from clipkit.explore.duplicates import _groups_around, _Signs, find_duplicates
+from clipkit.images import perceptual_hash
 from clipkit.index.image_index import ImageIndex
 from clipkit.output import copy_files, spare_copies
 from clipkit.output.spare_copies import MOVES, make_links, move_spares, plan_links
@@ -114,7 +115,7 @@ def test_hashes_count_only_beside_a_cosine_and_within_twelve_bits() -> None:
     ours = 0xF0F0_F0F0_F0F0_F0F0
     assert list(_groups_around(signs(vectors, hashes=[ours, ours ^ 0xFFF, ours]), 3)) == [[0, 1], [2]]
     assert list(_groups_around(signs(vectors, hashes=[ours, ours ^ 0x1FFF, ours]), 3)) == [[0], [1], [2]]
-    mirrored = ours ^ int(duplicates.MIRROR)
+    mirrored = ours ^ int(perceptual_hash.MIRROR)
     assert list(_groups_around(signs(vectors, hashes=[ours, mirrored, 0]), 3)) == [[0, 1], [2]]
 
 
@@ -146,7 +147,7 @@ def test_groups_are_those_of_a_plain_loop_over_all_pairs(monkeypatch: pytest.Mon
     cosines = vectors.astype(np.float32) @ vectors.astype(np.float32).T
     free, expected = list(range(60)), []
     while free:
-        group = [free[0], *(other for other in free[1:] if cosines[free[0], other] >= duplicates.SAME)]
+        group = [free[0], *(other for other in free[1:] if cosines[free[0], other] >= perceptual_hash.SAME)]
         expected.append(group)
         free = [row for row in free if row not in group]
     assert list(_groups_around(signs(vectors.tolist()), 60)) == expected
@@ -158,7 +159,7 @@ def test_a_hash_of_one_colour_says_nothing(tmp_path: Path, encoder: ColourEncode
     index = ImageIndex.create(tmp_path, encoder)
     index.update()
     first, second = index.embeddings
-    assert duplicates.ALIKE < float(first @ second) < duplicates.SAME
+    assert perceptual_hash.ALIKE < float(first @ second) < perceptual_hash.SAME
     assert find_duplicates(index, level="near") == []
 
 
