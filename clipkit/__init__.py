@@ -21,6 +21,7 @@ Learn and compare:
 
 - `load_dataset`: labelled or captioned pictures.
 - `finetune`: a new head by gradient descent, perhaps with the tower.
+- `adapt`: a model tuned to one's own pictures and words, and proven better.
 - `train_clip`: both towers of a CLIP model on pairs of pictures and texts.
 - `compare`: methods on one dataset, with intervals.
 
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from clipkit.images.recipe import PixelRecipe as PixelRecipe
     from clipkit.index.image_index import ImageIndex as ImageIndex
     from clipkit.index.update import IndexReport as IndexReport
+    from clipkit.learn.adaptation import adapt as adapt
     from clipkit.learn.contrastive import train_clip as train_clip
     from clipkit.learn.fine_tuning import finetune as finetune
     from clipkit.learn.linear_probe import LinearProbe as LinearProbe
@@ -125,6 +127,7 @@ _HOMES = {
     "UNKNOWN": "classify.head",
     "ViTClassifier": "models.vit",
     "ZeroShotClassifier": "classify.zeroshot",
+    "adapt": "learn.adaptation",
     "compare": "evaluate.comparison",
     "finetune": "learn.fine_tuning",
     "imagine": "generate.imagination",

@@ -228,6 +228,7 @@ def test_the_public_names_are_these() -> None:
         "UNKNOWN",
         "ViTClassifier",
         "ZeroShotClassifier",
+        "adapt",
         "compare",
         "finetune",
         "imagine",

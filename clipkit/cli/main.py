@@ -77,6 +77,7 @@ app.commands = _Commands(
         "compare": "evaluate",
         "probe": "learn",
         "finetune": "learn",
+        "adapt": "adapt",
         "explain": "explain",
         "imagine": "imagine",
         "ui": "ui",

@@ -158,6 +158,8 @@ def print_report(report: IndexReport, pictures: ImageIndex, photos: str, *, load
     rate = f", {_rate(report.encoded / report.seconds)} pictures/s" if report.encoded else ""
     done = ", ".join(parts) or "nothing to do"
     say(f"{counted(len(pictures), 'picture')} can be found ({done}) in {report.seconds + loading:.1f} s{rate}")
+    if pictures.former_model:
+        say(f"  {printable(pictures.model)} reads queries now, not {printable(pictures.former_model)}: one image tower")
     for failures, what in ((report.unreadable, "cannot enter"), (report.failed, "cannot read")):
         for failure in failures[:FEW]:
             say(f"  {what} {printable(failure.path)}: {printable(failure.reason)}")

@@ -80,6 +80,8 @@ class ImageIndex:
         Where `index.db` lies: `root/.clipkit`, or what was given as `at`.
     is_exact : bool
         Whether every search is exact, also where an inverted file would answer sooner; False by default.
+    former_model : str
+        The model before, where `create` has given the index another one with the same image tower; else "".
     store : Store
         The rows that answer; those of a rebuild take their place when `update` has completed.
 
@@ -108,6 +110,7 @@ class ImageIndex:
         self._columns = ColumnCache(self.store)
         self._rebuild: Rebuild | None = None
         self.is_exact = False
+        self.former_model = ""
 
     @classmethod
     def create(
@@ -122,7 +125,8 @@ class ImageIndex:
         root : str or Path
             The folder of pictures.
         encoder : Encoder
-            The model of the index.
+            The model of the index. One with other weights for words and the same image tower, as `adapt` makes it,
+            takes the place of the one before: nothing is encoded again.
         at : str or Path, optional
             Keep the index in that folder instead of `root/.clipkit`.
         rebuild : bool, default False
@@ -836,10 +840,20 @@ class ImageIndex:
         )
 
     def _note_source(self, encoder: Encoder) -> None:
-        """The same weights may have moved on this disk: remember where they are now."""
-        if encoder.source != self.info.model_source:
+        """The same weights may have moved on this disk; others with the same image tower read the queries from now on.
+
+        All facts of the model change in one transaction, and no embedding.
+        """
+        info = self.info
+        facts = {"model_source": encoder.source}
+        if encoder.fingerprint != info.weights_sha256:
+            cfg = encoder_model_cfg(encoder) or info.model_cfg_sha256
+            facts |= {"model": encoder.model, "weights_sha256": encoder.fingerprint, "model_cfg_sha256": cfg}
+            self.former_model = info.model
+        if any(getattr(info, name) != value for name, value in facts.items()):
             with writing(self.folder), self.store.transaction() as writer:
-                writer.note("model_source", encoder.source)
+                for name, value in facts.items():
+                    writer.note(name, value)
 
     def _note_model_cfg(self, store: Store) -> None:
         """An index that was made before configs were compared remembers its own; ModelMismatch where it is another."""

@@ -8,13 +8,14 @@ from pathlib import Path
 from clipkit.errors import ModelMismatch
 from clipkit.models.encoder import Encoder, embeddings_agree
 from clipkit.models.exports import find_export, model_cfg_beside
+from clipkit.models.image_tower import image_tower_sha256
 from clipkit.store.records import IndexInfo
 
 
 def check_model(encoder: Encoder, info: IndexInfo, *, root: Path, command: str) -> None:
     """ModelMismatch where the encoder is not the one of the index. command: `clipkit index` as typed for this index."""
     rebuild = f"{command} --rebuild"
-    if encoder.fingerprint != info.weights_sha256 or encoder.dim != info.dim:
+    if not makes_its_embeddings(encoder, info):
         name = "other weights of the same name" if encoder.model == info.model else encoder.model
         hint = rebuild if encoder.model == info.model else f"{rebuild} --model {shlex.quote(encoder.source)}"
         raise ModelMismatch(f"{root} was indexed with {info.model}, not {name}", hint=hint)
@@ -30,6 +31,18 @@ def check_model(encoder: Encoder, info: IndexInfo, *, root: Path, command: str) 
             f"{root} was indexed with {info.engine} in {info.precision}, not {encoder.engine} in {encoder.precision}",
             hint=rebuild + _model_option(encoder.source, info),
         )
+
+
+def makes_its_embeddings(encoder: Encoder, info: IndexInfo) -> bool:
+    """Whether pictures get the embeddings of the index: the same weights, or others with the same image tower.
+
+    What `adapt` has made of the model of an index has its image tower. That is compared by content: no file's word is
+    taken for it, and where one of the two is not on this disk they are different.
+    """
+    if encoder.dim != info.dim or encoder.fingerprint == info.weights_sha256:
+        return encoder.dim == info.dim
+    ours = image_tower_sha256(encoder.fingerprint, encoder.source)
+    return bool(ours) and ours == image_tower_sha256(info.weights_sha256, info.model_source)
 
 
 def is_same_model(encoder: Encoder, info: IndexInfo) -> bool:

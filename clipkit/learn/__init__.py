@@ -15,6 +15,11 @@
 - `train_clip`: both towers of a CLIP model on pairs of pictures and texts.
 - `ContrastiveRecipe`: hyperparameters of `train_clip`.
 - `TrainedClip`: what `train_clip` gives.
+- `adapt`: a model tuned to one's own pictures and words, written where it is proven better.
+- `AdaptRecipe`: what learns in `adapt`, and how.
+- `Adaptation`: what `adapt` gives.
+- `Change`: one number of it, before and after.
+- `CurvePoint`: its gain for one number of training pictures.
 """
 
 from __future__ import annotations
@@ -24,6 +29,9 @@ from typing import TYPE_CHECKING
 from clipkit.core.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from clipkit.learn.adaptation import Adaptation as Adaptation
+    from clipkit.learn.adaptation import CurvePoint as CurvePoint
+    from clipkit.learn.adaptation import adapt as adapt
     from clipkit.learn.contrastive import ContrastiveRecipe as ContrastiveRecipe
     from clipkit.learn.contrastive import TrainedClip as TrainedClip
     from clipkit.learn.contrastive import train_clip as train_clip
@@ -35,12 +43,18 @@ if TYPE_CHECKING:
     from clipkit.learn.methods import METHODS as METHODS
     from clipkit.learn.neighbors import NearestNeighbours as NearestNeighbours
     from clipkit.learn.prototypes import Prototypes as Prototypes
+    from clipkit.learn.retrieval_change import Change as Change
     from clipkit.learn.tip_adapter import TipAdapter as TipAdapter
     from clipkit.learn.tip_adapter import TipAdapterF as TipAdapterF
     from clipkit.learn.trainer import Recipe as Recipe
     from clipkit.learn.transformer import ClipTransformer as ClipTransformer
+    from clipkit.learn.tuning import AdaptRecipe as AdaptRecipe
 
 _HOMES = {
+    "AdaptRecipe": "tuning",
+    "Adaptation": "adaptation",
+    "Change": "retrieval_change",
+    "CurvePoint": "adaptation",
     "ClipTransformer": "transformer",
     "ContrastiveRecipe": "contrastive",
     "FineTuned": "fine_tuning",
@@ -53,6 +67,7 @@ _HOMES = {
     "TipAdapter": "tip_adapter",
     "TipAdapterF": "tip_adapter",
     "TrainedClip": "contrastive",
+    "adapt": "adaptation",
     "finetune": "fine_tuning",
     "fit_head": "fitting",
     "train_clip": "contrastive",

@@ -219,7 +219,7 @@ def _epochs(
 
     steps = recipe.epochs * len(batches)
     optimizer = torch.optim.AdamW(_groups(network, recipe), lr=recipe.lr, betas=(0.9, 0.98), eps=1e-6)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _rise_and_fall(steps, recipe.warmup))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rise_and_fall(steps, recipe.warmup))
     for epoch in range(recipe.epochs):
         total = 0.0
         for step, batch in enumerate(batches.of_epoch(epoch), epoch * len(batches) + 1):
@@ -333,7 +333,7 @@ def _groups(network: Any, recipe: ContrastiveRecipe) -> list[dict[str, Any]]:
     ]
 
 
-def _rise_and_fall(steps: int, warmup: float) -> Callable[[int], float]:
+def rise_and_fall(steps: int, warmup: float) -> Callable[[int], float]:
     """Factor of the learning rate at a step: up in a line, then down along half a cosine."""
     rising = max(1, round(steps * warmup)) if warmup else 0
 

@@ -186,19 +186,24 @@ def fit_head(
 
 
 def training_part(path: str | os.PathLike[str], split: str | None = None) -> Dataset:
+    """The labelled pictures of `part_to_learn_from`; DatasetError where they have captions."""
+    return _labelled(part_to_learn_from(path, split))
+
+
+def part_to_learn_from(path: str | os.PathLike[str], split: str | None = None) -> Dataset:
     """What may be learned from: trainval of Pets, a dataset's own train, or else all of it; DatasetError for test."""
     if split and split.lower() in TEST:
         raise DatasetError(f"{split} is for measuring, not for learning", hint="--split train")
     if split or pets_root(path):
-        return _labelled(load_dataset(path, split=split or "trainval"))
+        return load_dataset(path, split=split or "trainval")
     train, validation, test = own_parts(Path(path))
     if test and not train:
         raise DatasetError(f"{path} has a {test} part and none to learn from", hint="--split NAME, of another part")
     if train and not (validation or test):  # a part, or a class of that name beside others
         with suppress(DatasetError):
-            return _labelled(load_dataset(path, split=train))
+            return load_dataset(path, split=train)
         train = None
-    return _labelled(load_dataset(path, split=train))
+    return load_dataset(path, split=train)
 
 
 def _check(method: str, space: str, strength: float | None) -> None:

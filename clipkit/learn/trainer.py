@@ -346,14 +346,14 @@ def _resume(
     hint = f"delete {out / LAST} and {BEST} beside it to begin again, or begin elsewhere: --out FOLDER"
     last, best = (read_tensors(out / name, forms=(FORM,), hint=hint) for name in (LAST, BEST))
     for checkpoint in (last, best):
-        _check_identity(checkpoint.payload["identity"], identity, out, hint)
+        check_identity(checkpoint.payload["identity"], identity, out, hint)
     history = [Epoch(**epoch) for epoch in last.payload["history"]]
     learner.load(last.arrays)
     learner.load_moments(last.arrays)
     return history, best.arrays
 
 
-def _check_identity(found: Mapping[str, Any], wanted: Mapping[str, Any], out: Path, hint: str) -> None:
+def check_identity(found: Mapping[str, Any], wanted: Mapping[str, Any], out: Path, hint: str) -> None:
     for key in wanted:
         if found.get(key) == wanted[key]:
             continue

@@ -172,11 +172,11 @@ def publish(export: ExportedModel) -> ExportedModel:
 
 def config_beside(source: str) -> str | None:
     """SHA-256 of the config in a model's folder, or of what was made of it; None where there is no such folder."""
-    file = _open_clip_folder(Path(source)) / CONFIG
+    file = open_clip_folder(Path(source)) / CONFIG
     return fingerprint(file) if file.is_absolute() and file.is_file() else None
 
 
-def _open_clip_folder(folder: Path) -> Path:
+def open_clip_folder(folder: Path) -> Path:
     """What was made of a model of transformers; any other folder is its own."""
     with suppress(ModelError):
         return converted_folder(folder)
@@ -193,7 +193,7 @@ def model_cfg_beside(model: str, source: str) -> str:
     folder = registry.starter_folder() if model == "starter" else Path(source.removeprefix("local-dir:"))
     if folder.is_absolute():
         with suppress(OSError, ValueError, AttributeError):
-            config = json.loads((_open_clip_folder(folder) / CONFIG).read_bytes())
+            config = json.loads((open_clip_folder(folder) / CONFIG).read_bytes())
             return model_cfg_sha256(config.get("model_cfg", config))
     return ""
 

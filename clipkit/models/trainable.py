@@ -121,6 +121,11 @@ class TunableEncoder:
             )
         return load_network(weights)
 
+    @property
+    def folder(self) -> Path:
+        """Where the weights lie."""
+        return find_weights(self.source, open_clip_catalogue(), allow_pickle=True).file.parent
+
     def save(self, body: Body, folder: Path) -> None:
         """The whole model in open_clip's own layout, with the tower as it is now."""
         self.save_network(body.whole, folder)

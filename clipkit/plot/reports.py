@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,21 @@ import numpy as np
 from clipkit.core.files import replace_file
 from clipkit.errors import ClipkitError, ModelError
 from clipkit.generate.word_maps import WordMaps
+from clipkit.learn.adaptation import FIGURES, Adaptation
 from clipkit.learn.fine_tuning import FineTuned
 from clipkit.learn.finetune_data import Prediction
 from clipkit.models.attention import WITH_ATTENTION, AttentionMaps
-from clipkit.output.figures import LIGHT, add_title, blank_figure, confusion_figure, plain, png, short
+from clipkit.output.figures import (
+    COLOURS,
+    LIGHT,
+    add_title,
+    blank_figure,
+    confusion_figure,
+    plain,
+    plainly,
+    png,
+    short,
+)
 from clipkit.plot.charts import learning_curves
 from clipkit.plot.pictures import RIGHT, WRONG, Cell, attention, draw_grid, draw_heat, draw_picture, patch_grid, small
 
@@ -71,6 +82,37 @@ def write_finetuned(tuned: FineTuned, folder: str | os.PathLike[str]) -> tuple[P
         CONFUSION: confusion_figure(matrix, tuned.classes, title=title),
         SAMPLES: _samples_png(tuned),
     }
+    return _kept(folder, contents)
+
+
+def write_adapted(adapted: Adaptation, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """Loss of each epoch, and recall before and after with its intervals, as PNG files."""
+    loss = blank_figure(6.4, 4.2, LIGHT)
+    axes = loss.add_subplot()
+    axes.plot(range(1, len(adapted.losses) + 1), adapted.losses, marker="o", color=COLOURS["probe"])
+    axes.set(xlabel="epoch", ylabel="contrastive loss")
+    plainly(axes, LIGHT)
+    return _kept(folder, dict(zip(FIGURES, (png(loss), _changes_png(adapted)), strict=True)))
+
+
+def _changes_png(adapted: Adaptation) -> bytes:
+    """Each difference with its interval, on a line that begins at no change; before and after as numbers beside it."""
+    rows = [*adapted.changes, adapted.general]
+    figure = blank_figure(8.4, 0.9 + 0.36 * len(rows), LIGHT)
+    axes = figure.add_subplot()
+    for place, one in enumerate(reversed(rows)):
+        colour = RIGHT if one.low >= 0 and one.gain > 0 else WRONG if one.high < 0 else LIGHT.faint
+        axes.plot([one.low, one.high], [place, place], color=colour, linewidth=2)
+        axes.plot([one.gain], [place], marker="o", color=colour)
+    names = [f"{one.way} {one.measure}   {one.before:.3f} to {one.after:.3f}" for one in reversed(rows)]
+    axes.set_yticks(range(len(rows)), names, parse_math=False)
+    axes.set_xlabel("difference, with its 95 % interval")
+    plainly(axes, LIGHT)
+    axes.axvline(0, color=LIGHT.ink, linewidth=1)
+    return png(figure)
+
+
+def _kept(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -> tuple[Path, ...]:
     files = tuple(Path(folder) / name for name in contents)
     try:
         for file, content in zip(files, contents.values(), strict=True):

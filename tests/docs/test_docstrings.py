@@ -7,6 +7,7 @@ import doctest
 import importlib
 import inspect
 import io
+import itertools
 import re
 import shutil
 import sys
@@ -196,6 +197,13 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
             with Image.open(source / names[i % len(names)]) as picture:
                 crop = picture.crop((10 * i, 5 * i, 280 + 10 * i, 260 + 5 * i))
             crop.save(place / "animals" / label / f"{i}.png")
+    for label, names in {"animal": ["chelsea.png", "astronaut.png"], "thing": ["coffee.png", "rocket.jpg"]}.items():
+        (place / "tiles" / label).mkdir(parents=True)
+        for name in names:  # side by side, so that none is a copy of another
+            with Image.open(source / name) as picture:
+                for x, y in itertools.product(range(0, picture.width - 149, 150), range(0, picture.height - 149, 150)):
+                    tile = picture.crop((x, y, x + 150, y + 150))
+                    tile.save(place / "tiles" / label / f"{Path(name).stem}-{x}-{y}.png")
     captions = ["chelsea.png,a cat", "coffee.png,a cup of coffee", "rocket.jpg,a rocket"]
     (place / "captions.csv").write_text("\n".join(["image,caption", *(f"photos/{line}" for line in captions)]))
     (place / "classes.txt").write_text("cat\ncup of coffee\nrocket\n")

@@ -64,7 +64,9 @@ def told(
             shade = tuple(min(255, max(0, value + 9 * copy)) for value in colour)
             place = tmp_path / "DATASET" / ("warm" if number % 2 else "cold") / f"{name}{copy}.png"
             place.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (32, 32), shade).save(place)
+            pattern = np.random.default_rng([number, copy]).integers(0, 120, (8, 8, 1))  # no two are copies
+            pixels = (0.5 * np.array(shade) + pattern).astype(np.uint8)
+            Image.fromarray(pixels).resize((32, 32), Image.Resampling.NEAREST).save(place)
     (photos / "again.png").write_bytes((photos / "red.png").read_bytes())
     (photos / "broken.jpg").write_bytes(b"no picture")
     ImageIndex.create(photos, starter).update()
@@ -80,6 +82,7 @@ def told(
         if words[0] == "recall":
             main(["search", "--build", "ivf", "SHARDS"])
         ways = {"probe": ["--model", "starter"], "classify": []}
+        ways["adapt"] = ["--epochs", "1"]
         ways["compare"] = ["--model", "starter", "--shots", "1", "--seeds", "2", "--methods", "zeroshot,probe"]
         if words[0] == "imagine":
             ways["imagine"] = ["--model", str(pipelines("painter")), "--steps", "2", "--n", "1", "--device", "cpu"]
