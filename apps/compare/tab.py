@@ -23,6 +23,7 @@ from ..server.routes import Export
 from ..server.runs import Look
 from ..server.state import Page
 from ..theme import PRIVATE, piece, signal_piece
+from .adapting import section as adapt_section
 from .runs import MOST_SEEDS, SHOTS, Arena, checked, wish_of
 from .sides import are_comparable, choices, first_choice, side_by_side
 from .view import allowed_root, small_picture, view
@@ -70,6 +71,7 @@ def tab(page: Page, here: gr.Tab) -> None:
         when(actions.beside, [mine, other, sides.first, sides.second], [sides.view], **asked)
     as_json.click(actions.json, [mine], [signal], **PRIVATE)
     as_page.click(actions.html, [mine], [signal], **slow)
+    adapt_section(page, here)
 
 
 class _Plan(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +11,11 @@ import pytest
 
 from clipkit.evaluate.comparison import compare
 from tests.page.conftest import Holiday
+from tests.page.test_adapt import FOUND
 from tests.page.test_browser_classify import sort
 from tests.support.accessibility import accessibility_faults
 from tests.support.colours import COLOURS, ColourEncoder, paint
-from tests.support.page_robot import Robot, robot
+from tests.support.page_robot import PHONE, SIZE, Robot, robot
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -81,6 +83,28 @@ def test_compare_before_and_with_results(page: Robot, results: Path) -> None:
     page.window.get_by_text("Side by side").click()
     page.window.locator(".ck-sides").wait_for()
     assert accessibility_faults(page.window) == []
+
+
+def test_adapt_before_and_with_its_table(page: Robot, tmp_path: Path) -> None:
+    (tmp_path / "adaptation.json").write_text(json.dumps(FOUND.to_json()))
+    page.tab("Compare")
+    page.window.get_by_role("button", name="Adapt: tune a model").click()
+    page.window.locator("#ck-adapt-start").wait_for()
+    page.window.locator("#ck-adapt-start").click()
+    page.window.locator("#ck-adapt-notice", has_text="the dataset is not named").wait_for()
+    page.window.locator("#ck-adapt-out input, #ck-adapt-out textarea").first.fill(str(tmp_path))
+    page.window.locator("#ck-adapt-open").click()
+    page.window.locator("#ck-adapted table").wait_for()
+    assert page.window.locator("#ck-adapted tbody tr").count() == 3
+    assert accessibility_faults(page.window) == []
+    for shade in ("light", "dark"):
+        for name, size in (("wide", SIZE), ("phone", PHONE)):
+            page.window.set_viewport_size(size)  # type: ignore[arg-type]
+            assert not page.overflows()
+            page.window.locator("#ck-adapted").scroll_into_view_if_needed()
+            page.shoot(f"adapt-{name}-{shade}")
+        page.window.locator(".ck-shade").click()
+    page.window.set_viewport_size(SIZE)  # type: ignore[arg-type]
 
 
 def test_library_with_its_lists_open(page: Robot) -> None:
