@@ -1,10 +1,10 @@
-# make demo [PHOTOS=dir]   make test   make check   make bench   make bench-quality   make faults   make dist   make docs
+# make demo [PHOTOS=dir]   make test   make check   make bench   make bench-quality   make faults   make scale   make dist   make docs
 # The first two need Python 3.11 or newer and a package registry, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
 PHOTOS ?=
 
-.PHONY: demo test check bench bench-quality faults dist docs clean
+.PHONY: demo test check bench bench-quality faults scale dist docs clean
 
 demo: .venv/installed
 	@$(BIN)/python docs/demo.py $(if $(PHOTOS),"$(PHOTOS)")
@@ -26,6 +26,9 @@ bench-quality: .venv/installed
 
 faults: .venv/installed
 	$(BIN)/python -m tests.support.fault_table
+
+scale: .venv/installed
+	CLIPKIT_SCALE=1 $(BIN)/python -m pytest tests/bulk/test_scale.py tests/bulk/test_embedding.py
 
 dist: .venv/installed
 	rm -rf dist

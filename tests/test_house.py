@@ -69,6 +69,8 @@ DOORS = {
     "markupsafe": "clipkit.core.html",
     "click": "clipkit.cli",
     "tqdm": "clipkit.cli.output",
+    "ray": "clipkit.bulk.ray_engine",
+    "fsspec": "clipkit.bulk.storage",
     "gradio": "apps",
     "mcp": "apps.mcp_server",
     "starlette": "apps",
@@ -86,6 +88,9 @@ HEAVY = (
     "diffusers",
     "PIL",
     "pydantic",
+    "ray",
+    "fsspec",
+    "pyarrow",
 )
 
 

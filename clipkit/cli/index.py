@@ -15,6 +15,7 @@ from clipkit.cli import options
 from clipkit.cli.output import (
     described_ann,
     on_interrupt,
+    print_bulk_report,
     print_failure,
     print_info,
     print_plan,
@@ -24,6 +25,22 @@ from clipkit.cli.output import (
     say,
 )
 from clipkit.core.text import are, counted, printable
+from clipkit.models.devices import ENGINES
+
+RAY = "ray"
+# What is of an index alone: the option, and its field.
+NOT_ON_CLUSTER = {
+    "--watch": "is_watching",
+    "--ann": "ann",
+    "--ocr": "ocr",
+    "--index": "at",
+    "--rebuild": "rebuild",
+    "--checksum": "checksum",
+    "--refresh-metadata": "refresh_metadata",
+    "--exclude-dir": "exclude_dirs",
+    "--include-dir": "include_dirs",
+    "--include-hidden": "include_hidden",
+}
 
 if TYPE_CHECKING:
     from clipkit.core.arrays import Embeddings
@@ -53,6 +70,25 @@ class IndexOptions(options.ModelOptions):
     ocr: bool
     video: bool | None
     at: str | None
+    out: str | None
+    address: str | None
+    shard: int | None
+    gpus_per_worker: float | None
+
+    def is_on_cluster(self) -> bool:
+        """Whether a cluster computes; UsageError for options that do not go with what was asked."""
+        if self.engine != RAY:
+            asked = [name for name in ("out", "address", "shard", "gpus_per_worker") if getattr(self, name) is not None]
+            if asked:
+                name = asked[0].replace("_", "-")
+                raise click.UsageError(f"--{name} is of a cluster: add --engine ray --out FOLDER")
+            return False
+        asked = [name for name in NOT_ON_CLUSTER if getattr(self, NOT_ON_CLUSTER[name])]
+        if asked:
+            raise click.UsageError(f"{asked[0]} does not go with --engine ray, which writes shards and no index")
+        if self.out is None:
+            raise click.UsageError("--engine ray writes shards: say where, with --out FOLDER or --out s3://BUCKET/NAME")
+        return True
 
     @property
     def scan(self) -> dict[str, Any]:
@@ -72,12 +108,19 @@ class IndexOptions(options.ModelOptions):
 @click.command()
 @click.argument("photos", type=click.Path(), default=".")
 @click.option("--model", metavar="NAME", help="Default: the index's own; for a new one auto. See `clipkit models`.")
-@options.engine
+@click.option(
+    "--engine",
+    type=click.Choice([*ENGINES, RAY]),
+    default="auto",
+    help="What computes. ray: a cluster, into shards; PHOTOS may be a URL, tars or a parquet table then.",
+)
 @options.device
 @options.precision
 @click.option("--batch-size", type=click.IntRange(min=1), help="Pictures encoded at a time.")
 @click.option(
-    "--workers", type=click.IntRange(min=1), help="Threads that read pictures. Default: one a core, at most 8."
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Threads that read pictures. Default: one a core, at most 8. With ray: encoders; one a GPU or machine.",
 )
 @click.option(
     "--exclude-dir",
@@ -108,6 +151,15 @@ class IndexOptions(options.ModelOptions):
 @click.option("--video/--no-video", default=None, help="Also frames of videos, one a shot; remembered.")
 @options.pickle
 @options.at
+@click.option("--out", type=options.Place(), metavar="FOLDER|URL", help="With ray: where the shards are written.")
+@click.option("--address", metavar="ADDRESS", help="With ray: auto, ray://HOST:10001, or local, the default.")
+@click.option("--shard", type=click.IntRange(min=1), metavar="N", help="With ray: pictures a shard, at most 10,000.")
+@click.option(
+    "--gpus-per-worker",
+    type=click.FloatRange(min=0),
+    metavar="N",
+    help="With ray: GPUs an encoder, 1 if there are any.",
+)
 @options.into(IndexOptions)
 def index(given: IndexOptions) -> None:
     """Bring the index of PHOTOS up to date.
@@ -117,7 +169,18 @@ def index(given: IndexOptions) -> None:
     except that the index is kept in PHOTOS/.clipkit. An interrupted run goes on where it stopped.
 
     With --watch a change can be found two seconds after a file's last write; a disk that is unplugged is waited for.
+
+    \b
+      clipkit index s3://bucket/photos --engine ray --address auto --out s3://bucket/shards
     """
+    if given.is_on_cluster():
+        embed_on_cluster(given)
+    else:
+        index_folder(given)
+
+
+def index_folder(given: IndexOptions) -> None:
+    """An index of a folder of this machine."""
     from clipkit.index.crash_recovery import is_watched, watch
     from clipkit.index.places import place_of
 
@@ -149,6 +212,33 @@ def index(given: IndexOptions) -> None:
         _read_texts(pictures, reader)
     if given.is_watching:
         _watch(pictures, given, reader)
+
+
+def embed_on_cluster(given: IndexOptions) -> None:
+    """`--engine ray`: shards of embeddings instead of an index."""
+    from clipkit.bulk import embed
+
+    assert given.out is not None
+    with on_interrupt(lambda: f"whole shards are in {printable(given.out or '')}"), progress_bar() as progress:
+        report = embed(
+            given.photos,
+            given.out,
+            model=given.model,
+            address=given.address,
+            shard=given.shard,
+            device=given.device,
+            precision=given.precision,
+            batch_size=given.batch_size,
+            exact_pixels=given.exact_pixels,
+            allow_pickle=given.allow_pickle,
+            workers=given.workers,
+            gpus_per_worker=given.gpus_per_worker,
+            retry_failed=given.retry_failed,
+            dry_run=given.dry_run,
+            progress=progress,
+            notify=say,
+        )
+    print_bulk_report(report, given.out)
 
 
 def _reader() -> TextReader:

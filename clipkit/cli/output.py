@@ -26,6 +26,7 @@ from clipkit.index.places import is_url
 
 if TYPE_CHECKING:
     from clipkit.bulk.lance_index import Built, Recall
+    from clipkit.bulk.run import BulkReport
     from clipkit.classify.labels import LabelledPicture
     from clipkit.classify.words import ClassExplanation, PromptScore
     from clipkit.core.progress import Failure, Progress
@@ -172,6 +173,29 @@ def print_report(report: IndexReport, pictures: ImageIndex, photos: str, *, load
     _print_not_excluded(report, photos)
     if report.failed:
         say(f"  all of them: clipkit info {printable(photos)} --failed")
+
+
+def print_bulk_report(report: BulkReport, out: str) -> None:
+    """What a run on a cluster has done, or would do."""
+    place, done = printable(out), [f"{report.kept:,} there already"] if report.kept else []
+    if report.is_planned:
+        print(f"would embed {counted(report.embedded, 'picture')} in {counted(report.written, 'shard')} of {place}")
+        done += [f"{counted(report.removed, 'shard')} would be removed"] if report.removed else []
+    else:
+        new = [f"{report.embedded:,} new"] if report.embedded else []
+        failed = [f"{report.failed:,} failed"] if report.failed else []
+        rate = f", {_rate(report.embedded / report.seconds)} pictures/s with the start" if report.embedded else ""
+        facts = ", ".join([*new, *done, *failed]) or "nothing to do"
+        say(f"{counted(report.found, 'picture')} in {place} ({facts}) in {report.seconds:.1f} s{rate}")
+        done = [f"{counted(report.removed, 'shard')} of another list removed"] if report.removed else []
+    if report.left_out:
+        done.append(f"{counted(report.left_out, 'file')} of the source {are(report.left_out)} of kinds not read")
+    for line in done:
+        say(f"  {line}")
+    for failure in report.failures[:FEW]:
+        say(f"  cannot read {printable(failure.path)}: {printable(failure.reason)}")
+    if report.failed > FEW:
+        say(f"  and {report.failed - FEW:,} more; their rows have the column error")
 
 
 def _print_left_out(report: IndexReport) -> None:
