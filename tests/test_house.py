@@ -70,7 +70,6 @@ DOORS = {
     "click": "clipkit.cli",
     "tqdm": "clipkit.cli.output",
     "ray": "clipkit.bulk.ray_engine",
-    "fsspec": "clipkit.bulk.storage",
     "gradio": "apps",
     "mcp": "apps.mcp_server",
     "starlette": "apps",
