@@ -25,6 +25,7 @@ NAMES = (
     "odd_files",
     "page",
     "peers",
+    "bulk",
     "encode",
     "gpu",
 )
