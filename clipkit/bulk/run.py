@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from clipkit.bulk.places import ABOUT
 from clipkit.bulk.plan import Plan, PlannedShard, make_plan
 from clipkit.bulk.ray_engine import Layout, connected, embed_shards
 from clipkit.bulk.readers import Source, list_source
@@ -18,7 +19,6 @@ from clipkit.core.progress import Failure, Progress
 from clipkit.core.text import described
 from clipkit.core.version import __version__
 from clipkit.errors import ClipkitError, ModelMismatch
-from clipkit.index.vector_files import ABOUT
 from clipkit.models.devices import INT8
 from clipkit.models.encoder import Encoder, embeddings_agree
 from clipkit.models.load import load_encoder
