@@ -157,9 +157,9 @@ def embed(
     if not pictures.items:
         raise ClipkitError(f"no pictures in {pictures.url}", hint="a folder, a bucket, tars or tables that have some")
     shards = Shards(target.url) if target.names(ABOUT) else None
-    if shards:
+    if shards is not None:
         _check_place(shards, pictures, shard)
-    outcome = _Outcome(target, pictures.url, _rows(shards, shard), shards.manifest if shards else None)
+    outcome = _Outcome(target, pictures.url, _rows(shards, shard), shards.manifest if shards is not None else None)
     plan = make_plan(pictures.items, outcome.shard_rows, shards, retry_failed=retry_failed)
     if dry_run:
         return _report(pictures, plan)
@@ -270,7 +270,7 @@ def _name(model: str | Encoder | None, manifest: Manifest | None) -> str:
 def _rows(shards: Shards | None, shard: int | None) -> int:
     if shard is not None and shard < 1:
         raise ClipkitError(f"a shard of {shard} pictures holds none", hint="--shard 10000")
-    return shards.manifest.shard_rows if shards else shard or SHARD_ROWS
+    return shards.manifest.shard_rows if shards is not None else shard or SHARD_ROWS
 
 
 def _report(source: Source, plan: Plan) -> BulkReport:
