@@ -40,7 +40,7 @@ class MergeOptions(options.ModelOptions):
 
 
 @click.command()
-@click.argument("out", metavar="OUT")
+@click.argument("out", type=options.Place(), metavar="OUT")
 @click.argument("photos", type=click.Path(), required=False)
 @options.engine
 @options.device
@@ -91,7 +91,7 @@ class RecallOptions(options.ModelOptions):
 
 
 @click.command()
-@click.argument("out", metavar="OUT")
+@click.argument("out", type=options.Place(), metavar="OUT")
 @click.option("--queries", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="One a line; yours.")
 @click.option("--calibrate", is_flag=True, help="First choose how much to look at, by half of the queries.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")

@@ -112,7 +112,7 @@ class IndexOptions(options.ModelOptions):
     "--engine",
     type=click.Choice([*ENGINES, RAY]),
     default="auto",
-    help="What computes. ray: a cluster, into shards; PHOTOS may be a URL, tars or a parquet table then.",
+    help="What computes; ray: a cluster.",
 )
 @options.device
 @options.precision
@@ -120,7 +120,7 @@ class IndexOptions(options.ModelOptions):
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Threads that read pictures. Default: one a core, at most 8. With ray: encoders; one a GPU or machine.",
+    help="Threads that read pictures. Default: one a core, at most 8. With ray: encoders.",
 )
 @click.option(
     "--exclude-dir",
@@ -132,8 +132,8 @@ class IndexOptions(options.ModelOptions):
 @click.option(
     "--include-dir", "include_dirs", metavar="NAME", multiple=True, help="Take back what --exclude-dir left out."
 )
-@click.option("--include-hidden", is_flag=True, help="Also files and folders whose name begins with a dot.")
-@click.option("--checksum", is_flag=True, help="Read every file again, not only those whose size or date changed.")
+@click.option("--include-hidden", is_flag=True, help="Also names that begin with a dot.")
+@click.option("--checksum", is_flag=True, help="Read every file again, changed or not.")
 @click.option("--retry-failed", is_flag=True, help="Read those again that could not be read.")
 @click.option(
     "--refresh-metadata", is_flag=True, help="Read dates, cameras, ratings, tags again; encode nothing for it."
@@ -147,18 +147,18 @@ class IndexOptions(options.ModelOptions):
     type=click.Choice(["auto", "off", "ivf"]),
     help="Approximate search; remembered. auto, the default: from millions of pictures on.",
 )
-@click.option("--ocr", is_flag=True, help="Also read the text in pictures, once each: text:invoice finds it. Slow.")
-@click.option("--video/--no-video", default=None, help="Also frames of videos, one a shot; remembered.")
+@click.option("--ocr", is_flag=True, help="Read text in pictures too, for text:invoice.")
+@click.option("--video/--no-video", default=None, help="Frames of videos too; remembered.")
 @options.pickle
 @options.at
 @click.option("--out", type=options.Place(), metavar="FOLDER|URL", help="With ray: where the shards are written.")
-@click.option("--address", metavar="ADDRESS", help="With ray: auto, ray://HOST:10001, or local, the default.")
-@click.option("--shard", type=click.IntRange(min=1), metavar="N", help="With ray: pictures a shard, at most 10,000.")
+@click.option("--address", metavar="ADDRESS", help="With ray: local, auto or ray://HOST:10001.")
+@click.option("--shard", type=click.IntRange(min=1), metavar="N", help="With ray: pictures a shard; 10,000.")
 @click.option(
     "--gpus-per-worker",
     type=click.FloatRange(min=0),
     metavar="N",
-    help="With ray: GPUs an encoder, 1 if there are any.",
+    help="With ray: GPUs an encoder.",
 )
 @options.into(IndexOptions)
 def index(given: IndexOptions) -> None:
@@ -168,7 +168,7 @@ def index(given: IndexOptions) -> None:
     is known of them; a picture that is gone leaves the results but is remembered. Nothing in PHOTOS is changed,
     except that the index is kept in PHOTOS/.clipkit. An interrupted run goes on where it stopped.
 
-    With --watch a change can be found two seconds after a file's last write; a disk that is unplugged is waited for.
+    With --engine ray PHOTOS may also be a URL, tars of webdataset or a parquet table:
 
     \b
       clipkit index s3://bucket/photos --engine ray --address auto --out s3://bucket/shards
