@@ -19,7 +19,7 @@ VIDEO = frozenset(
     [".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".mpg", ".mpeg", ".3gp", ".wmv", ".flv"]
 )
 # A frame of a video is named by a media fragment (W3C, "Media Fragments URI 1.0"): clip.mp4#t=12.48, in seconds.
-_FRAME = re.compile(r"(.+)#t=([0-9]{1,7}(?:\.[0-9]{1,6})?)", re.DOTALL)
+_FRAME = re.compile(r"(.+)#t=([0-9]{1,12}(?:\.[0-9]{1,6})?)", re.DOTALL)
 
 
 def is_picture(name: str) -> bool:

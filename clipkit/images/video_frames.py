@@ -6,6 +6,7 @@ python -m clipkit.images.video_frames FILE [SECONDS]
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import time
@@ -29,6 +30,9 @@ MOST_PIXELS = 100_000_000
 QUALITY = 92
 BEAT_SECONDS = 1.0  # between two signs of life
 SLACK = 0.006  # seconds: times in names have two digits
+# Seconds to seek before a time until a key frame is met that is shown by then: some formats are entered by when a frame
+# is decoded, which is up to 16 frames before it is shown, or at any frame.
+EARLIER = (0.0, 1.0, 16.0, math.inf)
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,11 @@ def main(arguments: list[str]) -> None:
         with open(file, "rb") as stream, closing(_opened(stream)) as container:
             track = _track(container)
             exif = _exif({**container.metadata, **track.metadata})
-            times = [float(wanted[0])] if wanted else _spread(list(_shots(_key_frames(container, track))))
+            start = _start(container)
+            times = [float(wanted[0])] if wanted else _spread(_times(_shots(_key_frames(container, track)), start))
             track.codec_context.skip_frame = "DEFAULT"
             for seconds in times:
-                found = _frame_at(container, track, seconds)
+                found = _frame_at(container, track, start + seconds)
                 if found is not None:
                     _write({"seconds": seconds}, _jpeg(found, track, exif))
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -101,6 +106,16 @@ def _shots(frames: Iterator[_KeyFrame]) -> Iterator[float]:
         yield run[len(run) // 2].seconds
 
 
+def _start(container: Any) -> float:
+    """Where its clock begins: at 0, before it, or, as some recorders do, at the seconds since 1970."""
+    return float(container.start_time or 0) / 1_000_000
+
+
+def _times(shots: Iterator[float], start: float) -> list[float]:
+    """As names have them, since the beginning; two shots in one hundredth of a second are one."""
+    return list(dict.fromkeys(max(0.0, round(seconds - start, 2)) for seconds in shots))
+
+
 def _spread(times: list[float]) -> list[float]:
     if len(times) <= MOST_SHOTS:
         return times
@@ -108,15 +123,24 @@ def _spread(times: list[float]) -> list[float]:
 
 
 def _frame_at(container: Any, track: Any, seconds: float) -> Any:
-    """What is shown at a time: the last frame that begins by then; the last of all where the video is shorter."""
-    start = float((track.start_time or 0) * (track.time_base or Fraction(1, 1000)))
-    container.seek(max(0, int((seconds + SLACK) / track.time_base)), stream=track)
-    found = None
-    for frame in container.decode(track):
-        if found is not None and (frame.time is None or frame.time > max(seconds, start) + SLACK):
+    """What is shown at a time of its clock: the last frame that begins by then, else the first of all."""
+    start, until = _start(container), seconds + SLACK
+    for earlier in EARLIER:
+        place = max(start, until - earlier)
+        container.seek(math.floor(place / track.time_base), stream=track)
+        frames = container.decode(track)
+        found = next(frames, None)
+        if place == start or _is_entry(found, until):
+            break
+    for frame in frames:
+        if frame.time is None or frame.time > until:
             break
         found = frame
     return found
+
+
+def _is_entry(frame: Any, until: float) -> bool:
+    return frame is not None and frame.key_frame and (frame.time is None or frame.time <= until)
 
 
 def _jpeg(frame: Any, track: Any, exif: bytes) -> bytes:

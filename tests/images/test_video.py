@@ -54,6 +54,28 @@ def test_every_shot_is_what_its_name_says(tmp_path: Path) -> None:
         assert read_file(frame_name(file, one.seconds)) == one.jpeg
 
 
+def test_a_shot_is_shown_although_its_format_is_sought_by_decoding_times(tmp_path: Path) -> None:
+    """In MPEG-TS the key frame after a cut is met before the one ahead of it."""
+    file = str(film(tmp_path / "clip.mts", [RED, GREEN, BLUE], codec="libx264", seconds=2.1, fps=25))
+    assert [colour(one.jpeg) for one in shots(file)] == ["red", "green", "blue"]
+
+
+@pytest.mark.parametrize(("name", "start"), [("clip.mkv", 1_700_000_000), ("clip.mts", 3600), ("clip.mp4", 3600)])
+def test_times_are_counted_from_the_beginning(tmp_path: Path, name: str, start: int) -> None:
+    """A recorder's clock may begin anywhere."""
+    file = str(film(tmp_path / name, [RED, GREEN, BLUE], start=start))
+    assert [(colour(one.jpeg), one.seconds) for one in shots(file)] == [("red", 1.0), ("green", 3.0), ("blue", 5.0)]
+    assert colour(frame(file, 2.5)) == "green"
+
+
+def test_no_two_shots_have_one_name(tmp_path: Path) -> None:
+    file = str(film(tmp_path / "clip.mkv", [RED, GREEN, BLUE] * 20, codec="mjpeg", fps=200, seconds=1 / 200))
+    found = list(shots(file))
+    names = [frame_name(file, one.seconds) for one in found]
+    assert len(set(names)) == len(names) == 30  # hundredths of 0.3 s
+    assert [read_file(name) for name in names] == [one.jpeg for one in found]
+
+
 def test_a_scene_that_moves_a_little_is_one_shot(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     scene = np.kron(rng.integers(0, 255, (6, 10, 3)), np.ones((8, 8, 1))).astype(np.uint8)  # 48 x 80
@@ -146,6 +168,7 @@ def test_names_of_frames_are_no_others(tmp_path: Path) -> None:
     assert split_frame(frame_name("a/b.MP4", 12.3456)) == ("a/b.MP4", 12.35)
     for name in ("a.jpg#t=1.00", "a.mp4", "a.mp4#t=", "a.mp4#t=-1", "#t=1", "a.mp4#t=1.jpg", ".mp4#t=1"):
         assert split_frame(name) is None, name
+    assert split_frame(frame_name("a.mp4", 4e9)) == ("a.mp4", 4e9)
     assert file_of("x/a.mp4#t=1.5") == "x/a.mp4"
     assert file_of("x/a#t=1.jpg") == "x/a#t=1.jpg"
     assert is_picture("a.mp4#t=1.00")

@@ -23,19 +23,21 @@ def film(
     codec: str = "mpeg4",
     metadata: Mapping[str, str] | None = None,
     rotation: int = 0,
+    fps: int = FPS,
+    start: int = 0,
 ) -> Path:
-    """A film of these scenes, each as long as `seconds`, with a key frame every second."""
+    """A film of these scenes, each as long as `seconds`, with a key frame every second. start: of its clock."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(file), "w") as container:
         container.metadata.update(metadata or {})
-        stream = container.add_stream(codec, rate=FPS)
+        stream = container.add_stream(codec, rate=fps)
         stream.width, stream.height = size
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        stream.gop_size = FPS
+        stream.gop_size = fps
         stream.bit_rate = 2_000_000
-        for number in range(round(len(scenes) * seconds * FPS)):
-            frame = av.VideoFrame.from_ndarray(_rows(scenes[int(number / FPS / seconds)], size), format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, FPS)
+        for number in range(round(len(scenes) * seconds * fps)):
+            frame = av.VideoFrame.from_ndarray(_rows(scenes[int(number / fps / seconds)], size), format="rgb24")
+            frame.pts, frame.time_base = start * fps + number, Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return _turned(file, rotation) if rotation else file
