@@ -108,9 +108,10 @@ def tag(tags: str, pictures: tuple[str, ...]) -> None:
 
     Whole or not at all: where one cannot be written, all are as they were. What a sidecar says already stays.
     """
+    from clipkit.images.formats import file_of
     from clipkit.output.sidecar_tags import add_tags, read_tag_list
 
-    missing = [file for file in pictures if not os.path.isfile(file)]
+    missing = [file for file in pictures if not os.path.isfile(file_of(file))]
     if missing:
         raise QueryError(f"{printable(missing[0])} is not there", hint='clipkit tag "beach" PICTURE, one that is there')
     written = add_tags([Path(file) for file in pictures], read_tag_list(tags))

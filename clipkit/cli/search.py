@@ -311,12 +311,12 @@ def _index_of(given: SearchOptions) -> ImageIndex:
 
 
 def _say_file_name(given: SearchOptions) -> None:
-    from clipkit.images.formats import is_picture
+    from clipkit.images.formats import file_of, is_picture
 
     name = given.query
     if is_picture(name) and not re.search(r"\s|^[./~]|^-?\w+:", name):
         command = shlex.join(["clipkit", "search", f"./{name}", given.photos])
-        fact = f"for the picture: {command}" if os.path.isfile(name) else "there is no such file here"
+        fact = f"for the picture: {command}" if os.path.isfile(file_of(name)) else "there is no such file here"
         say(f"{printable(name)} is read as words; {printable(fact)}")
 
 

@@ -224,6 +224,24 @@ def test_the_command_line_says_the_time(root: Path, capsys: pytest.CaptureFixtur
     assert "clip.mp4#t=0.00" in capsys.readouterr().err
 
 
+def test_a_frame_can_be_named_on_the_command_line(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = f"{root}/trip/clip.mp4#t=3.00"
+    assert main(["tag", "sea", frame]) == 0
+    assert (root / "trip" / "clip.mp4.xmp").exists()
+    assert main(["tag", "sea", f"{root}/gone.mp4#t=3.00"]) == 1
+    assert "gone.mp4#t=3.00 is not there" in capsys.readouterr().err
+
+
+def test_the_name_of_a_frame_is_said_to_be_read_as_words(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    assert main(["index", ".", "--model", "starter"]) == 0
+    capsys.readouterr()
+    assert main(["search", "trip/clip.mp4#t=3.00", "."]) == 0
+    assert "for the picture: clipkit search './trip/clip.mp4#t=3.00' ." in capsys.readouterr().err
+
+
 def test_a_rebuild_without_the_extra_is_refused_before_anything_is_lost(
     index: ImageIndex, encoder: ColourEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
