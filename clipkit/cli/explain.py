@@ -133,6 +133,8 @@ def _check_place(out: str | None) -> None:
 
 
 def _echo_words(maps: WordMaps, given: ExplainOptions) -> None:
+    if maps.is_refused:
+        say(f"the safety checker refused the picture of seed {maps.seed}: it is black, the shares are of its making")
     shares = maps.maps.mean(axis=(1, 2)).tolist()
     if given.as_json:
         words = [{"word": word, "share": round(share, 6)} for word, share in zip(maps.words, shares, strict=True)]

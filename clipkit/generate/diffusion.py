@@ -190,7 +190,8 @@ class DiffusionGenerator:
             raise ModelError("the device's memory does not hold a picture of that size", hint="--size 256") from error
         except (ValueError, TypeError) as error:  # a setting that this kind of pipeline does not take
             raise QueryError(
-                f"{self.model} refuses: {_reason(error)}", hint="another --size 512, or leave the options out"
+                f"{self.model} refuses: {_reason(error)}",
+                hint="others, as --steps 30 --size 512, or leave the options out",
             ) from error
         pixels = np.asarray(made.images[0], dtype=np.float32)
         if not np.isfinite(pixels).all():
@@ -259,7 +260,7 @@ def _quiet_diffusers(diffusers: Any) -> Iterator[None]:
     """diffusers without progress bars and remarks, which are put back as they were."""
     logging = diffusers.utils.logging
     level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
+    logging.set_verbosity(logging.CRITICAL)  # what fails is raised, too
     logging.disable_progress_bar()
     try:
         yield

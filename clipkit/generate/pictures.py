@@ -92,11 +92,11 @@ class PictureGenerator(Protocol):
 def check_request(prompt: str, *, n: int, seed: int) -> None:
     """QueryError for an empty prompt, fewer than one picture, and seeds that torch does not take."""
     if not prompt.strip():
-        raise QueryError("the prompt is empty", hint='clipkit imagine "a red bicycle in snow"')
+        raise QueryError("the prompt is empty", hint='say what the picture shows: "a red bicycle in snow"')
     if n < 1:
         raise QueryError(f"{n} pictures were asked for", hint="1 or more: --n 4")
     if not 0 <= seed <= HIGHEST_SEED - n:
-        raise QueryError(f"{seed} is no seed", hint="0 or more: --seed 0")
+        raise QueryError(f"{seed} is no seed", hint="0 or more, and less than 2**63: --seed 0")
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:

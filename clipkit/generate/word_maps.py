@@ -44,6 +44,8 @@ class WordMaps:
         The share of each latent place's attention that went to the word's tokens, mean of heads, layers and steps.
     layers, steps : int
         Of how many.
+    is_refused : bool
+        Whether a safety checker has blackened the picture.
 
     Examples
     --------
@@ -63,6 +65,7 @@ class WordMaps:
     maps: FloatArray
     layers: int
     steps: int
+    is_refused: bool = False
 
     def __repr__(self) -> str:
         return described(self, repr(self.prompt), counted(len(self.words), "word"), self.model)
@@ -129,7 +132,8 @@ def explain_words(generator: DiffusionGenerator, prompt: str, *, seed: int = 0) 
     maps = np.stack(
         [shares[[at for at, owner in enumerate(owners) if owner == word]].sum(0) for word in range(len(words))]
     )
-    return WordMaps(prompt, generator.model, seed, picture.pixels, words, maps, len(layers), sums.steps)
+    pixels, is_refused = picture.pixels, picture.is_refused
+    return WordMaps(prompt, generator.model, seed, pixels, words, maps, len(layers), sums.steps, is_refused)
 
 
 def _layers(pipeline: Any) -> dict[str, Any]:

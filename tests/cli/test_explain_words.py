@@ -32,6 +32,14 @@ def test_explain_says_each_words_share_and_draws_it(
     assert "cannot be written" in capfd.readouterr().err
 
 
+def test_explain_says_that_a_picture_was_refused(
+    pipelines: Callable[[str], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = ["--model", str(pipelines("guarded")), "--steps", "1", "--device", "cpu"]
+    assert explain("--prompt", "red", *model, "--seed", "3") == 0
+    assert "the safety checker refused the picture of seed 3: it is black" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -92,6 +92,14 @@ def test_what_cannot_be_asked_is_said(painter: DiffusionGenerator, prompt: str, 
         painter.generate(prompt, n=n, seed=seed)
 
 
+def test_more_steps_than_a_scheduler_has_are_refused_with_the_option_to_leave_out(
+    pipelines: Callable[[str], Path],
+) -> None:
+    with pytest.raises(QueryError, match="1000") as caught:
+        DiffusionGenerator(pipelines("painter"), device="cpu", steps=2000).generate("red")
+    assert "--steps" in (caught.value.hint or "")
+
+
 def test_the_longest_prompt_is_read_whole(painter: DiffusionGenerator) -> None:
     fits = "a " * 74 + "red"  # 75 words, and begin and end
     assert one(painter, fits).reshape(-1, 3).mean(axis=0)[0] > 250
