@@ -37,7 +37,7 @@ def image_tower_sha256(weights_sha256: str, source: str) -> str:
 
 
 def _known() -> dict[str, str]:
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, TypeError):
         return dict(json.loads((cache_folder() / "models" / KNOWN).read_bytes()))
     return {}
 

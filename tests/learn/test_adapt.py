@@ -391,6 +391,18 @@ def test_the_tower_of_pictures_is_itself_in_another_precision_and_beside_other_w
     assert image_tower_sha256("1" * 64, "ViT-B-32/openai") == ""
 
 
+@pytest.mark.parametrize("content", ["3", "[1]", "{"])
+def test_towers_that_were_noted_in_a_damaged_file_are_computed_again(
+    models: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str
+) -> None:
+    monkeypatch.setenv("CLIPKIT_CACHE", str(tmp_path / "cache"))
+    folder = models("clip")
+    weights = hashlib.sha256((folder / "open_clip_model.safetensors").read_bytes()).hexdigest()
+    expected = image_tower_sha256(weights, str(folder))
+    (tmp_path / "cache" / "models" / "image_towers.json").write_text(content)
+    assert image_tower_sha256(weights, str(folder)) == expected != ""
+
+
 def test_the_command_prints_a_table_draws_and_ends_with_1_where_nothing_is_written(
     classes: Path, models: Callable[[str], Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
