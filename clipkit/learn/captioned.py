@@ -208,6 +208,10 @@ def texts_of(dataset: Dataset, templates: Sequence[Template]) -> tuple[tuple[tup
         at = next((file for file, texts in zip(dataset.files, captions, strict=False) if not texts), dataset.name)
         raise DatasetError(f"{at} has no caption", hint="a CSV image,caption with a row for each caption")
     place = {text: i for i, text in enumerate(dict.fromkeys(text for texts in captions for text in texts))}
+    if len(place) < 2:
+        raise DatasetError(
+            f"{dataset.name} has one caption for all: nothing tells pictures apart", hint="their own words"
+        )
     right = np.zeros((len(captions), len(place)), dtype=np.bool_)
     for i, texts in enumerate(captions):
         right[i, [place[text] for text in texts]] = True

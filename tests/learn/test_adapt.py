@@ -276,6 +276,9 @@ def test_other_bad_input_is_named(classes: Path, base: Any, tmp_path: Path) -> N
         adapt(base, bare, out=tmp_path / "a")
     with pytest.raises(DatasetError, match="one class"):
         adapt(base, Dataset("mine", files, ("red",) * 24, ("red",)), out=tmp_path / "b")
+    same = Dataset("mine", files, captions=(("a dog", " a dog "),) * 24)
+    with pytest.raises(DatasetError, match="one caption for all"):
+        adapt(base, same, out=tmp_path / "b")
     with pytest.raises(ModelError, match="no open_clip model"):
         adapt(ColourEncoder(), classes, out=tmp_path / "c")
     (tmp_path / "d").mkdir()
