@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import photographs, print_table, read_arguments, scratch, work_folder, write
+from common import photographs, print_table, read_arguments, work_folder, write
 
 from clipkit.classify.prompts import TEMPLATES
 from clipkit.core.tables import read_table
@@ -41,7 +41,7 @@ def main() -> None:
     os.environ["CLIPKIT_CACHE"] = str(work_folder() / "adapt-cache")  # embeddings are kept from run to run
     encoder = load_encoder("starter")
     towers = Towers(TunableEncoder(encoder))
-    general = _general(data)
+    general = _general(data)  # its model before is that of every row
     results: dict[str, Any] = {}
     sets = {"pets": (load_dataset(data / "oxford-iiit-pet", split="trainval"), "pets")}
     sets["captions"] = (load_dataset(data / "captions"), "simple")
@@ -52,16 +52,26 @@ def main() -> None:
                 continue
             for kind in KINDS:
                 recipe = AdaptRecipe(kind, epochs=1 if arguments.quick else EPOCHS[name])
-                results[f"{name} {size} {kind}"] = _measured(towers, encoder, _reduced(whole, size), recipe, general)
+                row = f"{name} {size} {kind}"
+                folder = _checkpoints(f"{row} {recipe.epochs}")
+                adapting = Adapting(towers, encoder, _reduced(whole, size), recipe, folder, None)
+                results[row] = _measured(adapting, towers, general)
                 write("adapt", results, [], arguments)  # after each: the whole takes long
     print_table([["data, pictures, recipe", "way", "before", "after", "gain", "low", "high"], *_lines(results)])
 
 
-def _measured(towers: Towers, encoder: Any, parts: ThreeParts, recipe: AdaptRecipe, general: Dataset) -> dict[str, Any]:
+def _measured(adapting: Adapting, towers: Towers, general: Dataset) -> dict[str, Any]:
     started = time.monotonic()
-    found, tuned = Adapting(towers, encoder, parts, recipe, scratch("adapt-run"), None).measure(general)
+    found, tuned = adapting.measure(adapting.forgetting(general))
     towers.put(tuned, 0.0)  # the next begins where this one did
     return {**found.to_json(), "seconds": round(time.monotonic() - started, 1)}
+
+
+def _checkpoints(row: str) -> Path:
+    """Kept from run to run: one that was stopped, or another rule of choice, trains nothing twice."""
+    folder = work_folder() / "adapt-runs" / row.replace(" ", "-")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _reduced(whole: ThreeParts, size: int) -> ThreeParts:

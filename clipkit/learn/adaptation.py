@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipkit.classify.prompts import TEMPLATES
-from clipkit.core.arrays import Embeddings, FloatArray, IntArray
-from clipkit.core.files import check_writable, replace_file
+from clipkit.core.arrays import Embeddings, FloatArray
+from clipkit.core.files import check_writable, digest, replace_file
 from clipkit.core.progress import Progress
 from clipkit.core.text import counted, described
 from clipkit.core.version import __version__
 from clipkit.datasets.embed import embed_once
 from clipkit.datasets.load import Dataset, load_dataset, pets_root
-from clipkit.errors import ModelError
+from clipkit.errors import DatasetError, ModelError
 from clipkit.learn.captioned import Captioned, ThreeParts, check_size, three_parts
 from clipkit.learn.fitting import part_to_learn_from
 from clipkit.learn.retrieval_change import SUMMARY, Change, change, changes, hits, read_change
@@ -45,6 +45,7 @@ SHARES = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)  # of the way from before to after
 TOLERATED = 0.02  # loss on the general set that its interval must exclude
 PARTS_OF_TRAINING = (0.25, 0.5)  # of the learning curve, beside all of it
 MOST_TIMES = 16  # as many pictures as there are: beyond that nothing is foretold
+BY_SHARE = ("validation", "general_low")  # fields of a report whose keys JSON would make strings
 LICENCES = ("LICENSE", "NOTICE")  # of the base model, which go with what is made of it
 
 
@@ -95,9 +96,13 @@ class Adaptation:
     general_name : str
         On what.
     share : float
-        Of the way from the weights before to those after, chosen on the validation pictures.
+        Of the way from the weights before to those after: the best on the validation pictures that keeps the general
+        set.
     validation : dict of float to float
         For each share, the mean recall there.
+    general_low : dict of float to float
+        The lower end of the interval of the difference on the general set, from the smallest share to the best one on
+        validation, or to the first that loses too much.
     losses : tuple of float
         Mean loss of each epoch.
     sizes : dict of str to int
@@ -129,6 +134,7 @@ class Adaptation:
     general_name: str
     share: float
     validation: dict[float, float]
+    general_low: dict[float, float]
     losses: tuple[float, ...]
     sizes: dict[str, int]
     reasons: tuple[str, ...] = ()
@@ -161,7 +167,7 @@ class Adaptation:
         """
         record = asdict(replace(self, folder=Path()))
         del record["folder"]
-        return {**record, "validation": [[share, score] for share, score in self.validation.items()]}
+        return {**record, **{name: [*map(list, record[name].items())] for name in BY_SHARE}}
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Adaptation:
@@ -192,7 +198,8 @@ class Adaptation:
             whole["general"] = read_change(whole["general"])
             whole["curve"] = tuple(CurvePoint(**one) for one in whole["curve"])
             whole["sizes"] = {name: int(count) for name, count in whole["sizes"].items()}
-            whole["validation"] = {float(share): float(score) for share, score in whole["validation"]}
+            for name in BY_SHARE:
+                whole[name] = {float(share): float(score) for share, score in whole[name]}
             return cls(folder=file.parent, **whole)
         except FileNotFoundError as error:
             raise ModelError(f"{file} is not there", hint=hint) from error
@@ -213,7 +220,8 @@ def adapt(
     """Adapt a model to pictures and words of your own, and write it if it is proven better.
 
     The pictures are split in three, near copies together: .6 are learned from, .15 choose how far to go from the
-    weights before towards those after (WiSE-FT), .25 are the test, which nothing has seen. It is written where, on the
+    weights before towards those after (WiSE-FT), no further than where the interval of the difference on the general
+    set excludes a loss of .02; .25 are the test, which nothing has seen. It is written where, on the
     test pictures, the 95 % interval of the difference (paired bootstrap) of the mean of R@1, R@5 and R@10 holds no loss
     in either way, there is a gain in one, and the interval on the general set excludes a loss of .02. A run that is
     killed goes on where it stood when it is called again.
@@ -299,20 +307,19 @@ class Adapting:
         self._before = self._hits(parts.test)
 
     def run(self, general: str | os.PathLike[str] | Dataset | None, *, force: bool) -> Adaptation:
-        result, tuned = self.measure(general)
+        forgetting = self.forgetting(general)
+        result, tuned = self.measure(forgetting)
         if result.is_proven or force:
             return self._written(result)
-        return self._kept(self._with_curve(result, tuned))
+        return self._kept(self._with_curve(result, tuned, forgetting))
 
-    def measure(self, general: str | os.PathLike[str] | Dataset | None) -> tuple[Adaptation, Tuned]:
+    def measure(self, forgetting: Forgetting) -> tuple[Adaptation, Tuned]:
         """Train, choose and test; the network is then as it would be written."""
-        forgetting = self._general(general)
-        before = forgetting.values()
         tuned = self._tuned(self._parts.train, CHECKPOINT)
-        validation, share = self._choose(tuned)
-        self._towers.put(tuned, share)
+        choice = self._choose(tuned, forgetting)
+        self._towers.put(tuned, choice.share)
         found = changes(self._before, self._hits(self._parts.test))
-        kept = change("general", "top-1" if forgetting.is_top1 else SUMMARY, before, forgetting.values())
+        kept = forgetting.change()
         result = Adaptation(
             folder=self._folder,
             is_written=False,
@@ -321,11 +328,12 @@ class Adapting:
             changes=found,
             general=kept,
             general_name=forgetting.name,
-            share=share,
-            validation=validation,
+            share=choice.share,
+            validation=choice.validation,
+            general_low=choice.general_low,
             losses=tuned.losses,
             sizes=self._sizes(),
-            reasons=tuple(reasons(found, kept, share)),
+            reasons=tuple(reasons(found, kept, choice.share)),
             notes=self._parts.notes,
             keeps_indexes=not self._recipe.is_open,
         )
@@ -345,23 +353,33 @@ class Adapting:
         }
         return Tuning(self._towers, train, self._recipe, self._folder / name, identity).run(self._progress)
 
-    def _choose(self, tuned: Tuned) -> tuple[dict[float, float], float]:
-        """Mean recall on the validation pictures of each share of the way, and the smallest of the best shares."""
+    def _choose(self, tuned: Tuned, forgetting: Forgetting) -> Choice:
+        """How far to go, by mean recall on the validation pictures and by the general set."""
         scores = {}
         for share in SHARES:
             self._towers.put(tuned, share)
             scores[share] = float(self._hits(self._parts.validation).mean())
-        return scores, max(scores, key=lambda share: (scores[share], -share))
+
+        def general_low(share: float) -> float:
+            self._towers.put(tuned, share)
+            return forgetting.change().low
+
+        return choose(scores, general_low)
 
     def _hits(self, part: Captioned) -> FloatArray:
         images = self._towers.pictures(part.files) if self._recipe.is_open else part.embeddings
         return hits(images, self._towers.texts(part.texts), part.right)
 
-    def _general(self, other: str | os.PathLike[str] | Dataset | None) -> _ClassNames | _OtherPictures:
+    def forgetting(self, other: str | os.PathLike[str] | Dataset | None) -> Forgetting:
+        """The general set, with the model as it was before; DatasetError where it has pictures learned from."""
         if other is None:
-            return _ClassNames(self._towers)
+            return Forgetting(_ClassNames(self._towers))
         dataset = other if isinstance(other, Dataset) else load_dataset(other)
-        return _OtherPictures(self._towers, self._encoder, dataset, is_open=self._recipe.is_open)
+        learned = {*self._parts.train.contents(), *self._parts.validation.contents()}
+        if shared := sum(digest(file) in learned for file in dataset.files):
+            fact = f"{counted(shared, 'picture')} of {dataset.name} are learned from or choose: they cannot show a loss"
+            raise DatasetError(fact, hint="--general with other pictures")
+        return Forgetting(_OtherPictures(self._towers, self._encoder, dataset, is_open=self._recipe.is_open))
 
     def _sizes(self) -> dict[str, int]:
         parts = {name: len(getattr(self._parts, name)) for name in ("train", "validation", "test")}
@@ -369,21 +387,21 @@ class Adapting:
 
     # ---- how many it would take ----
 
-    def _with_curve(self, result: Adaptation, tuned: Tuned) -> Adaptation:
+    def _with_curve(self, result: Adaptation, tuned: Tuned, forgetting: Forgetting) -> Adaptation:
         """With the gain of fewer training pictures, and what follows from it."""
         order = np.random.default_rng(self._recipe.seed).permutation(len(self._parts.train))
-        points = [self._point(order[: max(2, round(part * len(order)))], part) for part in PARTS_OF_TRAINING]
-        points.append(self._measured(tuned, len(order), result.share))
+        points = []
+        for part in PARTS_OF_TRAINING:
+            places = np.sort(order[: max(2, round(part * len(order)))])
+            fewer = self._tuned(self._parts.train.only(places), f"checkpoint-{part:g}.safetensors")
+            points.append(self._point(fewer, len(places), self._choose(fewer, forgetting).share))
+        points.append(self._point(tuned, len(order), result.share))
         return replace(result, curve=tuple(points), needed=needed(points, sum(map(len, self._all_parts()))))
 
     def _all_parts(self) -> tuple[Captioned, ...]:
         return self._parts.train, self._parts.validation, self._parts.test
 
-    def _point(self, places: IntArray, part: float) -> CurvePoint:
-        tuned = self._tuned(self._parts.train.only(np.sort(places)), f"checkpoint-{part:g}.safetensors")
-        return self._measured(tuned, len(places), self._choose(tuned)[1])
-
-    def _measured(self, tuned: Tuned, count: int, share: float) -> CurvePoint:
+    def _point(self, tuned: Tuned, count: int, share: float) -> CurvePoint:
         self._towers.put(tuned, share)
         after = self._hits(self._parts.test)
         mean = change("both", SUMMARY, self._before.mean(axis=(0, 1)), after.mean(axis=(0, 1)))
@@ -426,6 +444,19 @@ class Adapting:
 # ---- forgetting ------------------------------------------------------------------------------------------------------
 
 
+class Forgetting:
+    """A general set with what the model did before, so that a change can be told at any time."""
+
+    def __init__(self, general: _ClassNames | _OtherPictures) -> None:
+        self.name = general.name
+        self._general, self._before = general, general.values()
+
+    def change(self) -> Change:
+        """From the model before to the model as it is now."""
+        measure = "top-1" if self._general.is_top1 else SUMMARY
+        return change("general", measure, self._before, self._general.values())
+
+
 class _ClassNames:
     """Whether the name of each ImageNet class is nearest to what the base model made of "a photo of a NAME."."""
 
@@ -464,11 +495,38 @@ class _OtherPictures:
 # ---- what follows from numbers ---------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Choice:
+    """How far to go. validation: mean recall of each share. general_low: of those that were tested, in order."""
+
+    share: float
+    validation: dict[float, float]
+    general_low: dict[float, float]
+
+
+def choose(validation: dict[float, float], general_low: Callable[[float], float]) -> Choice:
+    """The best share on validation that keeps the general set, of equal ones the smallest.
+
+    Shares are tested on the general set from the smallest on, up to the best on validation, and none after the first
+    that loses too much. In an order that was fixed before, each test has its full level and all that pass hold together
+    (fixed-sequence procedure: W. Maurer, L. Hothorn and W. Lehmacher, 1995); so the same pictures limit the choice and
+    prove it. general_low: lower end of the interval of the difference there.
+    """
+    furthest = max(validation, key=lambda share: (validation[share], -share))
+    lows, kept = dict[float, float](), [0.0]
+    for share in sorted(share for share in validation if 0 < share <= furthest):
+        lows[share] = general_low(share)
+        if lows[share] < -TOLERATED:
+            break
+        kept.append(share)
+    return Choice(max(kept, key=lambda share: (validation[share], -share)), validation, lows)
+
+
 def reasons(found: Sequence[Change], general: Change, share: float) -> list[str]:
     """Why these changes are no proof of something better; none where they are."""
     summary = [one for one in found if one.measure == SUMMARY]
     if share == 0:
-        return ["no step away from the weights before did better on the validation pictures"]
+        return ["no step away from the weights before did better on the validation pictures and kept the general set"]
     said = [
         f"{one.way}: the interval of the difference holds a loss ({one.low:+.3f} to {one.high:+.3f})"
         for one in summary

@@ -24,7 +24,7 @@ from clipkit.cli.main import main
 from clipkit.datasets.load import Dataset
 from clipkit.errors import ClipkitError, DatasetError, ModelError, ModelMismatch
 from clipkit.learn import Adaptation, AdaptRecipe, CurvePoint, adapt
-from clipkit.learn.adaptation import needed, reasons
+from clipkit.learn.adaptation import choose, needed, reasons
 from clipkit.learn.captioned import Captioned, check_language, split_by_copies, three_parts
 from clipkit.learn.retrieval_change import Change, hits
 from clipkit.metrics import retrieval_metrics
@@ -279,6 +279,8 @@ def test_other_bad_input_is_named(classes: Path, base: Any, tmp_path: Path) -> N
     same = Dataset("mine", files, captions=(("a dog", " a dog "),) * 24)
     with pytest.raises(DatasetError, match="one caption for all"):
         adapt(base, same, out=tmp_path / "b")
+    with pytest.raises(DatasetError, match=r"60 pictures of .*classes are learned from or choose"):
+        adapt(base, classes, out=tmp_path / "b", general=classes)
     with pytest.raises(ModelError, match="no open_clip model"):
         adapt(ColourEncoder(), classes, out=tmp_path / "c")
     (tmp_path / "d").mkdir()
@@ -358,6 +360,23 @@ def test_the_decision_is_by_both_ways_and_the_general_set() -> None:
     assert reasons([level, level], same, 0.5) == ["nothing is found better than before"]
     assert reasons([good, level], replace(same, low=-0.021), 0.5)[0].startswith("general: a loss of more than 0.02")
     assert reasons([good, level], same, 0.0)[0].startswith("no step away")
+
+
+def test_it_goes_no_further_than_the_general_set_stays() -> None:
+    validation = {0.0: 0.3, 0.125: 0.35, 0.25: 0.4, 0.5: 0.45, 0.75: 0.5, 1.0: 0.48}
+    lows, asked = {0.125: -0.005, 0.25: -0.01, 0.5: -0.021, 0.75: -0.01, 1.0: -0.3}, []
+
+    def general_low(share: float) -> float:
+        asked.append(share)
+        return lows[share]
+
+    found = choose(validation, general_low)
+    assert found.share == 0.25
+    assert asked == [0.125, 0.25, 0.5]  # in order, and none after one that has failed
+    assert found.general_low == {share: lows[share] for share in asked}
+    assert choose(validation, lambda _: 0.0).share == 0.75  # and none beyond the best on validation
+    assert choose(dict.fromkeys(validation, 0.3), general_low).share == 0.0
+    assert choose(validation, lambda _: -0.03).share == 0.0
 
 
 def test_how_many_pictures_it_would_take_is_guessed_or_said_to_be_unknown() -> None:

@@ -35,6 +35,7 @@ FOUND = Adaptation(
     general_name="names",
     share=0.5,
     validation={0.0: 0.2, 0.5: 0.4},
+    general_low={0.5: -0.01},
     losses=(2.0, 1.0),
     sizes={"train": 240, "validation": 60, "test": 96, "texts": 1200},
     keeps_indexes=True,
