@@ -66,14 +66,15 @@ def make_plan(items: Sequence[Item], shard_rows: int, shards: Shards | None, *, 
     """
     runs = list(cut(items, shard_rows))
     wanted = [PlannedShard(shard_name(i, [item.path for item in run]), run) for i, run in enumerate(runs)]
-    there = {_content(name): name for name in shards.names} if shards is not None else {}
+    every = [] if shards is None else shards.names
+    there = {_content(name): name for name in every}
     found = [PlannedShard(there.get(_content(shard.name), shard.name), shard.items) for shard in wanted]
     with ThreadPoolExecutor(FOOTERS) as pool:
         stays = list(pool.map(lambda shard: _stays(shard, shards, set(there.values()), retry_failed), found))
     names = {shard.name for shard in found}
     kept = [shard for shard, is_kept in zip(found, stays, strict=True) if is_kept]
     todo = [shard for shard, is_kept in zip(found, stays, strict=True) if not is_kept]
-    return Plan(todo, kept, [name for name in (shards.names if shards is not None else []) if name not in names])
+    return Plan(todo, kept, [name for name in every if name not in names])
 
 
 def _stays(shard: PlannedShard, shards: Shards | None, there: set[str], retry_failed: bool) -> bool:

@@ -157,9 +157,10 @@ def embed(
     if not pictures.items:
         raise ClipkitError(f"no pictures in {pictures.url}", hint="a folder, a bucket, tars or tables that have some")
     shards = Shards(target.url) if target.names(ABOUT) else None
+    manifest = shards.manifest if shards is not None else None  # not `if shards`: that counts their rows
     if shards is not None:
         _check_place(shards, pictures, shard)
-    outcome = _Outcome(target, pictures.url, _rows(shards, shard), shards.manifest if shards is not None else None)
+    outcome = _Outcome(target, pictures.url, _rows(manifest, shard), manifest)
     plan = make_plan(pictures.items, outcome.shard_rows, shards, retry_failed=retry_failed)
     if dry_run:
         return _report(pictures, plan)
@@ -267,10 +268,10 @@ def _name(model: str | Encoder | None, manifest: Manifest | None) -> str:
     return (manifest.model_source or manifest.model) if manifest else "auto"
 
 
-def _rows(shards: Shards | None, shard: int | None) -> int:
+def _rows(manifest: Manifest | None, shard: int | None) -> int:
     if shard is not None and shard < 1:
         raise ClipkitError(f"a shard of {shard} pictures holds none", hint="--shard 10000")
-    return shards.manifest.shard_rows if shards is not None else shard or SHARD_ROWS
+    return manifest.shard_rows if manifest else shard or SHARD_ROWS
 
 
 def _report(source: Source, plan: Plan) -> BulkReport:
