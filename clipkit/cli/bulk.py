@@ -1,4 +1,4 @@
-"""Commands of shards: merge, recall, and `info`, which also tells of shards."""
+"""Commands of shards: merge, recall, and info, of an index too."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from clipkit.cli import options
-from clipkit.cli.index import info as info_of_index
 from clipkit.cli.output import (
     FEW,
     described_built,
     echo_lines,
     print_failure,
+    print_info,
     progress_bar,
     recall_lines,
     say,
@@ -130,21 +130,36 @@ def _too_low(found: Recall, given: RecallOptions) -> ClipkitError:
     return ClipkitError(fact, hint=shlex.join(["clipkit", "recall", given.out, "--calibrate", *ways]))
 
 
-def _info(photos: str, failed: bool, as_json: bool, at: str | None) -> None:
+@click.command()
+@click.argument("photos", type=click.Path(), default=".")
+@click.option("--failed", is_flag=True, help="List the files that could not be read: path, tab, reason.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@options.at
+def info(photos: str, failed: bool, as_json: bool, at: str | None) -> None:
+    """Say what the index of PHOTOS holds, or the shards in PHOTOS."""
     from clipkit.bulk.places import is_shards
 
-    if at or not is_shards(photos):
-        assert info_of_index.callback is not None
-        info_of_index.callback(photos=photos, failed=failed, as_json=as_json, at=at)
+    if at is None and is_shards(photos):
+        _info_of_shards(photos, failed=failed, as_json=as_json)
         return
-    from clipkit.bulk.shards import Shards
+    from clipkit.index.image_index import find
 
-    shards = Shards(photos)
+    pictures, _ = find(photos, at=at)
+    if not failed:
+        print_info(pictures, as_json=as_json)
+        return
+    for failure in pictures.failures():
+        print_failure(failure, as_json)
+
+
+def _info_of_shards(place: str, *, failed: bool, as_json: bool) -> None:
+    from clipkit.bulk.shards import Shards
+    from clipkit.core.progress import Failure
+
+    shards = Shards(place)
     if not failed:
         _print_shards(shards, as_json=as_json)
         return
-    from clipkit.core.progress import Failure
-
     for name in shards.names:
         for path, reason in shards.failures(name):
             print_failure(Failure(path, reason), as_json)
@@ -174,6 +189,3 @@ def _print_shards(shards: Shards, *, as_json: bool) -> None:
         return
     for name, fact in facts.items():
         click.echo(f"{name:<10}{printable(f'{fact:,}' if isinstance(fact, int) else fact)}")
-
-
-info = click.Command("info", params=info_of_index.params, callback=_info, help=info_of_index.help)

@@ -1,4 +1,4 @@
-"""Commands `index` and `info`."""
+"""The command `index`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from clipkit.cli.output import (
     described_ann,
     on_interrupt,
     print_bulk_report,
-    print_failure,
-    print_info,
     print_plan,
     print_report,
     print_texts,
@@ -292,20 +290,3 @@ def _committed(pictures: ImageIndex, given: IndexOptions) -> str:
     if given.rebuild:
         return "the old index is as it was"
     return f"{counted(len(pictures), 'picture')} {are(len(pictures))} in the index"
-
-
-@click.command()
-@click.argument("photos", type=click.Path(), default=".")
-@click.option("--failed", is_flag=True, help="List the files that could not be read: path, tab, reason.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@options.at
-def info(photos: str, failed: bool, as_json: bool, at: str | None) -> None:
-    """Say what the index of PHOTOS holds."""
-    from clipkit.index.image_index import find
-
-    pictures, _ = find(photos, at=at)
-    if failed:
-        for failure in pictures.failures():
-            print_failure(failure, as_json)
-        return
-    print_info(pictures, as_json=as_json)
