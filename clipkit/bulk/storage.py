@@ -143,6 +143,9 @@ class Storage:
         except OSError:
             raise
         except Exception as error:  # the same
+            if "Credentials" in type(error).__name__:
+                hint = "for S3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, here and on every worker; docs/scale.md"
+                raise ClipkitError(f"{self.url}: there are no credentials for it", hint=hint) from error
             raise OSError(f"{self.url}: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
 
 

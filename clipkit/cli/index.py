@@ -31,6 +31,7 @@ NOT_ON_CLUSTER = {
     "--watch": "is_watching",
     "--ann": "ann",
     "--ocr": "ocr",
+    "--video": "video",
     "--index": "at",
     "--rebuild": "rebuild",
     "--checksum": "checksum",

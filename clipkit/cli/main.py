@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None, *, open_index: Callable[..., ImageI
         say("error: out of memory\n  try: --batch-size 1 --workers 1")
         return 1
     except OSError as error:
-        say(f"error: {error.strerror or error}: {printable(str(error.filename or ''))}")
+        say(f"error: {printable(': '.join(filter(None, [error.strerror or str(error), str(error.filename or '')])))}")
         return 1
 
 

@@ -45,6 +45,9 @@ def refuse_url(root: str | os.PathLike[str] | None, what: str) -> None:
 
 def real_folder(root: str | Path) -> Path:
     """The folder as an absolute path; ClipkitError if it is none."""
+    if is_url(os.fspath(root)):
+        hint = f"clipkit index {root} --engine ray --out FOLDER"
+        raise ClipkitError(f"{root} is a URL, and an index is of a folder on this machine", hint=hint)
     place = Path(os.path.abspath(root))
     if not place.exists():
         raise ClipkitError(f"{root} is not there", hint="clipkit index FOLDER")

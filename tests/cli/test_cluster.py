@@ -25,6 +25,7 @@ from tests.support.colours import COLOURS, paint
         (["--gpus-per-worker", "1"], "--gpus-per-worker is of a cluster: add --engine ray"),
         (["--engine", "ray", "--out", "x", "--watch"], "--watch does not go with --engine ray"),
         (["--engine", "ray", "--out", "x", "--ann", "off"], "--ann does not go with --engine ray"),
+        (["--engine", "ray", "--out", "x", "--video"], "--video does not go with --engine ray"),
         (["--engine", "ray", "--out", "x", "--exclude-dir", "a"], "--exclude-dir does not go with --engine ray"),
         (["--engine", "ray", "--out", ""], "it is empty: a path, please"),
         (["--engine", "ray", "--out", "x", "--shard", "0"], "0 is not in the range"),
@@ -55,6 +56,34 @@ def test_no_cluster_and_no_pictures_are_said(
     (tmp_path / "empty").mkdir()
     assert main(["index", str(tmp_path / "empty"), "--engine", "ray", "--out", "x"]) == 1
     assert f"error: no pictures in {tmp_path / 'empty'}" in capfd.readouterr().err
+
+
+def test_a_bucket_without_the_engine_is_told_of_it(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["index", "s3://bucket/photos"]) == 1
+    said = capfd.readouterr().err
+    assert "error: s3://bucket/photos is a URL" in said
+    assert "  try: clipkit index s3://bucket/photos --engine ray --out FOLDER\n" in said
+
+
+def test_a_bucket_without_credentials_is_one_sentence_and_what_helps(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3fs = pytest.importorskip("s3fs", reason="pip install s3fs")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    nothing = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "x")}
+    for name, value in {**nothing, "AWS_CONFIG_FILE": str(tmp_path / "y"), "AWS_DEFAULT_REGION": "eu-west-1"}.items():
+        monkeypatch.setenv(name, value)
+    for words in (
+        ["info", "s3://bucket/x"],
+        ["index", "s3://bucket/x", "--engine", "ray", "--out", str(tmp_path / "z")],
+    ):
+        s3fs.S3FileSystem.clear_instance_cache()
+        assert main(words) == 1
+        error, hint = capfd.readouterr().err.splitlines()
+        assert error == "error: s3://bucket/x: there are no credentials for it"
+        assert "AWS_ACCESS_KEY_ID" in hint
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_without_the_extra_one_line_says_what_to_install(photos: Path, tmp_path: Path) -> None:
