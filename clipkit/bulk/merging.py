@@ -85,7 +85,7 @@ def merge(
     """
     shards = out if isinstance(out, Shards) else Shards(out)
     refuse_empty(shards)
-    if root is None and at is not None and os.path.isdir(shards.manifest.source):
+    if root is None and at is not None and _lie_here(shards):
         root = shards.manifest.source  # they lie here after all
     if root is None:
         if at is None:
@@ -169,6 +169,13 @@ def _inside(path: str, shards: Shards, name: str) -> str:
         fact = f"{shards.storage.url}/{name} names a picture outside of its source: {path!r}"
         raise ClipkitError(fact, hint="names relative to the source, without .. in them")
     return path
+
+
+def _lie_here(shards: Shards) -> bool:
+    """Whether the source is a folder with such pictures in it: those of tars and tables have no file of their own."""
+    source = shards.manifest.source
+    first = next((piece.entries for piece in _pieces(shards) if piece.entries), [])
+    return any(os.path.isfile(os.path.join(source, entry.path)) for entry in first)
 
 
 def _pieces(shards: Shards) -> Iterator[Piece]:

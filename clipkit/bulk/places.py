@@ -9,7 +9,7 @@ from pathlib import Path
 from clipkit.index.places import FOLDER, is_url
 from clipkit.store.database import FILE
 
-ABOUT, LAYOUT = "clipkit.json", "shards"
+ABOUT, LAYOUT, PART = "clipkit.json", "shards", "part-"
 
 
 def is_shards(place: str) -> bool:
@@ -21,7 +21,7 @@ def is_shards(place: str) -> bool:
         return False
     if (folder / ABOUT).is_file():
         return _layout(folder / ABOUT) == LAYOUT
-    return any(name.startswith("part-") and name.endswith(".parquet") for name in os.listdir(folder))
+    return any(name.startswith(PART) and name.endswith(".parquet") for name in os.listdir(folder))
 
 
 def _layout(file: Path) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from clipkit.bulk.places import ABOUT, PART
 from clipkit.bulk.storage import Storage, is_pattern
 from clipkit.core.arrow import arrow
 from clipkit.errors import ClipkitError, ImageError
@@ -151,9 +152,16 @@ def _folder(storage: Storage) -> Source:
 def _with_containers(storage: Storage, items: list[Item], files: list[str], left_out: int) -> Source:
     """With what lies in tars; tables are opened where there is nothing else, for they may be about the pictures."""
     tars = [path for path in files if path.endswith(TAR)]
-    tables = [] if items or tars else [path for path in files if path.endswith(TABLE)]
+    of_tables = [] if items or tars else [path for path in files if path.endswith(TABLE)]
+    tables = [path for path in of_tables if not _is_shard(path, files)]
     inside = _opened(storage, tars + tables)
     return Source(storage, items + inside.items, max(0, left_out - len(tars) - len(tables)))
+
+
+def _is_shard(path: str, files: list[str]) -> bool:
+    """Whether a table is a shard of embeddings: OUT may lie in the source."""
+    above, slash, name = path.rpartition("/")
+    return name.startswith(PART) and f"{above}{slash}{ABOUT}" in files
 
 
 def _matched(url: str) -> Source:

@@ -208,7 +208,8 @@ class ImageIndex:
         place = root_of(root)
         index = cls(place, index_folder(place, at), encoder=encoder, load=load)
         if not index.store.file.exists():
-            raise IndexNotFound(f"{root} has no index", hint=shlex.join(["clipkit", "index", str(root)]))
+            command = ["--index", str(root)] if (place / FILE).exists() else ["clipkit", "index", str(root)]
+            raise IndexNotFound(f"{root} has no index", hint=shlex.join(command))
         recorded = index.store.info().root
         if recorded and is_url(recorded):
             index.root = UrlPath(recorded)

@@ -118,6 +118,27 @@ def test_a_folder_of_another_machine_is_told_from_one_here(
     assert find(".", at=tmp_path / "other")[0].root == photos
 
 
+def test_pictures_in_tars_of_this_machine_have_no_file_and_are_merged(
+    tmp_path: Path, photos: Path, encoder: ColourEncoder
+) -> None:
+    source = tmp_path / "tars"
+    source.mkdir()
+    write_shards(tmp_path / "out", photos, encoder, source=str(source))
+    assert merge(tmp_path / "out", at=tmp_path / "index").imported == 8
+    [hit] = ImageIndex.open(".", at=tmp_path / "index", encoder=encoder).search("red", k=1)
+    assert hit.file == f"file://{source}/red.png"
+
+
+def test_an_index_folder_in_the_place_of_photos_is_told_how_to_ask_it(
+    tmp_path: Path, photos: Path, encoder: ColourEncoder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_shards(tmp_path / "out", photos, encoder)
+    merge(tmp_path / "out", at=tmp_path / "index", encoder=encoder)
+    assert main(["info", str(tmp_path / "index")]) == 1
+    assert f"  try: --index {tmp_path / 'index'}\n" in capfd.readouterr().err
+    assert main(["info", "--index", str(tmp_path / "index")]) == 0
+
+
 def test_another_model_is_a_mismatch(tmp_path: Path, photos: Path, encoder: ColourEncoder) -> None:
     other = ColourEncoder(fingerprint="aa" * 32)
     here = write_shards(tmp_path / "here", photos, encoder)

@@ -19,6 +19,7 @@ from clipkit.errors import ClipkitError, ImageError
 from tests.support.bulk_run import expected, failures_of, rows_of
 from tests.support.colours import COLOURS, ColourEncoder, paint
 from tests.support.flaky_bucket import FlakyBucket
+from tests.support.shards import write_shards
 
 
 def contents(source: Source) -> dict[str, bytes]:
@@ -112,6 +113,15 @@ def test_a_table_has_pictures_in_a_column_of_bytes_or_says_where_they_are(photos
     pq.write_table(pa.table({"score": [1.0]}), tables / "c.parquet")
     with pytest.raises(ClipkitError, match="has no column of pictures among score"):
         list_source(str(tables))
+
+
+def test_shards_that_lie_in_a_source_of_tables_are_none_of_its_tables(photos: Path, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": list(of_folder(photos).values())}), tmp_path / "part-of-mine.parquet")
+    before = list_source(str(tmp_path)).items
+    for out in (tmp_path, tmp_path / "out"):
+        write_shards(out, photos, ColourEncoder())
+    assert len(before) == 8
+    assert list_source(str(tmp_path)).items == before
 
 
 def test_a_bucket_has_pictures_tars_and_tables_too(bucket: FlakyBucket, photos: Path, tmp_path: Path) -> None:
