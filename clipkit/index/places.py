@@ -8,6 +8,8 @@ from pathlib import Path
 from clipkit.errors import ClipkitError
 
 FOLDER = ".clipkit"
+AGAIN = "clipkit merge OUT --index FOLDER, after more pictures were embedded there"
+FETCH = "the bucket's own tool, for the URLs that a search prints"
 
 
 class UrlPath(type(Path())):  # type: ignore[misc]
@@ -35,11 +37,10 @@ def root_of(text: str | os.PathLike[str]) -> Path:
     return UrlPath(name) if is_url(name) else Path(os.path.abspath(name))
 
 
-def refuse_url(root: str | os.PathLike[str] | None, what: str) -> None:
+def refuse_url(root: str | os.PathLike[str] | None, what: str, *, hint: str = AGAIN) -> None:
     """ClipkitError where the pictures below `root` are not on this machine; what: that needs them."""
     name = os.fspath(root or "")
     if is_url(name):
-        hint = "clipkit merge OUT --index FOLDER, after more pictures were embedded there"
         raise ClipkitError(f"{what} needs the pictures, which lie in {name}, not on this machine", hint=hint)
 
 

@@ -18,6 +18,7 @@ from clipkit.classify.labels import LabelledPicture
 from clipkit.core.text import are, counted
 from clipkit.errors import ClipkitError, QueryError
 from clipkit.images.formats import file_of, split_frame
+from clipkit.index.places import FETCH, is_url, refuse_url
 from clipkit.output.travel import MAX_NAME_BYTES, Travel, free_names, place_beside
 from clipkit.search.hits import Hits
 
@@ -62,6 +63,7 @@ def copy_hits(hits: Hits, folder: Path) -> list[Path]:
         raise ClipkitError(
             f"{folder} is not a folder; nothing was copied", hint="a folder, new or there: --copy-to FOLDER"
         )
+    refuse_url(next((hit.file for hit in hits if is_url(hit.file)), None), "a copy", hint=FETCH)
     made: dict[str, Path] = {}
     subject = os.fspath(folder)
     try:

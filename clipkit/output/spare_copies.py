@@ -14,6 +14,7 @@ from secrets import token_hex
 
 from clipkit.errors import ClipkitError
 from clipkit.explore.metadata import Fact
+from clipkit.index.places import FETCH, refuse_url
 from clipkit.output.copy_files import Transfer, plan_moves, run_transfers
 
 MOVES = "clipkit-moves.csv"  # in the folder they were moved to: from where, and to where
@@ -123,6 +124,7 @@ def _reason(error: OSError) -> str:
 
 
 def _check_kept(root: Path, facts: Sequence[Fact]) -> None:
+    refuse_url(root, "moving or linking them", hint=FETCH)
     gone = [fact.path for fact in facts if not os.path.isfile(root / fact.path)]
     if gone:
         raise ClipkitError(f"{gone[0]}, which is to be kept, is not there any more", hint="clipkit index first")

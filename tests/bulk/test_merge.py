@@ -87,6 +87,7 @@ def test_pictures_elsewhere_are_an_ordinary_index(tmp_path: Path, photos: Path, 
 def test_an_index_of_pictures_elsewhere_refuses_what_needs_them(
     tmp_path: Path, photos: Path, encoder: ColourEncoder, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    (photos / "copy.png").write_bytes((photos / "red.png").read_bytes())
     write_shards(tmp_path / "out", photos, encoder, source=URL)
     merge(tmp_path / "out", at=tmp_path / "index")
     at = ["--index", str(tmp_path / "index")]
@@ -100,7 +101,14 @@ def test_an_index_of_pictures_elsewhere_refuses_what_needs_them(
         index = ImageIndex.open(URL, at=tmp_path / "index", encoder=encoder)
         assert _run(command, encoder) == 1, command
         assert f"which lie in {URL}, not on this machine" in capfd.readouterr().err
-        assert index.counts() == {"ok": 8, "missing": 0, "failed": 0}
+        assert index.counts() == {"ok": 9, "missing": 0, "failed": 0}
+    for command in (
+        ["search", "red", *at, "--copy-to", str(tmp_path / "copies")],
+        ["duplicates", *at, "--move-to", str(tmp_path / "copies")],
+    ):
+        assert _run(command, encoder) == 1, command
+        assert "not on this machine\n  hint: the bucket's own tool" in capfd.readouterr().err
+    assert not (tmp_path / "copies").exists()
     assert _run(["prune", *at], encoder) == 0
     assert _run(["info", *at], encoder) == 0
     assert f"photos    {URL}\n" in capfd.readouterr().out
