@@ -284,7 +284,7 @@ def plan_copies(files: Sequence[str], folder: str | os.PathLike[str]) -> list[Tr
     """
     top, plan = Path(os.path.abspath(folder)), _Plan("copy")
     _check_sources(files, "copy")
-    for file in dict.fromkeys(map(file_of, files)):
+    for file in _videos_once(files):
         plan.add(file, top)
     above = next(place for place in (top, *top.parents) if os.path.isdir(place))  # a name may be too long
     _check_space(above, sum(os.stat(file.source).st_size for step in plan.steps for file in step.files))
@@ -326,6 +326,16 @@ def run_transfers(steps: Sequence[Transfer]) -> None:
             raise
         kept = f"; {left} could not be put back" if left else "; everything was put back"
         raise ClipkitError(f"{subject}: {error.strerror or error}{kept}") from error
+
+
+def _videos_once(files: Sequence[str]) -> Iterator[str]:
+    """The files; in place of the frames of a video the video, once."""
+    videos = set[str]()
+    for file in files:
+        whole = file_of(file)
+        if whole == file or whole not in videos:
+            yield whole
+        videos.add(whole)
 
 
 def _check_sources(files: Sequence[str], how: str) -> None:
