@@ -10,6 +10,7 @@ from functools import partial
 from clipkit.explore.library import Library
 from clipkit.explore.metadata import Fact
 from clipkit.explore.question import Answer
+from clipkit.index.places import refuse_url
 
 from ..classify.session import Memory
 from ..search.imagination import Imagination
@@ -48,7 +49,8 @@ class Page:
         self.watches = FolderWatches(self.shelf, self.runs, self.lock, say=say)
 
     def start(self, library: Library, *options: str) -> bool:
-        """Start an index run; False where one is running."""
+        """Start an index run; False where one is running. ClipkitError where the pictures are not on this machine."""
+        refuse_url(library.root, "an index run")
         with self.lock:
             run = self.runs.get(library.key)
             if run is not None and run.look().is_running:

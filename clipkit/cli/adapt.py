@@ -115,7 +115,7 @@ def _echo(found: Adaptation) -> None:
         f"{printable(found.base)}, {found.recipe['kind']}: learned from {counted(sizes['train'], 'picture')} with "
         f"{counted(sizes['texts'], 'text')}, {sizes['validation']:,} to choose, {sizes['test']:,} to test"
     )
-    click.echo(f"weights {found.share:g} of the way from before to after, chosen on validation")
+    click.echo(f"weights {found.share:g} of the way from before to after, chosen on validation and general")
     click.echo(f"{'':<29}before  after   difference (95 %)")
     for one in found.changes:
         click.echo(_line(one.way, one))

@@ -9,6 +9,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,13 @@ from starlette.testclient import TestClient
 
 import clipkit
 from clipkit.classify.head import Head
+from clipkit.errors import ClipkitError
 from clipkit.explore import metadata
 from clipkit.explore import question as asking
 from clipkit.explore.albums import change_album, read_albums
 from clipkit.explore.library import Library
 from clipkit.index.image_index import ImageIndex
+from clipkit.index.places import root_of
 from clipkit.index.sidecars import read_sidecar
 from clipkit.output.sidecar_tags import add_tags
 from tests.support.colours import ColourEncoder, paint
@@ -481,6 +484,14 @@ def test_without_an_index_the_page_offers_to_make_one(browser: Browser, library:
     empty = browser.post("ask")["empty"]
     assert empty["libraries"] == [{"key": library.key, "name": "photos"}]
     assert browser.post("index", library=library.key) == {"said": "Indexing has begun.", "library": library.key}
+
+
+def test_pictures_that_lie_elsewhere_are_not_indexed_by_the_page(shelf: Shelf, tmp_path: Path) -> None:
+    page = Page(shelf, Thumbnails(tmp_path / "thumbs"))
+    elsewhere = SimpleNamespace(root=root_of("s3://bucket/photos"), key="x")
+    with pytest.raises(ClipkitError, match="lie in s3://bucket/photos, not on this machine"):
+        page.start(elsewhere)  # type: ignore[arg-type]
+    assert page.runs == {}
 
 
 def test_a_shot_of_a_video_is_shown_and_its_video_is_taken_along(
