@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import socket
@@ -796,9 +797,12 @@ def test_finished_and_not_indexed_yet_do_not_stand_together(shelf: Shelf, librar
     assert "not indexed yet" not in shown
 
 
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # event loops that Gradio makes and leaves to others
 def test_an_idle_page_leaves_the_processor_alone(shelf: Shelf, tmp_path: Path) -> None:
     """Gradio looks for events a thousand times a second, unless it is told to wait."""
     from clipkit_apps.page import build
 
     blocks = build(Page(shelf, thumbnails.Thumbnails(tmp_path / "thumbs")))
     assert blocks._queue.sleep_when_free >= 0.01
+    del blocks
+    gc.collect()
