@@ -47,7 +47,7 @@ KINDS: dict[str, dict[str, Any]] = {
 OF_LISTED = ("scan of listed", "build", "efforts", "recall")
 STEPS = (
     *("make", "kinds", "scan", "scan of listed", "build", "efforts", "recall"),
-    *("merge", "merge again", "index search", "build of all"),
+    *("merge", "merge again", "index search", "build of all", "recall of all"),
 )
 
 
@@ -236,6 +236,7 @@ _STEPS: dict[str, Callable[[int], dict[str, Any]]] = {
     "scan of listed": _scan,
     "build": _build,
     "build of all": _build,
+    "recall of all": _recall,
     "efforts": _efforts,
     "recall": _recall,
     "merge": _merge,

@@ -83,7 +83,8 @@ class Neighbors:
         if self._given is not None:
             return self._given
         if self._file is not None:
-            return faiss.read_index(str(self._file), faiss.IO_FLAG_MMAP_IFC)
+            with suppress(RuntimeError):  # another process has dropped the file for a newer one: the rows are mapped
+                return faiss.read_index(str(self._file), faiss.IO_FLAG_MMAP_IFC)
         engine = _empty_engine(self.dim)
         if len(self):
             engine.add_sa_codes(np.ascontiguousarray(self._rows).view(np.uint8))

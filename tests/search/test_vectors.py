@@ -136,6 +136,17 @@ def test_a_damaged_cache_is_no_cache(tmp_path: Path, neighbors: Neighbors, suffi
     assert Neighbors.load(prefix, D) is None
 
 
+def test_a_cache_that_was_dropped_after_it_was_opened_still_answers(
+    tmp_path: Path, neighbors: Neighbors, ids: np.ndarray, matrix: np.ndarray
+) -> None:
+    neighbors.save(tmp_path / "x")
+    opened = Neighbors.load(tmp_path / "x", D)
+    assert opened is not None
+    (tmp_path / "x.faiss").unlink()
+    queries = rows(3, seed=5).astype(np.float32)
+    assert opened.search(queries, 10)[1].tolist() == full_sort(queries, ids, matrix, 10).tolist()
+
+
 def test_a_cache_of_another_width_is_no_cache(tmp_path: Path, neighbors: Neighbors) -> None:
     neighbors.save(tmp_path / "x")
     assert Neighbors.load(tmp_path / "x", D + 1) is None
