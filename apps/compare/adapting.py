@@ -126,8 +126,8 @@ class AdaptActions:
         if run and look and not look.is_running and self._settled is not run:
             self._settle(run, look)
         is_running = look is not None and look.is_running
-        said = {screen["notice"]: self._trouble} if self._trouble else {}
-        return said | {
+        notice = {screen["notice"]: self._trouble} if self._trouble else {}
+        return notice | {
             screen["now"]: _progress(look) if look else "",
             screen["stop"]: gr.Button("Stopping ..." if look and look.is_stopping else "Stop", visible=is_running),
             screen["timer"]: gr.Timer(active=is_running),
@@ -170,8 +170,8 @@ def view(found: Adaptation) -> Markup:
     if found.is_written:
         words = ["clipkit", "index", "FOLDER", "--model", str(found.folder)]
         lines.append(f"Use it: {shlex.join(words if found.keeps_indexes else [*words, '--rebuild'])}")
-    said = [printable(line) for line in lines[:MOST_LINES]]
-    return html.render("adapted", found=found, name=found.folder.name, rows=rows, lines=said)
+    shown = [printable(line) for line in lines[:MOST_LINES]]
+    return html.render("adapted", found=found, name=found.folder.name, rows=rows, lines=shown)
 
 
 def _full_path(text: str, what: str) -> Path:

@@ -89,9 +89,9 @@ class Imagination:
         if self._run is not None:
             self._run.is_stopped = True
 
-    def _without_place(self, said: str) -> str:
+    def _without_place(self, message: str) -> str:
         """A sentence for visitors, whom the place of the model on this machine does not concern."""
-        return printable(said.replace(self._path, self.name))
+        return printable(message.replace(self._path, self.name))
 
     def _of(self, token: str, visitor: str) -> _Run:
         run = self._run

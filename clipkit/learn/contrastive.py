@@ -17,6 +17,7 @@ from clipkit.core.progress import Progress
 from clipkit.core.text import counted, described
 from clipkit.datasets.load import Dataset
 from clipkit.errors import DatasetError, ModelError
+from clipkit.learn.trainer import check_recipe
 from clipkit.models.encoder import Encoder, read_picture
 from clipkit.models.trainable import TunableEncoder
 
@@ -100,11 +101,7 @@ class ContrastiveRecipe:
             "locked": self.locked in ("", "image", "text"),
             "seed": 0 <= self.seed < 2**32,
         }
-        if wrong := [name for name, is_right in rules.items() if not is_right]:
-            raise ModelError(
-                f"a recipe with {wrong[0]} = {getattr(self, wrong[0])!r} cannot be followed",
-                hint=f"{wrong[0]}={getattr(ContrastiveRecipe, wrong[0])!r}, as it is by default",
-            )
+        check_recipe(self, rules)
 
 
 @dataclass(frozen=True)

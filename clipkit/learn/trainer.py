@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,20 @@ FORM = "clipkit checkpoint 1"
 LAST, BEST = "last.safetensors", "best.safetensors"
 _OPTIONS = ("lr", "weight_decay", "warmup")  # of the command line that may be out of range there
 HEAD_STD = 0.02  # as transformers starts a new classifier
+
+
+def check_recipe(recipe: object, rules: Mapping[str, bool], *, options: Collection[str] = ()) -> None:
+    """ModelError for the first field of a recipe whose rule does not hold, with its default.
+
+    options: fields that the command line has, named as it names them.
+    """
+    name = next((name for name, is_right in rules.items() if not is_right), None)
+    if name is None:
+        return
+    usual = getattr(type(recipe), name)
+    option = f"--{name.replace('_', '-')} {usual}"
+    hint = option if name in options else f"{name}={usual!r}, as it is by default"
+    raise ModelError(f"a recipe with {name} = {getattr(recipe, name)!r} cannot be followed", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -98,11 +112,7 @@ class Recipe:
             "patience": self.patience is None or self.patience >= 1,
             "seed": 0 <= self.seed < 2**32,  # torch takes no more once epochs are mixed in
         }
-        if wrong := [name for name, is_right in rules.items() if not is_right]:
-            usual = getattr(Recipe, wrong[0])
-            option = f"--{wrong[0].replace('_', '-')} {usual}"
-            hint = option if wrong[0] in _OPTIONS else f"{wrong[0]}={usual}, as it is by default"
-            raise ModelError(f"a recipe with {wrong[0]} = {getattr(self, wrong[0])} cannot be followed", hint=hint)
+        check_recipe(self, rules, options=_OPTIONS)
 
     @property
     def is_frozen(self) -> bool:

@@ -22,7 +22,7 @@ from clipkit.core.text import counted
 from clipkit.errors import ClipkitError, ModelError
 from clipkit.learn.captioned import Captioned
 from clipkit.learn.contrastive import clip_loss, rise_and_fall, siglip_loss
-from clipkit.learn.trainer import check_identity
+from clipkit.learn.trainer import check_identity, check_recipe
 from clipkit.models.trainable import TunableEncoder
 
 FORM = "clipkit adaptation 1"
@@ -85,11 +85,7 @@ class AdaptRecipe:
             "lr": self.lr is None or 0 < self.lr < math.inf,
             "seed": 0 <= self.seed < 2**32,
         }
-        if wrong := [name for name, is_right in rules.items() if not is_right]:
-            raise ModelError(
-                f"a recipe with {wrong[0]} = {getattr(self, wrong[0])!r} cannot be followed",
-                hint=f"{wrong[0]}={getattr(AdaptRecipe, wrong[0])!r}, as it is by default",
-            )
+        check_recipe(self, rules)
 
     @property
     def rate(self) -> float:
