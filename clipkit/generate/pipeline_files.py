@@ -18,7 +18,8 @@ WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 FOLDER_OR_NAME = "a folder that save_pretrained of diffusers wrote, or OWNER/NAME of the hub"
 OFFLINE = "fetch the pipeline on a machine with a network, and name its folder instead"
-_REPOSITORY = re.compile(r"(hf-hub:)?([\w.-]+/[\w.-]+)")
+# As huggingface_hub has it: neither half begins or ends with - or ., and such a name is no path.
+_REPOSITORY = re.compile(r"(hf-hub:)?(?!.*(?:--|\.\.|\.git$|/.{97}))(\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?)", re.ASCII)
 _PART = re.compile(r"\w+")
 
 

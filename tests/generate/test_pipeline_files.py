@@ -133,3 +133,9 @@ def test_a_repository_without_safetensors_is_refused(pipelines: Callable[[str], 
     said, asked = fetched(tmp_path / "hub", tmp_path / "home")
     assert said.startswith("vae of acme/painter has no weights as safetensors")
     assert not [name for name in asked if name.endswith(".bin")]
+
+
+@pytest.mark.parametrize("model", ["./nope", "../nope", "nope/", "a..b/c", "a/b.git", "-a/b", f"a/{'b' * 97}"])
+def test_a_path_that_is_not_there_is_no_name_of_the_hub(model: str) -> None:
+    with pytest.raises(ModelError, match="is not there, and no name of the hub"):
+        pipeline_folder(model)
