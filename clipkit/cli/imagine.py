@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipkit.cli import options
-from clipkit.cli.output import INTERRUPTED, echo_lines, progress_bar, say
+from clipkit.cli.output import INTERRUPTED, echo_lines, is_interrupt, progress_bar, say
 from clipkit.core.text import near, printable
 
 if TYPE_CHECKING:
@@ -106,7 +106,9 @@ def _keeping(given: ImagineOptions) -> Iterator[None]:
     """Ctrl-C ends the command with its exit code, and says what is kept."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ImportError) as error:
+        if not is_interrupt(error):
+            raise
         say(f"interrupted: pictures that were made by then are in {printable(given.out)}")
         raise click.exceptions.Exit(INTERRUPTED) from None
 

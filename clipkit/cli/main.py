@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from clipkit.cli.options import Program
-from clipkit.cli.output import INTERRUPTED, say, say_error
+from clipkit.cli.output import INTERRUPTED, is_interrupt, say, say_error
 from clipkit.core.text import printable
 from clipkit.errors import ClipkitError
 
@@ -119,8 +119,8 @@ def main(arguments: list[str] | None = None, *, open_index: Callable[..., ImageI
     except BrokenPipeError:  # `clipkit search ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except ModuleNotFoundError as error:  # after the light path of docs/install.md
-        return _say_missing(error)
+    except ImportError as error:
+        return _interrupted(can_restart) if is_interrupt(error) else _say_missing(error)
     except MemoryError:
         say("error: out of memory\n  try: --batch-size 1 --workers 1")
         return 1
@@ -138,11 +138,11 @@ def end_at_once(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _say_missing(error: ModuleNotFoundError) -> int:
-    """Name the package that a module is missing of; a module that is in none is our own fault, and raised again."""
+def _say_missing(error: ImportError) -> int:
+    """Name the package whose module is missing, as after the light path of docs/install.md; all else is our fault."""
     from clipkit.core.requirements import requirement_of
 
-    requirement = requirement_of(error.name or "")
+    requirement = requirement_of(error.name or "") if isinstance(error, ModuleNotFoundError) else ""
     if not requirement:
         raise error
     name = requirement.partition(">")[0]

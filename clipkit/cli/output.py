@@ -95,9 +95,18 @@ def on_interrupt(outcome: Callable[[], str]) -> Iterator[None]:
     """Ctrl-C ends the command with its exit code and a line that says what is kept."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ImportError) as error:
+        if not is_interrupt(error):
+            raise
         say(f"interrupted: {outcome()}; run the same command to go on")
         raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: a C library that is interrupted while it is imported says ImportError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def print_plan(changes: Changes) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -257,12 +258,22 @@ def test_an_index_in_use_ends_with_11(here: Path, capfd: pytest.CaptureFixture[s
     assert "another clipkit is writing" in err
 
 
-def test_interrupting_says_what_is_kept(
-    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+def pressed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
+
+def pressed_while_a_library_loads(*_: object, **__: object) -> None:
+    """As pybind11 has it, by which onnxruntime is bound to Python."""
+    raise ImportError("initialization failed") from KeyboardInterrupt()
+
+
+@pytest.mark.parametrize("interrupt", [pressed, pressed_while_a_library_loads])
+def test_interrupting_says_what_is_kept(
+    here: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    interrupt: Callable[..., None],
+) -> None:
     monkeypatch.setattr("clipkit.index.update.apply_changes", interrupt)
     code, _, err = run(capfd, "index", "photos")
     assert code == 130
@@ -445,6 +456,22 @@ def test_models_fit_a_narrow_terminal(
     for word in ("balanced", "ViT-B-16-SigLIP-256/webli", "76.5", "813", "words in many languages"):
         assert word in wide
         assert word in narrow
+
+
+def test_an_interrupted_import_is_an_interruption_anywhere(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipkit.cli.main.app.main", pressed_while_a_library_loads)
+    assert run(capfd, "info", "photos") == (130, "", "")
+
+
+def test_an_import_that_fails_is_not_hidden(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ImportError("libgomp.so.1: cannot open shared object file")
+
+    monkeypatch.setattr("clipkit.index.update.apply_changes", broken)
+    with pytest.raises(ImportError, match=r"libgomp\.so\.1"):
+        main(["index", "photos"])
 
 
 def test_ctrl_c_ends_a_program_at_once(here: Path) -> None:

@@ -75,7 +75,7 @@ def refused(shelf: Shelf, name: str, **arguments: Any) -> str:
 
 def test_words_and_pictures_find_pictures(shelf: Shelf) -> None:
     found = asked(shelf, "search", query="red", k=2)
-    assert [one["path"] for one in found["pictures"]] == ["red.png", "sub/again.png"]
+    assert sorted(one["path"] for one in found["pictures"]) == ["red.png", "sub/again.png"]  # the same bytes
     assert (found["searched"], found["has_more"], found["library"]) == (9, True, "photos")
     assert [one["path"] for one in asked(shelf, "search", query="red path:sub/")["pictures"]] == ["sub/again.png"]
     similar = asked(shelf, "find_similar", path="red.png", k=1)["pictures"]
