@@ -21,7 +21,10 @@ def run() -> int:
     arguments = sys.argv[1:]
     if arguments[:1] == ["search"] and FLAG in arguments and (code := search_warm(arguments)) is not None:
         return code
-    from clipkit.cli.main import end_at_once, main
+    try:
+        from clipkit.cli.main import end_at_once, main
+    except KeyboardInterrupt:
+        return 130
 
     code = main()
     if WATCHED in os.environ:

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clipkit.core.interrupts import INTERRUPTED
 from clipkit.core.processes import ENDS_WITH_PARENT
 from clipkit.core.progress import PROGRESS
 
 LAST_LINES = 12
 STOP_SECONDS = 20.0  # for the batch at hand; then the process is killed, and what was committed stays
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipkit.cli import options
-from clipkit.cli.output import INTERRUPTED, echo_lines, is_interrupt, progress_bar, say
+from clipkit.cli.output import echo_lines, progress_bar, say
+from clipkit.core.interrupts import INTERRUPTED, is_interrupt
 from clipkit.core.text import near, printable
 
 if TYPE_CHECKING:

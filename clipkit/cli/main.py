@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from clipkit.cli.options import Program
-from clipkit.cli.output import INTERRUPTED, is_interrupt, say, say_error
+from clipkit.cli.output import say, say_error
+from clipkit.core.interrupts import INTERRUPTED, is_interrupt, remember_interrupts
 from clipkit.core.text import printable
 from clipkit.errors import ClipkitError
 
@@ -102,6 +103,8 @@ def main(arguments: list[str] | None = None, *, open_index: Callable[..., ImageI
     warnings.filterwarnings("ignore", module="PIL")  # about metadata; a picture that fails is reported by us
     can_restart = arguments is None  # only a program of its own may run itself again in a supervised child
     try:
+        if can_restart:
+            remember_interrupts()
         program = Program(can_restart, open_index)
         code = app.main(args=arguments, prog_name="clipkit", standalone_mode=False, obj=program)
         sys.stdout.flush()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipkit.core.interrupts import INTERRUPTED, is_interrupt
 from clipkit.core.progress import PROGRESS
 from clipkit.core.text import FORMULA_STARTS, are, counted, near, printable
 from clipkit.errors import ClipkitError
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 
 _TYPED = re.compile(r"--[A-Za-z]|(clipkit|pip|rm|ls) ")
-INTERRUPTED = 130  # the exit code, as shells have it
 FEW = 5  # failures named at the end of a run
 
 PROMPTS_SHOWN = 3  # prompts shown for a class, and as many against
@@ -100,13 +100,6 @@ def on_interrupt(outcome: Callable[[], str]) -> Iterator[None]:
             raise
         say(f"interrupted: {outcome()}; run the same command to go on")
         raise click.exceptions.Exit(INTERRUPTED) from None
-
-
-def is_interrupt(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind an error: a C library that is interrupted while it is imported says ImportError."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def print_plan(changes: Changes) -> None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipkit.core.interrupts import INTERRUPTED, interrupts_held
 from clipkit.core.processes import HANG_SECONDS, cause_of_death, silence_libraries
 from clipkit.errors import ClipkitError
 
@@ -135,6 +136,8 @@ def watch(
             reason = _wait(child, folder, began, hang_seconds)
         if not reason:
             return child.returncode
+        if child.returncode == -signal.SIGINT:  # from elsewhere, as `kill -INT`, or before it could answer
+            return INTERRUPTED
         suspects = [file for file in in_flight(folder) if file.started >= began]
         fruitless = 0 if any(file.tries for file in suspects) else fruitless + 1
         if not suspects or fruitless >= MAX_FRUITLESS:
@@ -167,7 +170,8 @@ def is_watched() -> bool:
 
 def _child(command: Sequence[str]) -> subprocess.Popen[bytes]:
     environment = {**os.environ, WATCHED: "1"}
-    return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True)
+    with interrupts_held():  # until the command line of the child can answer them
+        return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True)
 
 
 @contextmanager

@@ -169,8 +169,8 @@ def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
 def test_ctrl_c_reaches_the_child_once(tmp_path: Path) -> None:
     script = (
         "import pathlib, sys; from clipkit.index.crash_recovery import watch;"
-        "code = '''import signal, sys, time\nseen = []\n"
-        "signal.signal(signal.SIGINT, lambda *_: seen.append(1))\nprint('ready', flush=True)\n"
+        "code = '''import signal, sys, time; from clipkit.core.interrupts import remember_interrupts\nseen = []\n"
+        "signal.signal(signal.SIGINT, lambda *_: seen.append(1)); remember_interrupts()\nprint('ready', flush=True)\n"
         "end = time.monotonic() + 2\nwhile time.monotonic() < end: time.sleep(.05)\nsys.exit(100 + len(seen))''';"
         "sys.exit(watch([], pathlib.Path('.'), program=(sys.executable, '-c', code)))"
     )
@@ -181,6 +181,15 @@ def test_ctrl_c_reaches_the_child_once(tmp_path: Path) -> None:
         parent.stdout.readline()
         os.killpg(parent.pid, signal.SIGINT)  # as a terminal does
         assert parent.wait(timeout=20) == 101
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals of a Unix system")
+def test_a_child_that_ctrl_c_has_ended_is_no_crash(tmp_path: Path) -> None:
+    code = (
+        "import os, signal; signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT});"
+        "signal.signal(signal.SIGINT, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGINT)"
+    )
+    assert watch([], tmp_path, program=(sys.executable, "-c", code)) == 130
 
 
 def test_the_journal_says_what_is_in_flight(tmp_path: Path) -> None:
