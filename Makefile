@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PHOTOS ?=
+# Bytecode is kept, as an installed package has it: without it every command takes a quarter longer.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check bench bench-quality faults scale dist docs clean
 
