@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,9 +90,14 @@ def find_mentions(captions: Sequence[Sequence[str]]) -> Mentions:
     """The nouns that at least LEAST photographs mention, by the rule of `find_nouns`; plurals count as singulars."""
     words = [[re.findall(r"[a-z]+|[.,]", text.lower()) for text in group] for group in captions]
     known = {word for group in words for text in group for word in text}
-    told = [[[_singular(word, known) for word in text] for text in group] for group in words]
+    singular = {word: _singular(word, known) for word in known}
+    told = [[[singular[word] for word in text] for text in group] for group in words]
     names = sorted(find_nouns([text for group in told for text in group]))
-    counts = np.array([[sum(name in text for text in group) for name in names] for group in told])
+    place = {name: column for column, name in enumerate(names)}
+    counts = np.zeros((len(told), len(names)), dtype=int)
+    for row, group in enumerate(told):
+        for text in group:
+            counts[row, [place[word] for word in set(text) & place.keys()]] += 1
     often = (counts > 0).sum(0) >= LEAST
     return Mentions(tuple(np.array(names)[often].tolist()), counts[:, often])
 
@@ -145,13 +150,7 @@ def pair_quality(embeddings: np.ndarray, mentions: Mentions, encoder: Encoder) -
     both; `share` is what chance gives and `most` what is possible.
     """
     found = {}
-    for a, b in itertools.combinations(range(len(mentions.nouns)), 2):
-        both = mentions.present[:, a] & mentions.present[:, b]
-        rows = np.flatnonzero(mentions.present[:, a] | mentions.present[:, b])
-        truth = both[rows]
-        if truth.sum() < LEAST_TOGETHER or truth.all():
-            continue
-        names = mentions.nouns[a], mentions.nouns[b]
+    for names, rows, truth in together(mentions):
         queries = {"and": encoder.encode_texts([AND.format(*names)])[0]}
         queries["sum"] = embed(parse(" + ".join(names), words_only=True), encoder)[0]
         row: dict[str, Any] = {"photographs": len(rows), "both": int(truth.sum()), "share": float(truth.mean())}
@@ -162,6 +161,15 @@ def pair_quality(embeddings: np.ndarray, mentions: Mentions, encoder: Encoder) -
             row[f"precision_{form}"] = float(truth[np.argsort(-scores, kind="stable")[:K]].mean())
         found[" + ".join(names)] = row
     return found
+
+
+def together(mentions: Mentions) -> Iterator[tuple[tuple[str, str], np.ndarray, np.ndarray]]:
+    """Pairs of nouns that LEAST_TOGETHER photographs mention together, which mention one of the two, and which both."""
+    for a, b in itertools.combinations(range(len(mentions.nouns)), 2):
+        both = mentions.present[:, a] & mentions.present[:, b]
+        rows = np.flatnonzero(mentions.present[:, a] | mentions.present[:, b])
+        if both.sum() >= LEAST_TOGETHER and not both[rows].all():
+            yield (mentions.nouns[a], mentions.nouns[b]), rows, both[rows]
 
 
 def summarize(nouns: dict[str, dict[str, Any]], pairs: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from contrastive_losses import mixed_caption_loss, naming_loss
 from evaluate import PET_TEMPLATES, recalls
 from image_head import WEIGHTS, load_image_head
 from learning_curve import Curve, load_pooled
+from mentions import load_mentions, mention_loss
+from nouns import AND, ONE, find_mentions, together
 from picture_sets import DISTILLED_STARTER, QUESTIONS, WORK, photographs
 from safetensors.torch import load_file, save_file
 from shared_space import unit
@@ -28,6 +30,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from train_text_tower import cut_encode, text_tower
+
+from clipkit.metrics import auroc
 
 FOLDER = WORK / "contrastive"
 NAMED_EVERY = 10  # steps, the class names are embedded anew
@@ -55,10 +59,13 @@ class Settings:
     naming: float = 0.5  # weight of naming the 1,000 classes as the CNN does
     distilling: float = 1.0  # weight of the cosine to a ridge on the same captions, falling to 0
     anchoring: float = 1.0  # weight of the cosine of phrases to the distilled tower
+    mentioning: float = 0.0  # weight of finding the photographs whose captions mention a noun, or two
+    queries: int = 96  # of one noun in a batch, and as many of two
     keep: float = 0.97  # of the running mean of the weights, a step
     views: str = "plain"
     sets: str = "captioned flickr8k visual7w"
     uncaptioned: str = "imagenet"
+    seed: int = 0
 
 
 class Towers(nn.Module):
@@ -90,7 +97,11 @@ class Data:
         below = settings.stage_rate > 0
         self.cells, self.captions = load_cells(sets, views, below=below), load_captions(sets)
         self.others = load_cells(settings.uncaptioned.split(), ["plain"], below=below)
-        self.goals, self.other_goals = ridge_goals(sets), ridge_goals(sets, of=settings.uncaptioned.split())
+        if settings.distilling:
+            self.goals, self.other_goals = ridge_goals(sets), ridge_goals(sets, of=settings.uncaptioned.split())
+        else:
+            self.goals, self.other_goals = torch.zeros(len(self.cells), 384), torch.zeros(len(self.others), 384)
+        self.mentions = load_mentions(sets) if settings.mentioning else None
         names = list(photographs("imagenet").label)
         self.names = torch.stack([tokenize([t.format(name) for name in names]) for t in QUESTIONS])
         self.phrases = anchor_phrases(self.names.flatten(0, 1))
@@ -138,21 +149,32 @@ def step_loss(towers: Towers, data: Data, rows: Tensor, names: Tensor, left: flo
     goals = torch.cat([data.goals[rows], data.other_goals[other]])
     shares = torch.zeros(len(rows))
     if settings.mixup:
-        shares, partners = torch.rand(len(rows)) * settings.mixup, torch.arange(len(rows)).roll(1)
-        for values in (cells, odds, goals):
-            wide = shares.view(-1, *[1] * (values.ndim - 1)).to(values.dtype)
-            values[: len(rows)] = values[: len(rows)].lerp(values[partners], wide)
+        shares = torch.rand(len(rows)) * settings.mixup
+        mix((cells, odds, goals), shares)
     with torch.autocast("cpu", torch.bfloat16):
         images = towers.image(cells, settings.cells)
-    tokens = torch.cat([data.captions.batch(rows, settings.captions), data.phrases[phrase]])
-    texts, anchored = towers.words(tokens).tensor_split([len(tokens) - len(phrase)])
+    queries, mentioned_by = data.phrases[:0], torch.empty(0)
+    if data.mentions:
+        queries, mentioned_by = data.mentions.queries(rows, settings.queries)
+    parts = [data.captions.batch(rows, settings.captions), data.phrases[phrase], queries]
+    texts, anchored, asked = towers.words(torch.cat(parts)).split([len(part) for part in parts])
     scale, weights = towers.logit_scale.exp(), data.captions.weights[rows]
+    mentioning = mention_loss(images[: len(rows)], asked, mentioned_by) if data.mentions else torch.zeros(())
     return {
         "captions": mixed_caption_loss(images[: len(rows)], texts, scale, weights, shares),
+        "mentioning": settings.mentioning * mentioning,
         "naming": settings.naming * naming_loss(images @ names.T * NAME_SCALE, odds),
         "distilling": settings.distilling * left * (1 - (images * goals).sum(1)).mean(),
         "anchoring": settings.anchoring * (1 - (anchored * data.anchors[phrase].float()).sum(1)).mean(),
     }
+
+
+def mix(batch: Sequence[Tensor], shares: Tensor) -> None:
+    """Blend the share (b,) of the one before it into each of the first b rows."""
+    before = torch.arange(len(shares)).roll(1)
+    for values in batch:
+        wide = shares.view(-1, *[1] * (values.ndim - 1)).to(values.dtype)
+        values[: len(shares)] = values[: len(shares)].lerp(values[before], wide)
 
 
 def main() -> None:
@@ -165,7 +187,7 @@ def main() -> None:
     options = parser.parse_args()
     settings = Settings(**{field: getattr(options, field) for field in vars(Settings())})
     FOLDER.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(0)
+    torch.manual_seed(settings.seed)
     below = settings.stage_rate > 0
     towers = Towers(options.start, settings.dropout, with_stage=below)
     train(towers, Data(settings, towers), Validation(below=below), FOLDER / options.name)
@@ -219,6 +241,7 @@ class Validation:
         self.pets = load_cells(["pets_trainval"], ["plain"], resize, below=below).views[0]
         breeds = sorted(set(pets.label))
         self.breeds = {name: tokenize([form.format(breed) for breed in breeds]) for name, form in PET_TEMPLATES.items()}
+        self.mentions = find_mentions(rows.captions)
         self.labels = torch.tensor([breeds.index(label) for label in pets.label])
 
     @torch.no_grad()
@@ -232,7 +255,17 @@ class Validation:
         for name, tokens in self.breeds.items():
             right = (pets @ towers.words(tokens).T).argmax(1) == self.labels
             found[f"pets_trainval_top1_{name}"] = float(right.float().mean())
-        return found
+        return found | self._nouns(images, towers)
+
+    def _nouns(self, images: Tensor, towers: Towers) -> dict[str, float]:
+        """Mean AUROC of the nouns and pairs of nouns that the captions mention, as benchmarks/nouns.py has them."""
+        pairs = list(together(self.mentions))
+        asked = [ONE.format(noun) for noun in self.mentions.nouns] + [AND.format(*names) for names, _, _ in pairs]
+        scores = (towers.words(tokenize(asked)) @ images.T).numpy()
+        of_nouns, of_pairs = np.split(scores, [len(self.mentions.nouns)])
+        alone = [auroc(row, shown) for row, shown in zip(of_nouns, self.mentions.present.T, strict=True)]
+        both = [auroc(row[rows], truth) for row, (_, rows, truth) in zip(of_pairs, pairs, strict=True)]
+        return {"nouns": float(np.mean(alone)), "pairs": float(np.mean(both))}
 
 
 def _optimizer(towers: Towers, settings: Settings) -> torch.optim.Optimizer:

@@ -43,6 +43,7 @@ SCRIPTS = (
     "tune_hybrid",
     "compare_hybrid",
     "nouns",
+    "mentions",
 )
 
 
@@ -198,6 +199,37 @@ def test_naming_as_the_teacher_does_costs_nothing(scripts: SimpleNamespace) -> N
     naming = scripts.contrastive_losses.naming_loss
     assert float(naming(logits, logits.softmax(1))) == pytest.approx(0, abs=1e-6)
     assert float(naming(logits, logits.roll(1, 0).softmax(1))) > 0.1
+
+
+def test_a_mention_is_asked_for_in_a_form_and_answered_by_all_who_mention_it(
+    scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scripts.mentions, "tokenize", lambda texts: texts)
+    shares = torch.tensor([[1.0, 0.4, 0.0], [0.6, 0.0, 0.0], [0.2, 0.8, 0.0], [1.0, 1.0, 1.0]])
+    mentioned = scripts.mentions.Mentioned(("dog", "beach", "kite"), shares)
+    texts, found = mentioned.queries(torch.tensor([0, 1, 2]), 3)
+    assert found.shape == (2 + 3, 3)  # nobody of these mentions a kite
+    for text, row in zip(texts, found, strict=True):
+        words = [word for word in ("dog", "beach", "kite") if word in text.split()]
+        expected = {("dog",): [1, 0.6, 0.2], ("beach",): [0.4, 0, 0.8], ("dog", "beach"): [0.4, 0, 0.2]}
+        assert row.tolist() == pytest.approx(expected[tuple(words)])
+        assert (text.count("{") == 0, len(words)) == (True, 1 + (" and " in text or " with " in text))
+
+
+def test_mentions_cost_least_where_the_cosines_say_the_same(scripts: SimpleNamespace) -> None:
+    loss, texts = scripts.mentions.mention_loss, torch.eye(2)
+    images = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    right = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.6, 0.0]])  # nobody mentions anything of the third
+    assert loss(images, texts, right) < 1e-3 < loss(images.flip(0), texts, right)
+    both = torch.tensor([[0.5, 0.5, 0.0]])
+    halves = loss(torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]), texts[:1], both)
+    assert float(halves) == pytest.approx(np.log(2) / 2, abs=1e-4)  # of the two, and each photograph has one query
+
+
+def test_mixed_rows_hold_their_share_of_the_one_before(scripts: SimpleNamespace) -> None:
+    values = torch.tensor([[0.0], [1.0], [2.0], [9.0]])
+    scripts.tune_contrastive.mix((values,), torch.tensor([0.5, 0.0, 1.0]))
+    assert values.flatten().tolist() == [1.0, 1.0, 1.0, 9.0]
 
 
 def test_captions_of_a_batch_are_the_pictures_own(scripts: SimpleNamespace) -> None:
