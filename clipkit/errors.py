@@ -3,6 +3,7 @@
 - `ClipkitError`: the root of them all.
 - `ImageError`: a picture could not be read.
 - `ModelError`: a model could not be found, fetched or loaded.
+- `MissingPackage`: a package that this needs is not installed.
 - `DatasetError`: folder, table or labels of a dataset do not fit together.
 - `NotFittedError`: an estimator was asked before it was fitted.
 - `ShapeError`: embeddings of a wrong width, or with a zero, NaN or infinite row.
@@ -76,6 +77,18 @@ class ModelError(ClipkitError):
     Traceback (most recent call last):
         ...
     clipkit.errors.ModelError: no model is called ViT-B-33
+    """
+
+
+class MissingPackage(ClipkitError, ModuleNotFoundError):
+    """A package that this needs is not installed; the hint installs it.
+
+    It is a ModuleNotFoundError, too.
+
+    Examples
+    --------
+    >>> issubclass(clipkit.errors.MissingPackage, ModuleNotFoundError)
+    True
     """
 
 

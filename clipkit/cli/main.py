@@ -143,14 +143,13 @@ def end_at_once(code: int) -> NoReturn:
 
 def _say_missing(error: ImportError) -> int:
     """Name the package whose module is missing, as after the light path of docs/install.md; all else is our fault."""
-    from clipkit.core.requirements import requirement_of
+    from clipkit.core.requirements import missing_package
 
-    requirement = requirement_of(error.name or "") if isinstance(error, ModuleNotFoundError) else ""
-    if not requirement:
+    missing = missing_package(error)
+    if missing is None:
         raise error
-    name = requirement.partition(">")[0]
-    say(f"error: this needs {name}, which is not installed\n  try: pip install '{requirement}'")
-    return 1
+    say_error(missing)
+    return missing.exit_code
 
 
 def _interrupted(is_program: bool) -> int:

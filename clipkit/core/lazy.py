@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 
+from clipkit.core.requirements import missing_packages_named
+
 
 def lazy_exports(
     package: str, homes: Mapping[str, str], packages: Collection[str] = ()
@@ -20,7 +22,8 @@ def lazy_exports(
             return import_module(f"{package}.{name}")
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{package}.{homes[name]}"), name)
+        with missing_packages_named():
+            value = getattr(import_module(f"{package}.{homes[name]}"), name)
         setattr(sys.modules[package], name, value)
         return value
 

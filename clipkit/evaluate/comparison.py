@@ -17,6 +17,7 @@ from clipkit.core.arrays import Embeddings
 from clipkit.core.cache import cache_key
 from clipkit.core.folders import cache_folder
 from clipkit.core.progress import Failure, Progress
+from clipkit.core.requirements import missing_packages_named
 from clipkit.core.system import machine, versions
 from clipkit.datasets.embed import embed_once
 from clipkit.datasets.splits import Split, check_classes, read_split
@@ -45,6 +46,7 @@ class _Plan:
     left_out: tuple[str, ...]
 
 
+@missing_packages_named()
 def compare(
     path: str | os.PathLike[str],
     encoder: Encoder,

@@ -22,6 +22,7 @@ from clipkit.classify.prompts import TEMPLATES
 from clipkit.core.arrays import Embeddings, FloatArray
 from clipkit.core.files import check_writable, digest, replace_file
 from clipkit.core.progress import Progress
+from clipkit.core.requirements import missing_packages_named
 from clipkit.core.text import counted, described
 from clipkit.core.version import __version__
 from clipkit.datasets.embed import embed_once
@@ -207,6 +208,7 @@ class Adaptation:
             raise ModelError(f"{file} is no report of an adaptation: {error}", hint=hint) from error
 
 
+@missing_packages_named()
 def adapt(
     encoder: Encoder,
     dataset: str | os.PathLike[str] | Dataset,

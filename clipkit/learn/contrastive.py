@@ -14,6 +14,7 @@ import numpy as np
 
 from clipkit.core.files import check_writable
 from clipkit.core.progress import Progress
+from clipkit.core.requirements import missing_packages_named
 from clipkit.core.text import counted, described
 from clipkit.datasets.load import Dataset
 from clipkit.errors import DatasetError, ModelError
@@ -137,6 +138,7 @@ class TrainedClip:
         return described(self, repr(self.folder.name), counted(self.pairs, "pair"), ends)
 
 
+@missing_packages_named()
 def train_clip(
     pairs: Pairs,
     encoder: Encoder,

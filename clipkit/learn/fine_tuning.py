@@ -16,6 +16,7 @@ from clipkit.classify.head import Head, softmax
 from clipkit.core.arrays import FloatArray
 from clipkit.core.files import check_writable
 from clipkit.core.progress import Failure, Progress
+from clipkit.core.requirements import missing_packages_named
 from clipkit.core.text import counted, described, some
 from clipkit.datasets.load import Dataset
 from clipkit.datasets.sampling import split_validation
@@ -212,6 +213,7 @@ class FineTuned:
         )
 
 
+@missing_packages_named()
 def finetune(
     model: Encoder | ViTClassifier,
     dataset: Dataset,

@@ -18,6 +18,7 @@ from clipkit.classify.prompts import Templates
 from clipkit.classify.words import head_from_words
 from clipkit.core.arrays import IntArray
 from clipkit.core.progress import Failure, Progress
+from clipkit.core.requirements import missing_packages_named
 from clipkit.core.text import counted, described, short_name
 from clipkit.datasets.embed import EmbeddedDataset, embed_once
 from clipkit.datasets.load import TEST, Dataset, load_dataset, pets_root
@@ -97,6 +98,7 @@ class _Labelled:
     failed: tuple[Failure, ...]
 
 
+@missing_packages_named()
 def fit_head(
     path: str | os.PathLike[str],
     encoder: Encoder,

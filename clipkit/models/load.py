@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from clipkit.core.requirements import missing_packages_named
 from clipkit.errors import ModelError
 from clipkit.models.conversion import check_architecture, is_pretrained_clip
 from clipkit.models.devices import FLOAT32, INT8, check_engine, has_fast_bfloat16, pick_towers
@@ -38,6 +39,7 @@ MANY = 1_000  # pictures from which loading torch has paid for itself, where the
 BATCH_SIZES = {"cpu": 32, "cuda": 256, "mps": 64}  # read and written together; a CPU's towers take fewer at once
 
 
+@missing_packages_named()
 def load_encoder(
     model: str | os.PathLike[str] = "auto",
     *,

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipkit.core.arrays import FloatArray
+from clipkit.core.requirements import missing_packages_named
 from clipkit.core.text import counted, described, some
 from clipkit.errors import ModelError, NotFittedError, ShapeError
 from clipkit.images.recipe import PixelRecipe
@@ -114,6 +115,7 @@ class ViTClassifier:
     array(['Egyptian cat'], dtype='<U...')
     """
 
+    @missing_packages_named()
     def __init__(
         self,
         model: str | os.PathLike[str],

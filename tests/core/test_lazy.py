@@ -63,3 +63,39 @@ def test_the_public_packages_are_attributes_without_being_imported() -> None:
     script += "print({'plot', 'learn', 'metrics'} <= set(dir(clipkit)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["False clipkit.plot", "True"]
+
+
+WITHOUT = """
+import sys
+for name in ("torch", "sklearn"):
+    sys.modules[name] = None  # import says ModuleNotFoundError of that name
+import clipkit
+
+def said(act):
+    try:
+        act()
+    except clipkit.ClipkitError as error:
+        assert isinstance(error, ModuleNotFoundError)
+        return f"{error.message} | {error.hint}"
+
+print(said(lambda: clipkit.LinearProbe))
+print(said(lambda: clipkit.learn.AdaptRecipe))
+print(said(lambda: clipkit.finetune(None, None)))
+print(hasattr(clipkit, "nothing"), clipkit.Hit.__name__)
+"""
+
+
+def test_a_name_whose_package_is_missing_says_what_to_install() -> None:
+    """As after the light path of docs/install.md: in Python the sentence of the command line."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True)
+    scikit_learn, torch, called, others = done.stdout.splitlines()
+    assert scikit_learn.startswith("this needs scikit-learn, which is not installed | pip install 'scikit-learn>=")
+    assert torch.startswith("this needs torch, which is not installed | pip install 'torch>=")
+    assert called == torch
+    assert others == "False Hit"
+
+
+def test_a_missing_module_that_no_requirement_brings_stays_what_it_is(package: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "lazy_sample" / "answers.py").write_text("import no_package_of_ours\n")
+    with pytest.raises(ModuleNotFoundError, match="No module named 'no_package_of_ours'"):
+        _ = package.answer
