@@ -385,10 +385,11 @@ def _show(hits: Hits, given: SearchOptions) -> None:
 
 def _export(hits: Hits, given: SearchOptions) -> None:
     if given.copy_to:
-        from clipkit.output.copy_files import copy_hits
+        from clipkit.output.copy_files import beside_hits, copy_hits
 
-        count = len(copy_hits(hits, Path(given.copy_to)))
-        say(f"{counted(count, 'picture')} {are(count)} in {printable(given.copy_to)}")
+        copies = copy_hits(hits, Path(given.copy_to))
+        there = f"{counted(len(copies), 'picture')} {are(len(copies))} in {printable(given.copy_to)}"
+        say(f"{there}{beside_hits(hits, copies)}")
     if given.sheet:
         from clipkit.output.contact_sheet import write_sheet
 

@@ -293,9 +293,14 @@ def plan_copies(files: Sequence[str], folder: str | os.PathLike[str]) -> list[Tr
 
 def beside(steps: Sequence[Transfer]) -> str:
     """ ", with 3 files that belong to them": what travels with the pictures of these steps; "" where nothing does."""
-    count = sum(len(step.companions) for step in steps)
-    verb, whom = "belongs" if count == 1 else "belong", "it" if len(steps) == 1 else "them"
-    return f", with {counted(count, 'file')} that {verb} to {whom}" if count else ""
+    return _with_files(sum(len(step.companions) for step in steps), len(steps))
+
+
+def beside_hits(hits: Hits, copies: Sequence[Path]) -> str:
+    """`beside` of the pictures that `copy_hits` has put at `copies`: what lies beside them there."""
+    travel, places = Travel(), dict(zip((file_of(hit.file) for hit in hits), copies, strict=True))
+    found = {place_beside(one, file, place) for file, place in places.items() for one in travel.companions(file)}
+    return _with_files(len(found), len(places))
 
 
 def undo_transfers(steps: Sequence[Transfer]) -> int:
@@ -326,6 +331,11 @@ def run_transfers(steps: Sequence[Transfer]) -> None:
             raise
         kept = f"; {left} could not be put back" if left else "; everything was put back"
         raise ClipkitError(f"{subject}: {error.strerror or error}{kept}") from error
+
+
+def _with_files(count: int, pictures: int) -> str:
+    verb, whom = "belongs" if count == 1 else "belong", "it" if pictures == 1 else "them"
+    return f", with {counted(count, 'file')} that {verb} to {whom}" if count else ""
 
 
 def _videos_once(files: Sequence[str]) -> Iterator[str]:

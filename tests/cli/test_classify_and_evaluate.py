@@ -148,7 +148,9 @@ def test_what_belongs_to_a_picture_goes_with_it(here: Path, capfd: pytest.Captur
     arguments = ["classify", "photos", "--classes", PRIMARY, "--move-to", "sorted"]
     said = "into sorted, with 2 files that belong to them\n"
     assert run(capfd, *arguments, "--dry-run")[2] == f"8 would be moved {said}"
-    assert run(capfd, "search", "red", "photos", "-t", "1", "--copy-to", "hits")[0] == 0
+    for _ in range(2):  # the second time they are there already
+        copied = run(capfd, "search", "red", "photos", "-t", "1", "--copy-to", "hits")
+        assert "1 picture is in hits, with 2 files that belong to it\n" in copied[2]
     assert sorted(os.listdir("hits")) == ["red.png", "red.png.xmp", "red.xmp"]
     assert run(capfd, *arguments)[2] == f"8 moved {said}"
     assert {"red.png", "red.png.xmp", "red.xmp"} <= set(os.listdir("sorted/red"))
