@@ -281,15 +281,14 @@ class ViTClassifier:
         NotFittedError
             If the weights bring no head.
         ShapeError
-            If `pictures` is one path instead of a list.
+            If `pictures` is one picture instead of a list.
         """
         if not self.has_head:
             raise NotFittedError(
                 f"{self.model} brings no head, so that its answers would be random",
                 hint=f"clipkit finetune DATASET --model {self.source} --out FOLDER",
             )
-        if isinstance(pictures, str | os.PathLike):
-            raise ShapeError("this takes a list of pictures", hint=f"a list: [{str(pictures)!r}]")
+        _check_list(pictures)
         parts = [np.empty((0, len(self.classes_)), np.float32)]
         step = self.batch_size
         for start in range(0, len(pictures), step):
@@ -381,6 +380,17 @@ class ViTClassifier:
         with quietly():
             self.network.save_pretrained(folder)
             self.processor.save_pretrained(folder)
+
+
+def _check_list(pictures: object) -> None:
+    """ShapeError for one picture instead of a list, be it a path, a Pillow image or an array, and for a generator."""
+    if isinstance(pictures, str | os.PathLike):
+        raise ShapeError("this takes a list of pictures", hint=f"a list: [{str(pictures)!r}]")
+    if not hasattr(pictures, "__len__") or getattr(pictures, "ndim", 0) in (2, 3):
+        raise ShapeError(
+            f"this takes a list of pictures, and this is one {type(pictures).__name__}",
+            hint="predict([picture]), or a list of what a generator gives",
+        )
 
 
 def read_whole(picture: PictureSource) -> npt.NDArray[np.uint8]:

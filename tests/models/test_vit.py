@@ -171,9 +171,14 @@ def test_a_hostile_file_is_refused_by_name(tmp_path: Path, photos: list[str]) ->
         classifier.predict([*photos, str(bad)])
 
 
-def test_one_file_instead_of_a_list_is_an_error(tmp_path: Path, photos: list[str]) -> None:
-    with pytest.raises(ShapeError, match="list"):
-        ViTClassifier(make_vit("vit", tmp_path / "vit")).predict(photos[0])
+def test_one_picture_instead_of_a_list_is_an_error(tmp_path: Path, photos: list[str]) -> None:
+    classifier, picture = ViTClassifier(make_vit("vit", tmp_path / "vit")), Image.new("RGB", (4, 4))
+    for given in (photos[0], Path(photos[0]), picture, np.asarray(picture), (one for one in photos)):
+        for ask in (classifier.predict, classifier.predict_proba, classifier.top_k):
+            with pytest.raises(ShapeError, match="takes a list of pictures") as caught:
+                ask(given)  # type: ignore[operator]
+            assert "list" in str(caught.value.hint)
+    assert classifier.predict([picture]).shape == classifier.predict(np.asarray(picture)[None]).shape == (1,)
 
 
 def test_the_revision_of_a_folder_is_the_digest_of_its_weights(tmp_path: Path) -> None:
