@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,10 +91,11 @@ def explain(given: ExplainOptions) -> None:
     """
     if given.is_of_words():
         return _explain_words(given)
+    assert given.picture is not None
+    _check_picture(given.picture)
     from clipkit.models.attention import explain_attention
     from clipkit.models.load import load_model
 
-    assert given.picture is not None
     maps = explain_attention(load_model(given.model, **given.ways), given.picture, text=given.text)
     if given.layer is not None or given.head is not None:
         maps.of(layer=given.layer, head=given.head)  # whether there is one
@@ -102,6 +104,17 @@ def explain(given: ExplainOptions) -> None:
 
         _write(given.out, explanation_png(maps, layer=given.layer, head=given.head))
     _echo_maps(maps, given)
+
+
+def _check_picture(picture: str) -> None:
+    """ClipkitError for a folder and for what is not there, before a model is loaded."""
+    if Path(picture).is_dir():
+        raise ClipkitError(
+            f"{picture} is a folder",
+            hint=f"one of its pictures: clipkit explain {shlex.quote(picture.rstrip('/'))}/cat.jpg",
+        )
+    if not Path(picture).exists():
+        raise ClipkitError(f"{picture} is not there", hint="a picture's file: clipkit explain cat.jpg")
 
 
 def _explain_words(given: ExplainOptions) -> None:

@@ -27,17 +27,23 @@ _OPTIONS = ("lr", "weight_decay", "warmup")  # of the command line that may be o
 HEAD_STD = 0.02  # as transformers starts a new classifier
 
 
-def check_recipe(recipe: object, rules: Mapping[str, bool], *, options: Collection[str] = ()) -> None:
-    """ModelError for the first field of a recipe whose rule does not hold, with its default.
+def check_recipe(
+    recipe: object,
+    rules: Mapping[str, bool],
+    *,
+    options: Collection[str] = (),
+    usual: Mapping[str, object] | None = None,
+) -> None:
+    """ModelError for the first field of a recipe whose rule does not hold, with what is usual there.
 
-    options: fields that the command line has, named as it names them.
+    options: fields that the command line has, named as it names them. usual: instead of defaults.
     """
     name = next((name for name, is_right in rules.items() if not is_right), None)
     if name is None:
         return
-    usual = getattr(type(recipe), name)
-    option = f"--{name.replace('_', '-')} {usual}"
-    hint = option if name in options else f"{name}={usual!r}, as it is by default"
+    value = (usual or {}).get(name, getattr(type(recipe), name))
+    option = f"--{name.replace('_', '-')} {value} (in Python {name}={value!r})"
+    hint = option if name in options else f"{name}={value!r}, as it is by default"
     raise ModelError(f"a recipe with {name} = {getattr(recipe, name)!r} cannot be followed", hint=hint)
 
 

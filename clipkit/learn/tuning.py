@@ -85,7 +85,7 @@ class AdaptRecipe:
             "lr": self.lr is None or 0 < self.lr < math.inf,
             "seed": 0 <= self.seed < 2**32,
         }
-        check_recipe(self, rules)
+        check_recipe(self, rules, options=("lr",), usual={"lr": LR.get(self.kind)})
 
     @property
     def rate(self) -> float:

@@ -182,4 +182,26 @@ def test_explain_draws_relevance_of_a_convolutional_tower_and_no_layer_of_it(
 def test_explain_of_a_missing_picture_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = make_vit("vit", tmp_path / "vit")
     assert main(["explain", str(tmp_path / "none.jpg"), "--model", str(model)]) == 1
-    assert "none.jpg" in capsys.readouterr().err
+    assert "none.jpg is not there\n" in capsys.readouterr().err
+
+
+def test_explain_of_a_folder_says_what_to_type(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before a model is loaded: there is none of this name."""
+    assert main(["explain", f"{tmp_path}/", "--model", str(tmp_path / "none")]) == 1
+    said = f"error: {tmp_path}/ is a folder\n  hint: one of its pictures: clipkit explain {tmp_path}/cat.jpg\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        (["finetune", "--lr", "0"], "--lr 0.0003 (in Python lr=0.0003)"),
+        (["adapt", "--lr", "-1"], "--lr 0.005 (in Python lr=0.005)"),
+        (["adapt", "--lr", "nan", "--recipe", "full"], "--lr 1e-05 (in Python lr=1e-05)"),
+    ],
+)
+def test_a_bad_learning_rate_gets_one_that_can_be_typed(
+    command: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "dataset", "--out", "out"]) == 1
+    assert capsys.readouterr().err.endswith(f"cannot be followed\n  try: {hint}\n")
