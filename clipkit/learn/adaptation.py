@@ -115,7 +115,7 @@ class Adaptation:
     curve : tuple of CurvePoint
         Gain by the number of training pictures; empty where it is proven better.
     notes : tuple of str
-        What was left out, and near copies.
+        What was left out, near copies, and how many captions are longer than the model reads.
     keeps_indexes : bool
         Whether indexes of the base model stay valid.
 
@@ -285,7 +285,7 @@ def adapt(
         towers = Towers(TunableEncoder(encoder))
         templates = TEMPLATES["simple" if isinstance(dataset, Dataset) or not pets_root(dataset) else "pets"]
         ways: dict[str, Any] = {"templates": templates, "seed": recipe.seed, "progress": progress}
-        parts = three_parts(pictures, encoder, tokens=towers.tokens, **ways)
+        parts = _with_cut(three_parts(pictures, encoder, tokens=towers.tokens, **ways), towers)
         return Adapting(towers, encoder, parts, recipe, folder, progress).run(general, force=force)
     finally:
         with suppress(OSError):
@@ -597,6 +597,14 @@ def card(result: Adaptation) -> str:
 def _row(one: Change) -> str:
     difference = f"{one.gain:+.3f} ({one.low:+.3f} to {one.high:+.3f})"
     return f"| {one.way} | {one.measure} | {one.before:.3f} | {one.after:.3f} | {difference} | {one.n:,} |"
+
+
+def _with_cut(parts: ThreeParts, towers: Towers) -> ThreeParts:
+    """With a note on the texts that are longer than the model reads, if any are."""
+    whole = (part.texts for part in (parts.train, parts.validation, parts.test))
+    cut = towers.cut(sorted({text for texts in whole for wordings in texts for text in wordings}))
+    note = f"{counted(cut, 'text')} longer than {towers.source.model} reads: the ends are cut off"
+    return replace(parts, notes=(*parts.notes, note)) if cut else parts
 
 
 def _check_place(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     Pairs: TypeAlias = Dataset | Sequence[tuple[PictureSource, str | Sequence[str]]]
 
 REPORT = "training.json"
+TOGETHER = 256  # texts to tokens at once
+_END = re.compile(r"\W+$")  # what some tokenizers leave out
 TEMPLATE = "a photo of a {}."  # makes a caption of a label
 MOST_SCALE = math.log(100)  # of the logits, as the CLIP paper has it
 READERS = 8  # threads that decode pictures
@@ -119,6 +122,8 @@ class TrainedClip:
         Pictures that were learned from.
     logit_scale : float
         Learned factor of the cosines.
+    cut : int
+        Texts that are longer than the model reads: their ends were not learned.
 
     Examples
     --------
@@ -132,10 +137,12 @@ class TrainedClip:
     losses: tuple[float, ...]
     pairs: int
     logit_scale: float
+    cut: int = 0
 
     def __repr__(self) -> str:
         ends = f"loss {self.losses[0]:.4g} -> {self.losses[-1]:.4g}"
-        return described(self, repr(self.folder.name), counted(self.pairs, "pair"), ends)
+        cut = [f"{counted(self.cut, 'text')} cut"] if self.cut else []
+        return described(self, repr(self.folder.name), counted(self.pairs, "pair"), *cut, ends)
 
 
 @missing_packages_named()
@@ -170,7 +177,7 @@ def train_clip(
     Returns
     -------
     TrainedClip
-        `folder`, `losses`, `pairs` and `logit_scale`.
+        `folder`, `losses`, `pairs`, `logit_scale`, and how many texts were `cut`.
 
     Raises
     ------
@@ -204,9 +211,11 @@ def train_clip(
     network, tokenize = towers.network()
     losses = tuple(_epochs(network, _Batches(items, towers, tokenize, recipe), recipe, progress))
     towers.save_network(network, folder)
-    trained = TrainedClip(folder, losses, len(items), network.logit_scale.exp().item())
+    cut = count_cut(sorted({text for _, texts in items for text in texts}), tokenize)
+    trained = TrainedClip(folder, losses, len(items), network.logit_scale.exp().item(), cut)
     report = {"model": encoder.model, "pairs": len(items), "logit_scale": trained.logit_scale, "losses": losses}
-    (folder / REPORT).write_text(json.dumps({**report, "recipe": asdict(recipe)}, indent=1), encoding="utf-8")
+    report |= {"cut": cut, "recipe": asdict(recipe)}
+    (folder / REPORT).write_text(json.dumps(report, indent=1), encoding="utf-8")
     return trained
 
 
@@ -385,6 +394,19 @@ class _Batches:
         known = [set(self._items[i][1]) for i in part]
         same = torch.tensor([[text in texts for text in words] for texts in known])
         return Batch(pixels, self._tokenize(words), same)
+
+
+def count_cut(texts: Sequence[str], tokenize: Callable[[list[str]], torch.Tensor]) -> int:
+    """How many texts are longer than the model reads: those whose last letter is in none of their tokens (n, context).
+
+    A text of a few letters always fits, since a token has one at least.
+    """
+    context = tokenize([""]).shape[1]
+    ended = (_END.sub("", text) for text in texts)
+    long = [text for text in ended if len(text.encode()) > context - 4]  # begin, end, and a space that some put before
+    parts = [long[start : start + TOGETHER] for start in range(0, len(long), TOGETHER)]
+    same = [(tokenize(part) == tokenize([text[:-1] for text in part])).all(dim=1) for part in parts]
+    return sum(int(found.sum()) for found in same)
 
 
 def _items(pairs: Pairs) -> list[tuple[Any, tuple[str, ...]]]:

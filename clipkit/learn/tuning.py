@@ -21,7 +21,7 @@ from clipkit.core.tensor_files import read_tensors, write_tensors
 from clipkit.core.text import counted
 from clipkit.errors import ClipkitError, ModelError
 from clipkit.learn.captioned import Captioned
-from clipkit.learn.contrastive import clip_loss, rise_and_fall, siglip_loss
+from clipkit.learn.contrastive import clip_loss, count_cut, rise_and_fall, siglip_loss
 from clipkit.learn.trainer import check_identity, check_recipe
 from clipkit.models.trainable import TunableEncoder
 
@@ -119,6 +119,10 @@ class Towers:
         """How many tokens these texts have, without the ends of a text and padding."""
         empty = self._tokenize([""])[0]
         return int((self._tokenize(list(texts)) != empty[-1]).sum()) - len(texts) * int((empty != empty[-1]).sum())
+
+    def cut(self, texts: Sequence[str]) -> int:
+        """How many of these texts are longer than the model reads."""
+        return count_cut(texts, self._tokenize)
 
     def texts(self, wordings: Sequence[Sequence[str]]) -> Embeddings:
         """An embedding for each thing to say, the mean of its wordings: (m, d)."""

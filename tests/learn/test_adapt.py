@@ -293,6 +293,16 @@ def test_other_bad_input_is_named(classes: Path, base: Any, tmp_path: Path) -> N
         AdaptRecipe(epochs=0)
 
 
+def test_captions_that_are_longer_than_the_model_reads_are_counted(base: Any, tmp_path: Path) -> None:
+    files = tuple(noisy(tmp_path / f"{i}.png", NAMES[i % 4], i) for i in range(24))
+    captions = tuple((f"{NAMES[i % 4]} {i} {'by the lake ' * (40 if i < 3 else 1)}",) for i in range(24))
+    dataset = Dataset("long", files, captions=captions)
+    found = adapt(base, dataset, out=tmp_path / "out", recipe=AdaptRecipe("projection", epochs=1))
+    note = f"3 texts longer than {base.model} reads: the ends are cut off"
+    assert note in found.notes
+    assert note in Adaptation.load(tmp_path / "out").to_json()["notes"]
+
+
 def test_what_is_missing_and_what_has_no_caption_is_counted(base: Any, tmp_path: Path) -> None:
     for i in range(24):
         noisy(tmp_path / f"{i}.png", NAMES[i % 4], i)

@@ -16,7 +16,7 @@ import torch
 import clipkit
 from clipkit.errors import ClipkitError, DatasetError, ModelError
 from clipkit.learn import ContrastiveRecipe, train_clip
-from clipkit.learn.contrastive import Batch, backward, clip_loss, siglip_loss
+from clipkit.learn.contrastive import Batch, backward, clip_loss, count_cut, siglip_loss
 from tests.support.colours import COLOURS, paint
 
 RECIPE = ContrastiveRecipe(epochs=12, batch_size=8, lr=2e-3, warmup=0.1)
@@ -119,6 +119,43 @@ def test_a_small_model_learns_what_it_is_shown(
     report = json.loads((trained.folder / "training.json").read_text())
     assert (report["pairs"], report["losses"], report["recipe"]["epochs"]) == (16, list(trained.losses), 12)
     assert repr(trained).startswith("TrainedClip('trained', 16 pairs, loss ")
+
+
+def test_texts_that_are_longer_than_the_model_reads_are_counted(
+    models: Callable[[str], Path], pairs: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    encoder = clipkit.load_encoder(str(models("clip")))
+    long = [(file, f"{text} {'beside the lake ' * 40}!") for file, text in pairs[:5]]  # one text for four of them
+    recipe = replace(RECIPE, epochs=1)
+    trained = train_clip([*long, *pairs[5:]], encoder, tmp_path / "long", recipe=recipe)
+    assert (trained.cut, json.loads((tmp_path / "long" / "training.json").read_text())["cut"]) == (2, 2)
+    assert repr(trained).startswith("TrainedClip('long', 16 pairs, 2 texts cut, loss ")
+    assert train_clip(pairs, encoder, tmp_path / "short", recipe=recipe).cut == 0
+
+
+def test_cut_texts_are_those_with_more_tokens_than_the_context() -> None:
+    tokenizer = open_clip.SimpleTokenizer(context_length=24)
+    words = [
+        "a",
+        "red",
+        "boat,",
+        "lies",
+        "by",
+        "thunderstruck",
+        "lakes",
+        "&",
+        "2",
+        "dogs;",
+        "café",
+        "naïve",
+        "😀",
+        "rhododendron",
+    ]
+    rng = np.random.default_rng(0)
+    for count in range(1, 40):
+        text = " ".join(rng.choice(words, count)) + " tree"
+        assert count_cut([text], tokenizer) == (len(tokenizer.encode(text)) > 22), text
+    assert count_cut([], tokenizer) == 0
 
 
 def test_the_seed_decides_and_pieces_change_nothing(
