@@ -69,6 +69,7 @@ def read_rows(place: Path, files: Sequence[Path], label: str) -> Rows:
         except (OSError, ValueError, TypeError) as error:  # Arrow's own errors derive from these
             reason = str(error).partition("\n")[0]
             raise DatasetError(f"{file} cannot be read: {reason}", hint="download or save it again") from error
+    store.close()
     return Rows(*(tuple(found[name]) for name in ("files", "labels", "captions")))
 
 

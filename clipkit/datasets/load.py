@@ -167,6 +167,7 @@ class Dataset:
             raise DatasetError(f"{place} has a table of pictures already", hint="another folder")
         store = PictureStore("torchvision", repr(dataset), folder=place / "images" if place else None)
         rows = read_items(dataset, store)
+        store.close()
         if place is None:
             name = type(dataset).__name__
             return _present(name, rows.files, labels=rows.labels, captions=rows.captions)

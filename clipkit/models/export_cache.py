@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from clipkit.core.files import remove_folder
 from clipkit.core.folders import cache_folder
 from clipkit.core.locks import exclusive_lock, is_in_use, mark_in_use
 from clipkit.models.exports import RECORD
@@ -55,7 +56,7 @@ def trim(newest: Path) -> None:
         for rank, record in enumerate(exports):
             total += sum(file.stat().st_size for file in record.parent.iterdir())
             if rank and (rank >= MOST or total > MOST_BYTES) and not is_in_use(record):
-                _remove(record.parent)
+                remove_folder(record.parent)
 
 
 def _remove_leftovers() -> None:
@@ -64,13 +65,6 @@ def _remove_leftovers() -> None:
     for entry in _place().glob(".*.part"):
         if entry.stat().st_mtime < old:
             shutil.rmtree(entry, ignore_errors=True)
-
-
-def _remove(folder: Path) -> None:
-    beside = folder.with_name(f".{folder.name}-old.part")  # in one step: nobody meets half an export
-    shutil.rmtree(beside, ignore_errors=True)
-    os.replace(folder, beside)
-    shutil.rmtree(beside, ignore_errors=True)
 
 
 def _place() -> Path:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +225,41 @@ def test_pictures_without_any_path_are_pictures(tmp_path: Path) -> None:
         image = pa.array([{"bytes": png("red"), "path": None}, {"bytes": png("blue"), "path": None}], pa.struct(kinds))
         write_parquet(tmp_path / name / "train.parquet", pa.table({"image": image, "label": ["red", "blue"]}))
         assert load_dataset(tmp_path / name, split="train").labels == ("red", "blue")
+
+
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from clipkit.datasets import load_dataset, picture_store
+picture_store.MOST_BYTES = int(sys.argv[2])
+print(Path(load_dataset(sys.argv[1]).files[0]).parents[1])
+"""
+
+
+def load_elsewhere(table: Path, most_bytes: int) -> Path:
+    """Load it in a process that ends; where its pictures lie."""
+    command = [sys.executable, "-c", ELSEWHERE, str(table), str(most_bytes)]
+    return Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+
+
+def test_datasets_that_were_not_loaded_for_long_leave_the_cache(tmp_path: Path, private_cache: Path) -> None:
+    tables = [write_parquet(tmp_path / f"{i}.parquet", make_table([i, i])) for i in range(3)]
+    size = 2 * max(len(png(name)) for name in NAMES)
+    old, leftover = private_cache / "datasets" / "0123456789abcdef", private_cache / "datasets" / ".x-old.part"
+    for folder in (old, leftover):  # a clipkit before kept no record, and a kill left the other
+        folder.mkdir(parents=True)
+        (folder / "a.png").write_bytes(bytes(size))
+    os.utime(old, (1, 1))
+    first = load_elsewhere(tables[0], 2 * size)
+    assert (old.is_dir(), leftover.exists()) == (True, False)  # there is room for two
+    second = load_elsewhere(tables[1], 2 * size)
+    assert not old.exists()
+    load_elsewhere(tables[0], 2 * size)  # now the second is the one that was not used for longer
+    here = load_dataset(tables[2])
+    load_elsewhere(tables[0], 2 * size)
+    assert (first.is_dir(), second.is_dir()) == (True, False)
+    load_elsewhere(tables[1], 1)
+    assert (first.exists(), second.is_dir()) == (False, True)  # the newest stays
+    assert all(Path(file).is_file() for file in here.files)  # and what this process has loaded
+    assert load_dataset(tables[0]).labels == ("red", "red")  # what has gone is written again
+    assert first.is_dir()
