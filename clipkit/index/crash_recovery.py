@@ -18,7 +18,7 @@ from clipkit.core.interrupts import INTERRUPTED, interrupts_held
 from clipkit.core.processes import HANG_SECONDS, cause_of_death, silence_libraries
 from clipkit.errors import ClipkitError
 
-FILE = "inflight"
+FILE, TEXTS = "inflight", "inflight-texts"  # of what is decoded, and of what is read by the OCR engine
 MAX_TRIES = 2  # alone, without a parent that knows what happened: then the file is taken for the culprit
 _HEADER = struct.Struct(
     "<dHBB"
@@ -54,8 +54,8 @@ class InFlight:
 class Journal:
     """One slot a decoding thread, in a small file. Never synced: crashes of the process are what it is for."""
 
-    def __init__(self, folder: Path) -> None:
-        self._file = open(folder / FILE, "wb", buffering=0)  # noqa: SIM115  closed by `close`
+    def __init__(self, folder: Path, name: str = FILE) -> None:
+        self._file = open(folder / name, "wb", buffering=0)  # noqa: SIM115  closed by `close`
         self._lock = threading.Lock()
         self._free: list[int] = []
         self._slots = 0
@@ -87,10 +87,10 @@ class Journal:
             self._file.write(data)
 
 
-def in_flight(folder: Path) -> list[InFlight]:
-    """What the last run of the index in `folder` was decoding: now, or when it died."""
+def in_flight(folder: Path, name: str = FILE) -> list[InFlight]:
+    """What the last run of the index in `folder` was decoding, or reading: now, or when it died."""
     try:
-        data = (folder / FILE).read_bytes()
+        data = (folder / name).read_bytes()
     except OSError:
         return []
     found = []
@@ -103,10 +103,10 @@ def in_flight(folder: Path) -> list[InFlight]:
     return found
 
 
-def blame(folder: Path, reason: str) -> None:
+def blame(folder: Path, reason: str, name: str = FILE) -> None:
     """Write down what the process died of beside the files that were in flight."""
     text = reason.encode()[:_MAX_REASON]
-    with open(folder / FILE, "r+b", buffering=0) as file:
+    with open(folder / name, "r+b", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         for start in range(0, size - SLOT + _MAX_PATH, SLOT):
             file.seek(start)
@@ -138,12 +138,14 @@ def watch(
             return child.returncode
         if child.returncode == -signal.SIGINT:  # from elsewhere, as `kill -INT`, or before it could answer
             return INTERRUPTED
-        suspects = [file for file in in_flight(folder) if file.started >= began]
+        found = {name: [file for file in in_flight(folder, name) if file.started >= began] for name in (FILE, TEXTS)}
+        suspects = [file for files in found.values() for file in files]
         fruitless = 0 if any(file.tries for file in suspects) else fruitless + 1
         if not suspects or fruitless >= MAX_FRUITLESS:
             hint = "the same command with --workers 1 --batch-size 4; what was committed is kept"
             raise ClipkitError(f"clipkit index {reason}, and no picture can be blamed for it", hint=hint)
-        blame(folder, reason)
+        for name in (name for name, files in found.items() if files):
+            blame(folder, reason, name)
 
 
 def has_watching_parent() -> bool:

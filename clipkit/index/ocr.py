@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 from clipkit.core.progress import Failure, Progress
@@ -13,6 +14,7 @@ from clipkit.errors import ImageError
 from clipkit.images.decode import read_file
 from clipkit.images.metadata import clean
 from clipkit.images.thumbnails import Canvas, thumbnail
+from clipkit.index.crash_recovery import TEXTS, InFlight, Journal, in_flight
 from clipkit.index.image_index import ImageIndex
 from clipkit.store.database import writing
 
@@ -23,7 +25,10 @@ COMMIT_SECONDS = 10.0  # of reading, that a power cut may cost
 
 @dataclass(frozen=True)
 class TextReport:
-    """What one run did. read: pictures. found: those with text. failed: what is read again by the next run."""
+    """What one run did. read: pictures. found: those with text. failed: what is read again by the next run.
+
+    But a picture of which the engine died is not: from then on it has no text.
+    """
 
     read: int
     found: int
@@ -38,15 +43,20 @@ def read_texts(
     read: from a picture, at most SIDE pixels a side, to its text.
     """
     with writing(index.folder):
-        pending = index.store.unread_texts()
+        suspects = {file.path: file for file in in_flight(index.folder, TEXTS)}  # of a run that died
+        unread = index.store.unread_texts().items()
+        pending = sorted(unread, key=lambda one: one[1] not in suspects)
         run = _Run(index)
-        try:
-            for done, (sha256, path) in enumerate(pending.items(), start=1):
-                run.take(sha256, path, read)
+        with closing(Journal(index.folder, TEXTS)) as journal, run:
+            for done, (sha256, path) in enumerate(pending, start=1):
+                suspect = suspects.get(path, InFlight(path, 0.0, 0))
+                if suspect.is_culprit:
+                    run.give_up(sha256, path, f"its text reader {suspect.reason or 'took clipkit down'}")
+                else:
+                    with journal.entry(path, tries=suspect.tries + 1):
+                        run.take(sha256, path, read)
                 if progress:
                     progress(Progress(done, len(pending), path))
-        finally:
-            run.flush()
     return TextReport(run.read, run.found, tuple(run.failed))
 
 
@@ -57,6 +67,12 @@ class _Run:
         self._index = index
         self._waiting: dict[bytes, str] = {}
         self._committed = time.monotonic()
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()
 
     def take(self, sha256: bytes, path: str, read: Callable[[Canvas], str]) -> None:
         file = os.path.join(self._index.root, path)
@@ -72,6 +88,12 @@ class _Run:
         self.found += bool(text)
         if time.monotonic() - self._committed > COMMIT_SECONDS:
             self.flush()
+
+    def give_up(self, sha256: bytes, path: str, reason: str) -> None:
+        """It counts as a picture without text, lest every run die of it."""
+        self.failed.append(Failure(path, reason))
+        self._waiting[sha256] = ""
+        self.flush()  # now: the engine may die of another before the next commit
 
     def flush(self) -> None:
         if self._waiting:

@@ -12,9 +12,11 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from clipkit.cli.main import main
+from clipkit.core.progress import Failure
 from clipkit.errors import ModelError, QueryError
 from clipkit.explore import search
 from clipkit.index.check import prune
+from clipkit.index.crash_recovery import TEXTS, Journal
 from clipkit.index.image_index import ImageIndex
 from clipkit.index.ocr import SIDE, read_texts
 from clipkit.store.schema import FORMAT
@@ -22,11 +24,11 @@ from tests.support.colours import COLOURS, ColourEncoder, paint
 from tests.support.downgrade import to_format
 from tests.support.faults import rows_of
 
-TEXTS = {"red": "Invoice  2023\nTotal: 42 EUROS", "green": "", "blue": "STRASSE 7 & More"}
+WORDS = {"red": "Invoice  2023\nTotal: 42 EUROS", "green": "", "blue": "STRASSE 7 & More"}
 
 
 class FakeReader:
-    """Reads what TEXTS says of a colour."""
+    """Reads what WORDS says of a colour."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -35,7 +37,7 @@ class FakeReader:
         assert max(canvas.shape) <= SIDE
         colour = tuple(canvas.reshape(-1, 3).mean(0).round().astype(int))
         self.seen.append(next(name for name, value in COLOURS.items() if value == colour))
-        return TEXTS[self.seen[-1]]
+        return WORDS[self.seen[-1]]
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def reader() -> FakeReader:
 
 @pytest.fixture
 def index(tmp_path: Path) -> ImageIndex:
-    for name in TEXTS:
+    for name in WORDS:
         paint(tmp_path / "photos" / f"{name}.png", COLOURS[name])
     paint(tmp_path / "photos" / "copy.png", COLOURS["red"])
     index = ImageIndex.create(tmp_path / "photos", ColourEncoder())
@@ -88,6 +90,22 @@ def test_an_interrupted_run_keeps_what_it_has(index: ImageIndex, reader: FakeRea
         read_texts(index, interrupted)
     assert read_texts(index, reader.read).read == 1
     assert len(reader.seen) == 3
+
+
+@pytest.mark.parametrize("tries", [1, 2])
+def test_a_picture_of_which_the_engine_died_twice_is_given_up(
+    index: ImageIndex, reader: FakeReader, tries: int
+) -> None:
+    journal = Journal(index.folder, TEXTS)
+    with journal.entry("blue.png", tries=tries):
+        left = (index.folder / TEXTS).read_bytes()  # as a process that dies leaves it, with nobody who watches
+    journal.close()
+    (index.folder / TEXTS).write_bytes(left)
+    report = read_texts(index, reader.read)
+    given_up = (Failure("blue.png", "its text reader took clipkit down"),) if tries == 2 else ()
+    assert (report.failed, report.read) == (given_up, 3 - len(given_up))
+    assert read_texts(index, reader.read).read == 0
+    assert not (index.folder / TEXTS).exists()
 
 
 def test_what_cannot_be_read_now_is_read_later(index: ImageIndex, reader: FakeReader) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from clipkit.core.progress import Failure
 from clipkit.errors import ClipkitError
-from clipkit.index.crash_recovery import Journal, blame, in_flight, watch
+from clipkit.index.crash_recovery import TEXTS, Journal, blame, in_flight, watch
 from clipkit.index.image_index import ImageIndex
 from tests.support.colours import ColourEncoder, paint, shade
 from tests.support.paths import REPOSITORY
@@ -64,6 +64,22 @@ def test_a_picture_that_kills_its_decoder_is_named_and_the_others_are_found(
     failures = ImageIndex.open(tmp_path).failures()
     assert failures == [Failure(name, f"its decoder {REASONS[how]}")]
     assert run(how, tmp_path) == 0  # not tried again
+
+
+def test_a_picture_of_which_the_ocr_engine_dies_is_named_and_stays_in_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    for number, grey in enumerate((200, 10, 100, 20)):
+        paint(tmp_path / f"{number}.png", (grey, grey, grey))
+    assert run("ocr", tmp_path, "--ocr") == 0
+    said = capfd.readouterr().err
+    assert "cannot read 3.png: its text reader crashed with SIGABRT" in said
+    index = ImageIndex.open(tmp_path)
+    assert (len(index), sorted(index.store.texts().values())) == (4, ["", "", "grey 100", "grey 200"])
+    assert not in_flight(tmp_path / ".clipkit", TEXTS)
+    assert run("ocr", tmp_path, "--ocr") == 0  # not tried again
+    assert "cannot read" not in capfd.readouterr().err
 
 
 @pytest.mark.slow

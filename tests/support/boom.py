@@ -1,6 +1,6 @@
-"""clipkit with a decoder that dies of files named boom.
+"""clipkit with a decoder that dies of files named boom, or with an OCR engine that dies of dark pictures.
 
-`python -m tests.support.boom abort|memory|hang index FOLDER`
+`python -m tests.support.boom abort|memory|hang|ocr index FOLDER`
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import numpy as np
 import clipkit.index.image_index
 import clipkit.index.prefetch
 import clipkit.models.load
+import clipkit.models.ocr
 from clipkit.cli.main import main
 from clipkit.images.recipe import Picture, PixelRecipe
+from clipkit.images.thumbnails import Canvas
 from tests.support.colours import ColourEncoder
 
 HONEST_DECODE = clipkit.index.prefetch.decode
@@ -37,9 +39,20 @@ def _die(how: str) -> None:
     time.sleep(600)
 
 
+class Reader:
+    """Reads its grey in a picture, and takes the process along where that is dark."""
+
+    def read(self, canvas: Canvas) -> str:
+        if canvas.mean() < 50:
+            os.abort()
+        return f"grey {canvas.mean():.0f}"
+
+
 if __name__ == "__main__":
     sys.argv = sys.argv[1:]
-    clipkit.index.prefetch.decode = decode
+    clipkit.models.ocr.TextReader = Reader  # type: ignore[assignment,misc]
+    if sys.argv[0] != "ocr":
+        clipkit.index.prefetch.decode = decode
     clipkit.models.load.load_encoder = lambda *_, **__: ColourEncoder()  # type: ignore[assignment,misc]
     clipkit.index.image_index.load_encoder = clipkit.models.load.load_encoder
     sys.exit(main())
