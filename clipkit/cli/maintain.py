@@ -169,6 +169,8 @@ def import_(given: ImportOptions) -> None:
         f"{len(report.missing):,} missing; {report.checked} encoded again, "
         f"the least like its vector at cosine {report.agreement:.3f}"
     )
+    if report.shots:
+        say(f"{counted(report.shots, 'shot')} of videos left out: clipkit index PHOTOS --video makes them")
     for name in (*report.missing, *report.changed)[:FEW]:
         say(f"  not imported: {printable(name)}")
     for failure in report.failed[:FEW]:

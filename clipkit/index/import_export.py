@@ -6,9 +6,10 @@ import hashlib
 import os
 import random
 import secrets
+import shlex
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,6 +21,7 @@ from clipkit.core.arrays import LENGTH_TOLERANCE, Embeddings, check_embeddings
 from clipkit.core.progress import Failure, Progress
 from clipkit.errors import ClipkitError, ImageError, IndexDamaged, IndexLocked, ModelMismatch, ShapeError
 from clipkit.images.decode import read_file
+from clipkit.images.formats import split_frame
 from clipkit.images.guarded_decoder import decode
 from clipkit.images.recipe import Pixels
 from clipkit.index.image_index import ImageIndex
@@ -62,6 +64,8 @@ class ImportReport:
         The lowest cosine among them.
     seconds : float
         Wall time.
+    shots : int
+        Vectors of shots of videos, which are left out: `ImageIndex.update(video=True)` makes them.
     """
 
     imported: int
@@ -72,12 +76,14 @@ class ImportReport:
     checked: int
     agreement: float
     seconds: float
+    shots: int = 0
 
 
 def export(index: ImageIndex, folder: str | Path, *, layout: str = "clip-retrieval") -> int:
     """Write the embeddings of an index into a new folder, as other tools lay them out.
 
-    The folder appears when it is complete, or not at all. Paths are relative to the index's root.
+    The folder appears when it is complete, or not at all. Paths are relative to the index's root; those of shots of
+    videos are `clip.mp4#t=12.48`.
 
     Parameters
     ----------
@@ -148,7 +154,8 @@ def import_(
 ) -> ImportReport:
     """Give the pictures below `root` the embeddings that `source` has for them.
 
-    All of the source is read and checked before anything is written; the index is made if there is none.
+    All of the source is read and checked before anything is written; the index is made if there is none. Shots of
+    videos are counted and left out: an index knows a video whole or not at all.
 
     Parameters
     ----------
@@ -255,7 +262,7 @@ def take_rows(
             done += len(batch)
             if progress:
                 progress(Progress(done, survey.present, batch[-1][0]))
-    return run.report(survey.missing, checked, agreement, seconds=time.monotonic() - started)
+    return run.report(survey, checked, agreement, seconds=time.monotonic() - started)
 
 
 class _Names:
@@ -296,6 +303,7 @@ class _Survey:
     """What a first reading of the source showed."""
 
     present: int = 0
+    shots: int = 0
     missing: list[str] = field(default_factory=list)
     sample: list[tuple[str, Entry, Embeddings]] = field(default_factory=list)
 
@@ -329,10 +337,11 @@ class _Run:
                 else:
                     self._write(writer, found, reading.sha256, entry, vector)
 
-    def report(self, missing: Sequence[str], checked: int, agreement: float, *, seconds: float) -> ImportReport:
+    def report(self, survey: _Survey, checked: int, agreement: float, *, seconds: float) -> ImportReport:
         """What was done."""
-        changed, failed = tuple(self.changed), tuple(self.failed)
-        return ImportReport(self.imported, self.unchanged, tuple(missing), changed, failed, checked, agreement, seconds)
+        missing, changed, failed = tuple(survey.missing), tuple(self.changed), tuple(self.failed)
+        facts = (self.imported, self.unchanged, missing, changed, failed, checked, agreement, seconds, survey.shots)
+        return ImportReport(*facts)
 
     def _write(self, writer: Writer, found: ScannedFile, sha256: bytes, entry: Entry, vector: Embeddings) -> None:
         known = self._known.get(found.path)
@@ -396,6 +405,9 @@ def _survey(rows: Source, names: _Names, dim: int, normalise: bool, source: str 
     draw = random.Random(SEED)
     for path, entry, vector in _rows(rows, names, dim, normalise):
         total += 1
+        if not path and split_frame(entry.path):
+            survey.shots += 1
+            continue
         if not path:
             survey.missing.append(entry.path)
             continue
@@ -412,6 +424,9 @@ def _survey(rows: Source, names: _Names, dim: int, normalise: bool, source: str 
             f"{source} is not complete: {total:,} of {rows.about['count']} pictures are there",
             hint="export again: clipkit export PHOTOS FOLDER",
         )
+    if not survey.present and survey.shots:
+        hint = f"make them here: clipkit index {shlex.quote(names.root)} --video"
+        raise ClipkitError(f"{source} has no picture of {names.root} but shots of videos", hint=hint)
     if not survey.present:
         named = ", ".join(map(repr, survey.missing[:FEW])) or "it names none"
         raise ClipkitError(f"no picture of {source} is in {names.root} ({named})", hint="give the folder they lie in")

@@ -17,6 +17,8 @@ from clipkit.images import formats, video
 from clipkit.index import image_index, scan, update
 from clipkit.index.check import check, prune
 from clipkit.index.image_index import ImageIndex, plan
+from clipkit.index.import_export import export, import_
+from clipkit.index.vector_files import LAYOUTS
 from clipkit.output import add_tags, copy_hits
 from clipkit.output.copy_files import plan_moves
 from tests.support.colours import COLOURS, ColourEncoder, paint
@@ -250,3 +252,33 @@ def test_a_rebuild_without_the_extra_is_refused_before_anything_is_lost(
     with pytest.raises(ModelError, match="would not have the 1 video"):
         ImageIndex.create(index.root, encoder, rebuild=True).update()
     assert len(ImageIndex.open(index.root)) == 4
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_shots_are_exported_by_name_and_counted_where_they_are_imported(
+    index: ImageIndex, encoder: ColourEncoder, tmp_path: Path, layout: str
+) -> None:
+    assert export(index, tmp_path / "vectors", layout=layout) == 4
+    report = import_(tmp_path / "vectors", index.root, encoder, at=tmp_path / "other")
+    assert (report.imported, report.shots, report.missing) == (1, 3, ())
+    assert list(ImageIndex.open(index.root, at=tmp_path / "other")) == ["red.png"]
+    report = import_(tmp_path / "vectors", index.root, encoder)
+    assert (report.imported, report.unchanged, report.shots) == (0, 1, 3)
+    assert sorted(ImageIndex.open(index.root)) == ["red.png", *SHOTS]
+
+
+def test_an_import_says_how_many_shots_it_left_out(
+    index: ImageIndex,
+    encoder: ColourEncoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("clipkit.models.load.load_encoder", lambda *_, **__: encoder)
+    assert main(["export", str(index.root), str(tmp_path / "vectors")]) == 0
+    assert main(["import", str(tmp_path / "vectors"), str(index.root), "--index", str(tmp_path / "other")]) == 0
+    assert "3 shots of videos left out: clipkit index PHOTOS --video makes them\n" in capfd.readouterr().err
+    (index.root / "red.png").unlink()
+    with pytest.raises(ClipkitError, match=r"has no picture of .* but shots of videos") as caught:
+        import_(tmp_path / "vectors", index.root, encoder, at=tmp_path / "third")
+    assert str(caught.value.hint).endswith("--video")
