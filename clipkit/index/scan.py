@@ -223,11 +223,12 @@ def stale_files(
 
 def _add_file(found: list[ScannedFile], info: os.stat_result, path: str, sidecar: str) -> None:
     if stat.S_ISREG(info.st_mode):
-        inode = UNSETTLED if _is_unsettled(info) else info.st_ino & _INODE_BITS
+        inode = UNSETTLED if is_unsettled(info) else info.st_ino & _INODE_BITS
         found.append(ScannedFile(path, info.st_size, info.st_mtime_ns, info.st_ctime_ns, inode, sidecar))
 
 
-def _is_unsettled(info: os.stat_result) -> bool:
+def is_unsettled(info: os.stat_result) -> bool:
+    """Whether a file changed within a step of now: a change more would leave its stamp as it is."""
     newest = max(info.st_mtime_ns, info.st_ctime_ns)
     step = TICK_NS if newest % 1_000_000_000 else COARSE_NS
     return abs(time.time_ns() - newest) < step

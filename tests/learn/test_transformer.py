@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 
 from clipkit import ClipTransformer, LinearProbe
+from clipkit.core.files import digest
+from clipkit.datasets import embed
 from clipkit.datasets.embed import embed_files
 from clipkit.errors import ImageError, ModelError, NotFittedError, QueryError, ShapeError
 from clipkit.models.load import load_encoder
@@ -235,6 +238,33 @@ def test_a_damaged_cache_is_made_again(labelled: tuple[list[str], list[str]], pr
         part.write_bytes(b"damaged")
     np.testing.assert_array_equal(embed_files(files, encoder), first)
     assert encoder.encoded == 36
+
+
+def test_a_file_that_is_as_it_was_is_read_once_and_a_changed_one_again(
+    labelled: tuple[list[str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, encoder, read = labelled[0][:3], ColourEncoder(), []
+
+    def counted(file: str) -> str | None:
+        read.append(file)
+        return digest(file)
+
+    monkeypatch.setattr(embed, "digest", counted)
+    monkeypatch.setattr(embed, "is_unsettled", lambda info: True)
+    embed_files(files, encoder)
+    embed_files(files, encoder)
+    assert read == files * 2  # a stamp of this moment proves nothing
+    read.clear()
+    clip = ClipTransformer(encoder).fit(files)
+    monkeypatch.setattr(embed, "is_unsettled", lambda info: False)
+    first = clip.transform(files)
+    np.testing.assert_array_equal(clone(clip).fit(files).transform(files), first)
+    assert read == files
+    status = os.stat(files[0])
+    shutil.copyfile(labelled[0][-1], files[0])
+    os.utime(files[0], ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert abs(clip.transform(files)[0] - encoder.encode_images([files[0]])[0]).max() < 1e-6
+    assert read == [*files, files[0]]
 
 
 # --- what is refused ---
