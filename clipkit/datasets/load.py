@@ -18,6 +18,7 @@ from clipkit.core.arrays import IntArray
 from clipkit.core.arrow import SUFFIXES
 from clipkit.core.files import replace_file
 from clipkit.core.progress import Failure
+from clipkit.core.requirements import missing_packages_named
 from clipkit.core.tables import read_table
 from clipkit.core.text import counted, described, short_name, some
 from clipkit.datasets.arrow_tables import find_shards, read_rows
@@ -285,6 +286,7 @@ class Dataset:
         )
 
 
+@missing_packages_named()
 def load_dataset(
     path: str | os.PathLike[str], *, split: str | None = None, label: str = "label", download: bool = False
 ) -> Dataset:

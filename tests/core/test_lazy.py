@@ -81,6 +81,7 @@ def said(act):
 print(said(lambda: clipkit.LinearProbe))
 print(said(lambda: clipkit.learn.AdaptRecipe))
 print(said(lambda: clipkit.finetune(None, None)))
+print(said(lambda: clipkit.load_dataset("oxford-iiit-pet", download=True)))  # by torchvision, which needs it
 print(hasattr(clipkit, "nothing"), clipkit.Hit.__name__)
 """
 
@@ -88,10 +89,10 @@ print(hasattr(clipkit, "nothing"), clipkit.Hit.__name__)
 def test_a_name_whose_package_is_missing_says_what_to_install() -> None:
     """As after the light path of docs/install.md: in Python the sentence of the command line."""
     done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True)
-    scikit_learn, torch, called, others = done.stdout.splitlines()
+    scikit_learn, torch, *called, others = done.stdout.splitlines()
     assert scikit_learn.startswith("this needs scikit-learn, which is not installed | pip install 'scikit-learn>=")
     assert torch.startswith("this needs torch, which is not installed | pip install 'torch>=")
-    assert called == torch
+    assert called == [torch, torch]
     assert others == "False Hit"
 
 
