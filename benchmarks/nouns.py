@@ -21,7 +21,7 @@ from clipkit.models.encoder import Encoder
 from clipkit.models.load import load_encoder
 from clipkit.search.query import embed, parse
 
-DISTILLED = REPOSITORY / "training" / "work" / "distilled"  # the starter before captions tuned it
+EARLIER = ("distilled", "captioned")  # starters of training/work: before captions tuned it, and before nouns did
 LEAST, LEAST_TOGETHER = 8, 5  # photographs that mention a noun, and both of a pair
 MOST = 3  # captions of the five, for a photograph that most people say shows it
 FOLDER, FOLDERS = 50, 200  # photographs, and folders with and as many without the noun
@@ -57,10 +57,11 @@ def main() -> None:
     if data is None:
         return
     os.environ.setdefault("CLIPKIT_CACHE", str(work_folder() / "zeroshot-cache"))
-    models = ["starter"] + [str(DISTILLED)] * DISTILLED.is_dir()
+    work = REPOSITORY / "training" / "work"
+    models = ["starter", *(str(work / name) for name in EARLIER if (work / name).is_dir())]
     found = {Path(name).name: measure(data, load_encoder(name), quick=arguments.quick) for name in models}
-    if len(found) > 1:
-        found["starter - distilled"] = differences(found["starter"], found[DISTILLED.name])
+    for name in found.keys() & set(EARLIER):
+        found[f"starter - {name}"] = differences(found["starter"], found[name])
     columns = [name for name in found["starter"]["summary"] if not name.endswith("ci95")]
     print_table([("", *found), *((name, *(_cell(of["summary"], name) for of in found.values())) for name in columns)])
     write("nouns", _rounded(found), [], arguments)

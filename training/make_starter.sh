@@ -25,6 +25,10 @@ fi
 "$python" tune_contrastive.py --name stage --start work/candidate_head --stage-rate 3e-4 --image-rate 5e-4 --text-rate 1e-4 \
     --distilling 0 --epochs 6
 "$python" tune_contrastive.py --name mirrored --stage-rate 3e-4 --epochs 14 --views "plain flip"
-"$python" package_tuned.py --names stage mirrored # their mean, in work/candidate
+"$python" package_tuned.py --names stage mirrored --out work/captioned # their mean
+mentions="--start work/captioned --stage-rate 3e-4 --image-rate 5e-4 --text-rate 1.5e-4 --distilling 0 --anchoring .5"
+"$python" tune_contrastive.py --name nouns $mentions --views "plain flip" --mentioning 1.5 --queries 160 --epochs 7
+"$python" tune_contrastive.py --name nouns_two $mentions --views "plain flip" --mentioning 2 --queries 128 --epochs 8 --captions 2 --seed 2
+"$python" package_tuned.py --goal mentions --start work/captioned --names nouns nouns_two --image-share .9 --text-share .9 # work/candidate
 "$python" evaluate.py --folder work/candidate
 echo "to ship it: $python install_starter.py, $python export_onnx.py, then make bench-quality"

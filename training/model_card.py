@@ -11,6 +11,7 @@ from evaluate import RESULTS, Model, fingerprint
 from package import MADE_WITH
 from picture_sets import STARTER, photographs
 
+ZEROSHOT = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "zeroshot.json"
 QUERIES = (
     "a dog",
     "a musical instrument",
@@ -53,7 +54,7 @@ def main() -> None:
         raise ValueError(f"results.json has no row of these weights: evaluate.py --folder {options.folder} --tried ...")
     if made["sha256"] != weights:
         raise ValueError("made_with.json is of other weights: install_starter.py")
-    text, head, tuned = made["text"], made["head"], made["captions"]
+    text, head, tuned, asked = (made[step] for step in ("text", "head", "captions", "mentions"))
     features = f"the pooled features, each to the power of {head['power']}"
     others = "14,309 more photographs, without their labels"
     model = Model(options.folder)
@@ -63,6 +64,9 @@ def main() -> None:
     used = {key: head[key] for key in ("size", "earlier", "tuned_steps")}
     runs = list(tuned["tunings"].values())
     used["rounds"] = " and ".join(str(run["epochs"]) for run in runs)
+    used["mentioned"] = " and ".join(str(run["epochs"]) for run in asked["tunings"].values())
+    used["share"] = asked["image_share"]
+    used["imagenet_now"] = json.loads(ZEROSHOT.read_text())["results"]["imagenet_sample, simple"]["metrics"]["acc1"]
     used["captioned"] = f"{sum(len(photographs(name)) for name in runs[0]['sets'].split()):,}"
     card = template.format(**values, **used, free=free, demo=demo, features=features, others=others)
     (options.folder / "README.md").write_text(card)

@@ -25,6 +25,7 @@ def main() -> None:
     )
     parser.add_argument("--text-share", type=float, default=1.0)
     parser.add_argument("--resize", default="shortest", choices=("shortest", "squash"))
+    parser.add_argument("--goal", default="captions", choices=("captions", "mentions"), help="of the tunings")
     parser.add_argument("--out", type=Path, default=CANDIDATE)
     options = parser.parse_args()
     before, tuned = load_towers(options.start, options.names)
@@ -34,7 +35,8 @@ def main() -> None:
     made = json.loads((options.start / MADE_WITH).read_text())
     used = {"tunings": {name: json.loads((FOLDER / f"{name}.json").read_text()) for name in options.names}}
     used |= {"image_share": options.image_share, "text_share": options.text_share, "resize": options.resize}
-    write_made_with(options.out, {"text": made["text"], "head": made["head"], "captions": used})
+    before_that = {step: how for step, how in made.items() if step not in ("sha256", options.goal)}
+    write_made_with(options.out, before_that | {options.goal: used})
 
 
 def packaged(towers: Towers) -> dict[str, torch.Tensor]:
