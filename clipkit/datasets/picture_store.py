@@ -93,7 +93,7 @@ def _trim(newest: Path) -> None:
 
 
 def _last_used(folder: Path) -> int:
-    record = folder / RECORD  # clipkit wrote none before December 2026, nor where a run was killed
+    record = folder / RECORD  # none where a run was killed, nor of an earlier clipkit
     return (record if record.exists() else folder).stat().st_mtime_ns
 
 
