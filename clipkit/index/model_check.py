@@ -55,7 +55,7 @@ def check_model_cfg(found: str, info: IndexInfo, *, root: Path, command: str, so
     """ModelMismatch where the config that reads the weights is another; "" on either side is one that nobody knows."""
     if found and info.model_cfg_sha256 and found != info.model_cfg_sha256:
         raise ModelMismatch(
-            f"{root} was indexed with another config of {info.model}: the same weights, read otherwise",
+            f"{root} was indexed with another config of {info.model}: it has changed since",
             hint=f"{command} --rebuild{_model_option(source, info)}",
         )
 
