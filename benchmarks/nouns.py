@@ -60,7 +60,7 @@ def main() -> None:
     work = REPOSITORY / "training" / "work"
     models = ["starter", *(str(work / name) for name in EARLIER if (work / name).is_dir())]
     found = {Path(name).name: measure(data, load_encoder(name), quick=arguments.quick) for name in models}
-    for name in found.keys() & set(EARLIER):
+    for name in (name for name in EARLIER if name in found):
         found[f"starter - {name}"] = differences(found["starter"], found[name])
     columns = [name for name in found["starter"]["summary"] if not name.endswith("ci95")]
     print_table([("", *found), *((name, *(_cell(of["summary"], name) for of in found.values())) for name in columns)])

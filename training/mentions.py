@@ -1,6 +1,7 @@
 """Nouns and pairs of nouns that captions mention, as queries with several right answers: words as people search."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))  # what is a noun is said there alone
-from nouns import find_mentions
+from nouns import AND, ONE, Mentions, find_mentions, together
+
+from clipkit.metrics import auroc
 
 FORMS = {1: ("a photo of a {}", "a {}", "{}", "a picture of a {}")}
 FORMS |= {2: ("a photo of a {} and a {}", "a {} and a {}", "{} and {}", "a {} with a {}")}
@@ -52,6 +55,17 @@ def load_mentions(names: list[str]) -> Mentioned:
     found = find_mentions(groups)
     counts = np.array([max(len(group), 1) for group in groups])
     return Mentioned(found.nouns, torch.from_numpy(found.captions / counts[:, None]).half())
+
+
+def mean_aurocs(mentions: Mentions, images: Tensor, words: Callable[[Tensor], Tensor]) -> dict[str, float]:
+    """Of nouns and pairs of nouns on images (n, d), as benchmarks/nouns.py has them; words: of tokens."""
+    pairs = list(together(mentions))
+    asked = [ONE.format(noun) for noun in mentions.nouns] + [AND.format(*names) for names, _, _ in pairs]
+    scores = (words(tokenize(asked)) @ images.T).numpy()
+    of_nouns, of_pairs = np.split(scores, [len(mentions.nouns)])
+    alone = [auroc(row, shown) for row, shown in zip(of_nouns, mentions.present.T, strict=True)]
+    both = [auroc(row[rows], truth) for row, (_, rows, truth) in zip(of_pairs, pairs, strict=True)]
+    return {"nouns": float(np.mean(alone)), "pairs": float(np.mean(both))}
 
 
 def mention_loss(images: Tensor, texts: Tensor, shares: Tensor) -> Tensor:

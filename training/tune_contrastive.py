@@ -21,8 +21,7 @@ from contrastive_losses import mixed_caption_loss, naming_loss
 from evaluate import PET_TEMPLATES, recalls
 from image_head import WEIGHTS, load_image_head
 from learning_curve import Curve, load_pooled
-from mentions import load_mentions, mention_loss
-from nouns import AND, ONE, find_mentions, together
+from mentions import find_mentions, load_mentions, mean_aurocs, mention_loss
 from picture_sets import DISTILLED_STARTER, QUESTIONS, WORK, photographs
 from safetensors.torch import load_file, save_file
 from shared_space import unit
@@ -30,8 +29,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from train_text_tower import cut_encode, text_tower
-
-from clipkit.metrics import auroc
 
 FOLDER = WORK / "contrastive"
 NAMED_EVERY = 10  # steps, the class names are embedded anew
@@ -255,17 +252,7 @@ class Validation:
         for name, tokens in self.breeds.items():
             right = (pets @ towers.words(tokens).T).argmax(1) == self.labels
             found[f"pets_trainval_top1_{name}"] = float(right.float().mean())
-        return found | self._nouns(images, towers)
-
-    def _nouns(self, images: Tensor, towers: Towers) -> dict[str, float]:
-        """Mean AUROC of the nouns and pairs of nouns that the captions mention, as benchmarks/nouns.py has them."""
-        pairs = list(together(self.mentions))
-        asked = [ONE.format(noun) for noun in self.mentions.nouns] + [AND.format(*names) for names, _, _ in pairs]
-        scores = (towers.words(tokenize(asked)) @ images.T).numpy()
-        of_nouns, of_pairs = np.split(scores, [len(self.mentions.nouns)])
-        alone = [auroc(row, shown) for row, shown in zip(of_nouns, self.mentions.present.T, strict=True)]
-        both = [auroc(row[rows], truth) for row, (_, rows, truth) in zip(of_pairs, pairs, strict=True)]
-        return {"nouns": float(np.mean(alone)), "pairs": float(np.mean(both))}
+        return found | mean_aurocs(self.mentions, images, towers.words)
 
 
 def _optimizer(towers: Towers, settings: Settings) -> torch.optim.Optimizer:
