@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PHOTOS ?=
-# Bytecode is kept, as an installed package has it: without it every command takes a quarter longer.
+# Bytecode is kept, as an installed package has it: without it every command compiles clipkit first.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check bench bench-quality faults scale dist docs clean

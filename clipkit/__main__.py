@@ -8,8 +8,8 @@ import sys
 from clipkit.cli.keep_warm import FLAG
 from clipkit.cli.keep_warm import search as search_warm
 
-# Of clipkit.index.crash_recovery and clipkit.core.processes, which are not imported for them.
-WATCHED, ENDS_WITH_PARENT = "CLIPKIT_WATCHED", "CLIPKIT_ENDS_WITH_PARENT"
+# Of clipkit.index.crash_recovery, clipkit.core.processes and clipkit.core.interrupts, which are not imported for them.
+WATCHED, ENDS_WITH_PARENT, INTERRUPTED = "CLIPKIT_WATCHED", "CLIPKIT_ENDS_WITH_PARENT", 130
 
 
 def run() -> int:
@@ -24,7 +24,7 @@ def run() -> int:
     try:
         from clipkit.cli.main import end_at_once, main
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
     code = main()
     if WATCHED in os.environ:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,7 +91,7 @@ def explain(given: ExplainOptions) -> None:
     if given.is_of_words():
         return _explain_words(given)
     assert given.picture is not None
-    _check_picture(given.picture)
+    options.check_picture(given.picture, "clipkit explain")
     from clipkit.models.attention import explain_attention
     from clipkit.models.load import load_model
 
@@ -104,17 +103,6 @@ def explain(given: ExplainOptions) -> None:
 
         _write(given.out, explanation_png(maps, layer=given.layer, head=given.head))
     _echo_maps(maps, given)
-
-
-def _check_picture(picture: str) -> None:
-    """ClipkitError for a folder and for what is not there, before a model is loaded."""
-    if Path(picture).is_dir():
-        raise ClipkitError(
-            f"{picture} is a folder",
-            hint=f"one of its pictures: clipkit explain {shlex.quote(picture.rstrip('/'))}/cat.jpg",
-        )
-    if not Path(picture).exists():
-        raise ClipkitError(f"{picture} is not there", hint="a picture's file: clipkit explain cat.jpg")
 
 
 def _explain_words(given: ExplainOptions) -> None:

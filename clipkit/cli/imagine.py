@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clipkit.cli import options
-from clipkit.cli.output import echo_lines, progress_bar, say
-from clipkit.core.interrupts import INTERRUPTED, is_interrupt
+from clipkit.cli.output import echo_lines, on_interrupt, progress_bar, say
 from clipkit.core.text import near, printable
 
 if TYPE_CHECKING:
@@ -95,23 +93,12 @@ def imagine(given: ImagineOptions) -> None:
     index = _prepared(given)
     generator = given.generator()
     say(printable(generator.safety))
-    with _keeping(given), progress_bar() as progress:
+    kept = on_interrupt(lambda: f"pictures that were made by then are in {printable(given.out)}", advice="")
+    with kept, progress_bar() as progress:
         settings: dict[str, Any] = {"n": given.n, "k": given.k, "seed": given.seed, "out": given.out}
         made = run(given.prompt, index, model=generator, progress=progress, **settings)
     echo_lines([json.dumps(_record(made))] if given.as_json else _lines(made))
     _say_rest(made)
-
-
-@contextmanager
-def _keeping(given: ImagineOptions) -> Iterator[None]:
-    """Ctrl-C ends the command with its exit code, and says what is kept."""
-    try:
-        yield
-    except (KeyboardInterrupt, ImportError) as error:
-        if not is_interrupt(error):
-            raise
-        say(f"interrupted: pictures that were made by then are in {printable(given.out)}")
-        raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 def _prepared(given: ImagineOptions) -> ImageIndex | None:

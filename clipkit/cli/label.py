@@ -62,7 +62,7 @@ def label(given: LabelOptions) -> None:
     training. A model that clipkit finetune made of one of transformers is a folder of that kind.
     """
     for picture in given.pictures:
-        _check_file(picture)
+        options.check_picture(picture, "clipkit label", takes_many=True)
     failed = 0
     for picture, answers in _labelled(_load(given), given.pictures, given.top):
         if isinstance(answers, ImageError):
@@ -75,14 +75,6 @@ def label(given: LabelOptions) -> None:
             f"{counted(failed, 'picture')} of {len(given.pictures):,} could not be read",
             hint="pictures that other programs open, as JPEG or PNG",
         )
-
-
-def _check_file(picture: str) -> None:
-    """Before a model is loaded: a folder is a mistake, and what is not there is most likely one."""
-    if Path(picture).is_dir():
-        raise ClipkitError(f"{picture} is a folder", hint=f"its pictures: clipkit label {picture.rstrip('/')}/*.jpg")
-    if not Path(picture).exists():
-        raise ClipkitError(f"{picture} is not there", hint="a picture's file: clipkit label cat.jpg")
 
 
 def _load(given: LabelOptions) -> ViTClassifier:

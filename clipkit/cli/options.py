@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from clipkit.cli.output import say
+from clipkit.errors import ClipkitError
 from clipkit.models.devices import ENGINES
 
 if TYPE_CHECKING:
@@ -54,6 +57,16 @@ class Place(click.Path):
         if value == "":
             self.fail("it is empty: a path, please", param, ctx)
         return super().convert(value, param, ctx)
+
+
+def check_picture(picture: str, command: str, *, takes_many: bool = False) -> None:
+    """Before a model is loaded: a folder is a mistake, and what is not there is most likely one. ClipkitError."""
+    if Path(picture).is_dir():
+        whose, name = ("its pictures", "*.jpg") if takes_many else ("one of its pictures", "cat.jpg")
+        hint = f"{whose}: {command} {shlex.quote(picture.rstrip('/'))}/{name}"
+        raise ClipkitError(f"{picture} is a folder", hint=hint)
+    if not Path(picture).exists():
+        raise ClipkitError(f"{picture} is not there", hint=f"a picture's file: {command} cat.jpg")
 
 
 def into(kind: type[Given]) -> Callable[[Callable[[Given], None]], Callable[..., None]]:

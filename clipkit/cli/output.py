@@ -91,14 +91,14 @@ def progress_bar(unit: str = " pictures") -> Iterator[Callable[[Progress], None]
 
 
 @contextmanager
-def on_interrupt(outcome: Callable[[], str]) -> Iterator[None]:
+def on_interrupt(outcome: Callable[[], str], advice: str = "; run the same command to go on") -> Iterator[None]:
     """Ctrl-C ends the command with its exit code and a line that says what is kept."""
     try:
         yield
     except (KeyboardInterrupt, ImportError) as error:
         if not is_interrupt(error):
             raise
-        say(f"interrupted: {outcome()}; run the same command to go on")
+        say(f"interrupted: {outcome()}{advice}")
         raise click.exceptions.Exit(INTERRUPTED) from None
 
 

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 import secrets
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -80,14 +79,6 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a folder of a cache in one step, so that nobody meets half of it; a kill leaves `.NAME-old.part`."""
-    beside = folder.with_name(f".{folder.name}-old.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    os.replace(folder, beside)
-    shutil.rmtree(beside, ignore_errors=True)
 
 
 def check_writable(folder: Path) -> None:

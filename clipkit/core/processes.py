@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 
+from clipkit.core.interrupts import INTERRUPTED
+
 ENDS_WITH_PARENT = "CLIPKIT_ENDS_WITH_PARENT"  # set by a program that holds our standard input open as long as it lives
 END_SECONDS = 20.0  # for the batch at hand, after the parent has gone
 HANG_SECONDS = 30.0  # for one picture; the slowest honest one measured, a 100-megapixel PNG, takes 7
@@ -42,6 +44,6 @@ def end_with_parent() -> None:
         os.read(0, 1)  # nobody writes: this returns when the parent's end closes
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(END_SECONDS)
-        os._exit(130)
+        os._exit(INTERRUPTED)
 
     threading.Thread(target=wait, daemon=True, name="clipkit-parent").start()

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from clipkit.core import folder_cache
 from clipkit.core.cache import cache_key
-from clipkit.core.files import remove_folder, replacing
+from clipkit.core.files import replacing
 from clipkit.core.folders import cache_folder
-from clipkit.core.locks import is_in_use, mark_in_use
+from clipkit.core.locks import mark_in_use
 
 MOST_BYTES = 20 * 10**9  # of the datasets that stay in the cache: Food-101 takes 5 GB
 RECORD = "bytes.txt"  # how many a dataset takes; its date says when it was loaded last
@@ -83,21 +84,10 @@ def _hold(record: Path) -> None:
 def _trim(newest: Path) -> None:
     for leftover in newest.parent.glob(".*.part"):
         shutil.rmtree(leftover, ignore_errors=True)
-    folders = sorted(newest.parent.glob("[!.]*"), key=lambda folder: -_last_used(folder))
-    folders.sort(key=lambda folder: folder != newest)
-    total = 0
-    for folder in folders:
-        total += _size_bytes(folder)
-        if folder != newest and total > MOST_BYTES and not is_in_use(folder / RECORD):
-            remove_folder(folder)
-
-
-def _last_used(folder: Path) -> int:
-    record = folder / RECORD  # none where a run was killed, nor of an earlier clipkit
-    return (record if record.exists() else folder).stat().st_mtime_ns
+    folder_cache.trim(newest.parent.glob("[!.]*"), newest, RECORD, most_bytes=MOST_BYTES, size=_size_bytes)
 
 
 def _size_bytes(folder: Path) -> int:
     with suppress(OSError, ValueError):
         return int((folder / RECORD).read_text())
-    return sum(file.stat().st_size for file in folder.rglob("*"))
+    return folder_cache.size_bytes(folder)

@@ -144,8 +144,9 @@ def watch(
         if not suspects or fruitless >= MAX_FRUITLESS:
             hint = "the same command with --workers 1 --batch-size 4; what was committed is kept"
             raise ClipkitError(f"clipkit index {reason}, and no picture can be blamed for it", hint=hint)
-        for name in (name for name, files in found.items() if files):
-            blame(folder, reason, name)
+        for name, files in found.items():
+            if files:
+                blame(folder, reason, name)
 
 
 def has_watching_parent() -> bool:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from clipkit.core import folder_cache
 from clipkit.core.cache import cache_key
 from clipkit.core.files import digest
 from clipkit.core.folders import cache_folder
@@ -104,10 +105,7 @@ def _place() -> Path:
 def _trim(newest: Path) -> None:
     """Remove the least recently used conversions beyond MOST."""
     with suppress(OSError):
-        configs = sorted(_place().glob(f"[!.]*/{CONFIG}"), key=lambda file: -file.stat().st_mtime_ns)
-        for file in configs[MOST:]:
-            if file.parent != newest:
-                shutil.rmtree(file.parent, ignore_errors=True)
+        folder_cache.trim((file.parent for file in _place().glob(f"[!.]*/{CONFIG}")), newest, CONFIG, most=MOST)
 
 
 def _convert(folder: Path, target: Path) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from clipkit.core.files import remove_folder
+from clipkit.core import folder_cache
 from clipkit.core.folders import cache_folder
-from clipkit.core.locks import exclusive_lock, is_in_use, mark_in_use
+from clipkit.core.locks import exclusive_lock, mark_in_use
 from clipkit.models.exports import RECORD
 from clipkit.models.hub import Notify
 
@@ -50,13 +50,8 @@ def trim(newest: Path) -> None:
     """Remove the least recently used exports beyond MOST and MOST_BYTES; never `newest`, nor one that is in use."""
     with suppress(OSError):
         _remove_leftovers()
-        exports = sorted(_place().glob(f"[!.]*/{RECORD}"), key=lambda record: -record.stat().st_mtime_ns)
-        exports.sort(key=lambda record: record.parent != newest)
-        total = 0
-        for rank, record in enumerate(exports):
-            total += sum(file.stat().st_size for file in record.parent.iterdir())
-            if rank and (rank >= MOST or total > MOST_BYTES) and not is_in_use(record):
-                remove_folder(record.parent)
+        exports = (record.parent for record in _place().glob(f"[!.]*/{RECORD}"))
+        folder_cache.trim(exports, newest, RECORD, most=MOST, most_bytes=MOST_BYTES)
 
 
 def _remove_leftovers() -> None:

@@ -188,8 +188,8 @@ def test_explain_of_a_missing_picture_names_it(tmp_path: Path, capsys: pytest.Ca
 def test_explain_of_a_folder_says_what_to_type(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Before a model is loaded: there is none of this name."""
     assert main(["explain", f"{tmp_path}/", "--model", str(tmp_path / "none")]) == 1
-    said = f"error: {tmp_path}/ is a folder\n  hint: one of its pictures: clipkit explain {tmp_path}/cat.jpg\n"
-    assert capsys.readouterr().err == said
+    expected = f"error: {tmp_path}/ is a folder\n  hint: one of its pictures: clipkit explain {tmp_path}/cat.jpg\n"
+    assert capsys.readouterr().err == expected
 
 
 @pytest.mark.parametrize(

@@ -71,17 +71,17 @@ for name in ("torch", "sklearn"):
     sys.modules[name] = None  # import says ModuleNotFoundError of that name
 import clipkit
 
-def said(act):
+def message(act):
     try:
         act()
     except clipkit.ClipkitError as error:
         assert isinstance(error, ModuleNotFoundError)
         return f"{error.message} | {error.hint}"
 
-print(said(lambda: clipkit.LinearProbe))
-print(said(lambda: clipkit.learn.AdaptRecipe))
-print(said(lambda: clipkit.finetune(None, None)))
-print(said(lambda: clipkit.load_dataset("oxford-iiit-pet", download=True)))  # by torchvision, which needs it
+print(message(lambda: clipkit.LinearProbe))
+print(message(lambda: clipkit.learn.AdaptRecipe))
+print(message(lambda: clipkit.finetune(None, None)))
+print(message(lambda: clipkit.load_dataset("oxford-iiit-pet", download=True)))  # by torchvision, which needs it
 print(hasattr(clipkit, "nothing"), clipkit.Hit.__name__)
 """
 

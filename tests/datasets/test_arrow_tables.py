@@ -246,7 +246,7 @@ def test_datasets_that_were_not_loaded_for_long_leave_the_cache(tmp_path: Path, 
     tables = [write_parquet(tmp_path / f"{i}.parquet", make_table([i, i])) for i in range(3)]
     size = 2 * max(len(png(name)) for name in NAMES)
     old, leftover = private_cache / "datasets" / "0123456789abcdef", private_cache / "datasets" / ".x-old.part"
-    for folder in (old, leftover):  # a clipkit before kept no record, and a kill left the other
+    for folder in (old, leftover):  # of an earlier version, which kept no record, and of a run that was killed
         folder.mkdir(parents=True)
         (folder / "a.png").write_bytes(bytes(size))
     os.utime(old, (1, 1))

@@ -73,8 +73,8 @@ def test_a_picture_of_which_the_ocr_engine_dies_is_named_and_stays_in_the_index(
     for number, grey in enumerate((200, 10, 100, 20)):
         paint(tmp_path / f"{number}.png", (grey, grey, grey))
     assert run("ocr", tmp_path, "--ocr") == 0
-    said = capfd.readouterr().err
-    assert "cannot read 3.png: its text reader crashed with SIGABRT" in said
+    err = capfd.readouterr().err
+    assert "cannot read 3.png: its text reader crashed with SIGABRT" in err
     index = ImageIndex.open(tmp_path)
     assert (len(index), sorted(index.store.texts().values())) == (4, ["", "", "grey 100", "grey 200"])
     assert not in_flight(tmp_path / ".clipkit", TEXTS)
